@@ -168,7 +168,7 @@ TARGETS: dict[str, tuple[str, Callable[[Path], Any]]] = {
        for name in ("run.json", "config.json", "environment.json", "metrics.jsonl", "evaluation-test.json")},
     "comparison": ("comparison/comparison.json", lambda path: load_comparisons(path.parent)),
     "examples": ("model/run/examples.json", lambda path: load_items(path, Example)),
-    "stage-record": ("model/distill.json", lambda path: StageRecords(path.parent).finished("describe", "b")),
+    "stage-record": ("model/distill.json", lambda path: StageRecords(path.parent).finished("describe", {})),
 }  # fmt: skip
 """Where the valid inputs of a parser are, and what reads the first of them."""
 

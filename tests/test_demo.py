@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from gpt4image.base.files import read_json
-from gpt4image.config import DemoConfig, DistillConfig
-from gpt4image.data.clothes import ANSWERS
+from gpt4image.config import DemoConfig
 from gpt4image.distilling import demo as packaged_demo
 from made_pictures import write_folders
 
@@ -51,9 +50,7 @@ def test_the_demo_distills_compares_and_says_how_to_go_on(short: Path, capsys: p
     assert "<svg" in head and "<table" not in head and "<table" in folded
 
 
-def test_its_first_line_comes_before_torch_and_the_cost_is_that_of_the_recorded_answers() -> None:
+def test_its_first_line_comes_before_torch() -> None:
     code = "import gpt4image.distilling.demo, sys; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
-    config = DistillConfig(data="clothes", describer=f"replay:{ANSWERS}")
-    assert 0.1 < packaged_demo.live_cost(config, ANSWERS) < 0.4
     assert "gpt4image distill photos" in packaged_demo.next_commands(Path("demo-out"))

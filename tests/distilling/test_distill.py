@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,7 @@ from gpt4image.base.outcome import Outcome
 from gpt4image.config.results import DescribeResult, EncodeResult, EvaluateResult, LabelResult, TrainResult
 from gpt4image.data import load_dataset
 from gpt4image.distilling import distill
-from gpt4image.distilling.distill import STAGES
-from gpt4image.distilling.worth import USUAL, worth_of_labels
+from gpt4image.distilling.distill import STAGES, USUAL, worth_of_labels
 from gpt4image.models.weights import load_tensors
 from made_pictures import COLOURS
 from openai_stub import Call, Handler, Reply, Stub, answer, failure, serve
@@ -289,32 +287,6 @@ def test_masks_and_clips_become_models_of_theirs_as_onnx(
     assert read_json(out / "run" / "config.json")["task"] == task
 
 
-@pytest.mark.slow
-def test_masks_are_not_measured_on_test_images_with_only_tags(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    spec = drawn_masks.draw(tmp_path / "set", train=12, test=4)
-    images = load_dataset(spec)
-    names = [[name for name in images.label_names(row) if name != "background"] for row in range(len(images))]
-    lines = [f"{images.keys[row].removeprefix('images/')},{'|'.join(names[row])}" for row in images.indices("test")]
-    (tmp_path / "set" / "tags.csv").write_text("\n".join(["key,tags", *lines]))
-    shutil.rmtree(tmp_path / "set" / "masks" / "test")
-    rows = [{"key": key, "tags": tags} for key, tags in zip(images.keys, names, strict=True)]
-    (tmp_path / "said.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    config = gpt4image.DistillConfig(
-        data=spec,
-        describer=f"replay:{tmp_path / 'said.jsonl'}",
-        out=tmp_path / "out",
-        ask="tags",
-        val_fraction=0.0,
-        **{**drawn_masks.SMALL, "batch_size": 4, "epochs": 1},
-    )
-    made = gpt4image.distill(config)
-    assert (made.images, made.human_labels) == (16, 12), "tags are no masks"
-    assert made.path == tmp_path / "out" and (tmp_path / "out" / "model.onnx").is_file()
-    assert "no held-out image has a human label" in capsys.readouterr().err
-
-
 def several_labels(root: Path) -> str:
     folder = clips(root)
     keys = load_dataset(folder).keys
@@ -375,8 +347,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_asked(
         (made(LabelResult, coverage=0.5, quality={"cross_validated_accuracy": 0.9}),
          "targets for 50.0% of the training images, 90.0% right on labels held out; suspected label errors: 0"),
         (made(TrainResult, train_images=1000, val={"top1": None}), "1,000 images"),
-        (made(TrainResult, train_images=10, val={"top1": 0.5}, counts={"val_top1": 12}),
-         "10 images, 0.5000 on 12 validation labels"),
+        (made(TrainResult, train_images=10, val={"top1": 0.5}), "10 images, 0.5000 on validation labels"),
         (made(EvaluateResult, metric="top1", scores={"top1": 0.75}, labelled=12, split="test"),
          "accuracy 0.7500 on 12 test images with a human label"),
         (Outcome(path=Path("out") / "model"), str(Path("out") / "model")),
@@ -384,11 +355,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_asked(
 )  # fmt: skip
 def test_what_came_of_a_stage_is_told_in_one_line_without_what_nobody_could_measure(done: Outcome, line: str) -> None:
     assert distill.said(done) == line
-
-
-def test_a_model_that_was_not_measured_has_no_accuracy() -> None:
-    assert distill.score(None) == {"accuracy": None}
-    assert distill.score(made(EvaluateResult, metric="mAP", scores={"mAP": 0.4})) == {"mAP": 0.4}
 
 
 N, REVIEW = 400, "gpt4image review"
@@ -422,16 +388,3 @@ def some_targets(labelled: int, *, right: float = 0.9, several: bool = False) ->
 )
 def test_what_labels_would_add(labelled: int, accuracy: float | None, said: str, tmp_path: Path) -> None:
     assert said in worth_of_labels(some_targets(labelled), tmp_path / "audit.csv", accuracy, REVIEW)
-
-
-def test_looks_count_before_labels(tmp_path: Path) -> None:
-    rows = [f"{row},{row:064x},{'a' if row % 5 else 'b'},checked" for row in range(N)]
-    (tmp_path / "audit.csv").write_text("\n".join(["key,digest,label,review", *rows]), encoding="utf-8")
-    said = worth_of_labels(some_targets(100), tmp_path / "audit.csv", None, REVIEW)
-    assert "right for about 80.0%, by 400 looks (80.0% to 80.0%)" in said
-    assert f"add about {20 * USUAL * 0.75:.1f} points" in said, "of a quarter there are labels"
-
-
-def test_nothing_is_said_where_all_have_a_label_or_images_have_several_classes(tmp_path: Path) -> None:
-    for targets in (some_targets(N), some_targets(10, several=True)):
-        assert not worth_of_labels(targets, tmp_path / "audit.csv", None, REVIEW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,26 @@ RECORD = "distill.json"
 KEPT = ("notes", "metric")  # facts that are noted beside those which the command line prints
 
 
-class _Stage(BaseModel):
-    """A stage that was begun ``of`` something; with a ``key`` it is finished, and the rest is what came of it."""
+def changed(before: Any, now: Mapping[str, Any]) -> list[str]:
+    """Return the names of ``now`` whose value was another; all where ``before`` is a fingerprint of earlier versions.
 
-    of: str
-    key: str | None = None
+    Names that only one of both has do not count: an option that is new or gone makes nothing anew.
+    """
+    if not isinstance(before, Mapping):
+        return list(now)
+    return [name for name in now if name in before and _plain(before[name]) != _plain(now[name])]
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+class _Stage(BaseModel):
+    """A stage that was begun ``of`` something; with a ``key`` it is finished, and the rest is what came of it. Both are
+    by name; earlier versions wrote fingerprints."""
+
+    of: str | dict[str, Any]
+    key: str | dict[str, Any] | None = None
     path: Path | None = None
     summary: dict[str, Any] = {}
     counts: dict[str, int] = {}
@@ -53,7 +69,7 @@ class StageRecords:
         """The options of the last run; empty before the first one."""
         return self._record.options
 
-    def begun(self, stage: str) -> str | None:
+    def begun(self, stage: str) -> Any:
         """Return of what a stage was made or begun to be made; None where it was never begun."""
         return self._record.stages[stage].of if stage in self._record.stages else None
 
@@ -61,10 +77,10 @@ class StageRecords:
         """Return whether a stage was finished since it was begun last."""
         return stage in self._record.stages and self._record.stages[stage].key is not None
 
-    def finished(self, stage: str, key: str) -> Outcome | None:
+    def finished(self, stage: str, key: Mapping[str, Any]) -> Outcome | None:
         """Return what came of a stage that was finished with the same ``key``; None where it was not."""
         found = self._record.stages.get(stage)
-        if found is None or found.key != key:
+        if found is None or found.key is None or changed(found.key, key):
             return None
         kind: type[Outcome] = getattr(results, f"{stage.capitalize()}Result")
         more: Any = {"path": found.path, "counts": found.counts, "text": found.text, "skipped": found.set_aside}
@@ -78,16 +94,16 @@ class StageRecords:
         self._record.options = dict(options)
         self._write()
 
-    def begin(self, stage: str, of: str) -> None:
+    def begin(self, stage: str, of: Mapping[str, Any]) -> None:
         """Note that a stage begins, and of what."""
-        self._record.stages[stage] = _Stage(of=of)
+        self._record.stages[stage] = _Stage(of=dict(of))
         self._write()
 
-    def finish(self, stage: str, key: str, outcome: Outcome) -> None:
+    def finish(self, stage: str, key: Mapping[str, Any], outcome: Outcome) -> None:
         """Note that a stage is finished."""
         self._record.stages[stage] = _Stage(
             of=self._record.stages[stage].of,
-            key=key,
+            key=dict(key),
             path=outcome.path,
             summary=outcome.summary | {name: facts[name] for name in KEPT if name in (facts := outcome.record)},
             counts=dict(outcome.counts),

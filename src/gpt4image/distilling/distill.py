@@ -1,7 +1,7 @@
 """The verb distill: from a folder of images to an exported model and a report, in one command.
 
-The stages are those that have commands of their own. Each has a key, which covers its options, the images and labels,
-and the keys of what it reads; with an equal key it is not carried out again.
+The stages are those that have commands of their own. Each has a key, by name: its options, the images and labels, and
+the keys of what it reads. A stage whose key is unchanged is not carried out again.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.box_table import holds_boxes
 from gpt4image.artifacts.prompts import load_prompt
 from gpt4image.artifacts.run_records import COMPARISON as COMPARISON_RECORD
-from gpt4image.artifacts.stage_records import StageRecords
+from gpt4image.artifacts.stage_records import StageRecords, changed
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.table import MANIFEST as TABLE
 from gpt4image.artifacts.targets import Targets
+from gpt4image.artifacts.top_k_probs import chosen
 from gpt4image.base.errors import ConfigError, DescriberError, RunError
 from gpt4image.base.files import fingerprint, make_folder, move, write_text
 from gpt4image.base.outcome import Outcome
@@ -45,19 +48,19 @@ from gpt4image.config.results import (
     ReportResult,
     TrainResult,
 )
-from gpt4image.data import SPLITS, Dataset, annotation, load_with_splits
+from gpt4image.data import NO_LABEL, SPLITS, Dataset, annotation, load_with_splits
 from gpt4image.deploying.export import export
 from gpt4image.deploying.formats import require_onnx
 from gpt4image.describing.class_lists import class_list, compare_with
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.registry import is_free
 from gpt4image.describing.prices import bill
-from gpt4image.distilling.worth import worth_of_labels
 from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import evaluate, share_by_looks
 from gpt4image.labelling.label import label
-from gpt4image.labelling.looks import share_of_targets
+from gpt4image.labelling.looks import Share, expected_right, share_of_targets
+from gpt4image.labelling.suggest import doubt_of
 from gpt4image.next_steps import audit_of, beside, command
 from gpt4image.pages.numbers import duration
 from gpt4image.reporting.report import PAGE, report
@@ -69,8 +72,7 @@ from gpt4image.training.prepare import identity_of, try_build, with_room_for_box
 from gpt4image.training.train import train
 
 STAGES = ("describe", "encode", "label", "train", "evaluate", "export", "report")
-COMPARE = "compare"
-"""The stage that takes part only where it is asked for, as the last one."""
+COMPARE = "compare"  # takes part only where it is asked for, as the last stage
 INDENT = " " * 14
 MACHINE = frozenset(
     {"max_cost", "limit", "dry_run", "retry_rejected", "batch", "poll_seconds", "engine", "workers", "concurrency"}
@@ -78,16 +80,15 @@ MACHINE = frozenset(
     | {"requests_per_minute", "timeout", "retries", "price", "device", "batch_size"}
 )
 """Options of describing that say how answers are brought, not what is asked."""
-LATER = ("per_call", "examples")
-"""Options of what is asked that earlier folders do not know: at their default, the questions are the same."""
-GONE = {"domain": "", "word_limit": 100, "samples": 1, "reject": ["empty", "refusal", "echo", "loop"]}
-"""Options of what is asked that only earlier versions have, at their defaults: folders of these go on."""
-TOKENS_OF_BOXES = 2048
-"""Room for the boxes of one image."""
+TOKENS_OF_BOXES = 2048  # room for the boxes of one image
 UNMEASURED = (
     "No held-out image has a human label, so it is not known yet how good this is. Look at 60 images on a page to "
     "estimate the accuracy{}, with an interval; then give this command again:\n  {}"
 )
+# Accuracy that a model loses per wrong target, where errors are scattered. Where each wrong one names the same other
+# class, it is up to 0.75; more than one was never seen (docs/research/log/2026-12-01-where-it-ends.md).
+USUAL = 0.15
+FEWEST_LABELS = 30  # held-out labels that say how often targets are right
 NOTHING_HELD_OUT = (
     "The model learned from all images. New ones show how good it is: gpt4image audit --data NEW --split train --model"
 )
@@ -98,12 +99,8 @@ PLACES = frozenset({"data", "out", "store", "embeddings", "answers", "targets", 
 def distill(config: DistillConfig) -> DistillResult:
     """Describe, encode, label, train, evaluate, export and report; what was made before of the same things stays.
 
-    Raises:
-        ConfigError: an option is wrong, the classes are not known, or nobody agreed to pay.
-        DescriberError: no image got an answer.
-        RunError: the folder was made with other questions, holds what distill did not make, or is in use.
-        Gpt4ImageError: as of the stages.
-        KeyboardInterrupt: the user stopped it, or does not want to pay; everything is kept.
+    Raises KeyboardInterrupt where the user stopped it, or does not want to pay; everything is kept. Other errors are
+    those of the stages; RunError also says that the folder was made with other questions or holds what is not its own.
     """
     started = time.monotonic()
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
@@ -121,12 +118,10 @@ def distill(config: DistillConfig) -> DistillResult:
         _require_same_questions(config, describing, stages.records)
         questions, data = _questions(describing), identity_of(images, None, None, [])
         about = sorted({images.digests[i] for i in np.flatnonzero(np.isin(images.splits, listed(config.splits)))})
-        asked: list[Any] = [questions, about]
-        if describing.then:
-            asked.append([describing.then, describing.least_gain, describing.worth])
-        if any(load_prompt(name).class_conditioned for name in describing.prompt):
-            asked.append(data)
-        earlier = stages.records.finished("describe", fingerprint(asked))
+        told = any(load_prompt(name).class_conditioned for name in describing.prompt)
+        then = [describing.then, describing.least_gain, describing.worth] if describing.then else None
+        asked = {**questions, "images": fingerprint(about), "then": then, "told": data if told else None}
+        earlier = stages.records.finished("describe", asked)
         again = isinstance(earlier, DescribeResult) and _asks_again(config, earlier, stages.records.options)
         if earlier is None or again:
             require_payer(config, describing, len(about))
@@ -205,21 +200,25 @@ def _suited(config: DistillConfig, images: Dataset, task: Task, ask: str) -> Dis
 
 
 def _require_same_questions(config: DistillConfig, describing: DescribeConfig, records: StageRecords) -> None:
-    """Refuse other questions than those that the answers in the folder answer. Raises RunError."""
-    questions, of = _questions(describing), records.begun("describe")
-    if of in (None, fingerprint(questions)) or not (config.out / ANSWERS).is_file():
+    """Refuse other questions than those that the folder has answers to; classes may be added. Raises RunError."""
+    before, questions = records.begun("describe"), _questions(describing)
+    if before is None or not (config.out / ANSWERS).is_file():
+        return
+    if isinstance(before, str):  # earlier versions noted a fingerprint
+        options = _recorded(config)
+        differ = changed(records.options, {name: options[name] for name in questions if name in options})
+    else:
+        differ = changed(before, questions)
+    if not differ:
         return
     with DescriptionStore(config.out / ANSWERS) as store:
         lists: set[Any] = {prompt.classes for prompt in store.prompts() if prompt.classes}
         if not any(status == "ok" for *_, status, _ in store.counts()):
             return
-    fewer = [classes for classes in lists if set(classes) <= set(questions.get("classes") or ())]
-    if of in (fingerprint({**questions, "classes": each}) for classes in fewer for each in (classes, None)):
+    if differ == ["classes"] and all(set(each) <= set(questions["classes"] or ()) for each in lists):
         return
-    before, now = records.options, _recorded(config)
-    differ = [flag_of(name) for name in questions if name in before and before[name] != now.get(name)]
     raise RunError(
-        f"{config.out} holds answers to other questions: {', '.join(differ) or 'a file of them'} was different, and a "
+        f"{config.out} holds answers to other questions: {', '.join(map(flag_of, differ))} was different, and a "
         "teacher reads all answers that are there. Give the same options, or another --out."
     )
 
@@ -232,7 +231,7 @@ def _asks_again(config: DistillConfig, earlier: DescribeResult, options: Mapping
     return config.ask_again or (before is not None and (now is None or now > before))
 
 
-def _recorded(config: DistillConfig) -> dict[str, Any]:
+def _recorded(config: StageConfig) -> dict[str, Any]:
     options: dict[str, Any] = config.model_dump(mode="json")
     return {name: hidden(value) if isinstance(value, str) else value for name, value in options.items()}
 
@@ -267,33 +266,33 @@ def _after_answers(
     out, labels = config.out, config.out / TARGETS
     with DescriptionStore(out / ANSWERS) as store:
         content = store.fingerprint()
-    encoder = _options(config.encode(), {"device"})
+    encoder = _options(config.encode(), {"device"}, of="encode ")
     if "description" in asked:
-        table = out / EMBEDDINGS
-        key = [content, encoder]
+        table, key = out / EMBEDDINGS, {"answers": content, **encoder}
         stages.do("encode", lambda: encode(config.encode()), key, goes_on=encoder, made=[table], needs=table / TABLE)
     else:
         stages.leave_out("encode", "no descriptions were asked for")
-    taught = [data, content, encoder, _options(config.label(asked)), asked]
+    taught: dict[str, Any] = {"data": data, "answers": content, "asked": asked, **encoder}
+    answered = dict(taught)
+    taught |= _options(config.label(asked), of="label ")
     pages = sorted(out.glob(f"{labels.stem}.*"))
     stages.do("label", lambda: label(config.label(asked)), taught, made=pages, needs=labels)
-    run, trained = out / RUN, [*taught, _options(config.train(), runs.NOT_IDENTITY)]
+    run, trained = out / RUN, taught | _options(config.train(), runs.NOT_IDENTITY)
     # A power failure may leave the folder of the run without its record.
     stages.do("train", lambda: train(config.train()), trained, goes_on=trained, made=[run], needs=run / runs.RUN)
     if split:
         measure = EvaluateConfig.model_validate({"run_dir": run, "split": split})
-        key, measured = [*trained, split], run / f"evaluation-{split}.json"
-        stages.do("evaluate", lambda: evaluate(measure), key, needs=measured)
+        measured = run / f"evaluation-{split}.json"
+        stages.do("evaluate", lambda: evaluate(measure), {**trained, "split": split}, needs=measured)
     else:
         stages.leave_out("evaluate", "no held-out image has a human label, so accuracy cannot be measured")
     exported, made = config.export(), [out / MODEL, *sorted(out.glob(f"{MODEL}.*"))]
-    key = [*trained, _options(exported)]
+    key = trained | _options(exported, of="export ")
     stages.do("export", lambda: export(exported), key, made=made, needs=exported.out)
-    stages.do("report", lambda: _report(out), [*trained, split], needs=out / PAGE)
+    stages.do("report", lambda: _report(out), {**trained, "split": split}, needs=out / PAGE)
     if config.compare and split == "test":
         compared, folder = config.comparison(asked, boxes=task.boxes), out / COMPARISON
-        key = [data, content, encoder, _options(compared, runs.NOT_IDENTITY)]
-        record = folder / COMPARISON_RECORD
+        key, record = answered | _options(compared, runs.NOT_IDENTITY), folder / COMPARISON_RECORD
         stages.do(COMPARE, lambda: compare(compared), key, goes_on=key, made=[folder], needs=record)
     elif config.compare:
         stages.leave_out(COMPARE, "no test image has a human label")
@@ -314,15 +313,12 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
     labels: LabelResult = done["label"]
     targets = None if holds_boxes(out / TARGETS) else Targets.load(out / TARGETS)
     missing, notes = answers.without_description, [*(labels.notes or ())]
-    if answers.stopped_by:
+    if missing:
+        why, again = " that can be used", "with --ask-again asks about them once more"
+        if answers.stopped_by:
+            why, again = f", as {answers.stopped_by} ended the asking", "with a higher number asks about them"
         notes.append(
-            f"{missing:,} images have no answer, as {answers.stopped_by} ended the asking; the model learned from the "
-            "others. The same command with a higher number asks about them."
-        )
-    elif missing:
-        notes.append(
-            f"{missing:,} images have no answer that can be used; the model learned from the others. The same command "
-            "with --ask-again asks about them once more."
+            f"{missing:,} images have no answer{why}; the model learned from the others. The same command {again}."
         )
     if measured is None:
         notes.append(_by_looks(config, targets, held_out=bool(len(images.indices("test")))))
@@ -355,25 +351,27 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
 
 def _by_looks(config: DistillConfig, targets: Targets | None, *, held_out: bool) -> str:
     """Return how good model or targets are by the looks of `audit`, or the command that makes the looks."""
-    out, asked = config.out, audit_of(config, held_out=held_out)
+    asked = audit_of(config, held_out=held_out)
+    what, more = ("", "") if held_out else (" of the targets", f"\n{NOTHING_HELD_OUT} {config.out / RUN}")
     if held_out:
-        share, _ = share_by_looks(EvaluateConfig(run_dir=out / RUN, audit=asked["labels"]))
+        share, _ = share_by_looks(EvaluateConfig(run_dir=config.out / RUN, audit=asked["labels"]))
     else:
         share = None if targets is None else share_of_targets(targets, asked["labels"])
-    what, more = ("", "") if held_out else (" of the targets", f"\n{NOTHING_HELD_OUT} {out / RUN}")
     if share is None:
         return UNMEASURED.format(what, command("audit", asked)) + more
     return f"Accuracy{what}, by {share.looks} looks at {share.total:,} images: {share}.{more}"
 
 
 def _questions(config: DescribeConfig) -> dict[str, Any]:
-    usual = {name for name in LATER if not config.changed({name: getattr(config, name)})}
-    return {**GONE, **_options(config, MACHINE | usual), "prompt": [load_prompt(name).row for name in config.prompt]}
+    return {**_options(config, MACHINE), "prompt": [load_prompt(name).row for name in config.prompt]}
 
 
-def _options(config: StageConfig, without: Set[str] = frozenset()) -> dict[str, Any]:
-    found = {name: value for name, value in config.model_dump(mode="json").items() if name not in PLACES | without}
-    return found | ({"classes": class_list(found["classes"])} if found.get("classes") else {})
+def _options(config: StageConfig, without: Set[str] = frozenset(), of: str = "") -> dict[str, Any]:
+    """Return options by name, after the word ``of``, without places and some others."""
+    found = {name: value for name, value in _recorded(config).items() if name not in PLACES | without}
+    if found.get("classes"):
+        found["classes"] = class_list(found["classes"])
+    return {of + name: value for name, value in found.items()}
 
 
 def require_payer(config: DistillConfig, describing: DescribeConfig, images: int) -> None:
@@ -412,12 +410,7 @@ def _agreed(config: DistillConfig, describing: DescribeConfig) -> bool:
 
 
 class Stages:
-    """The stages of one run of distill, in its folder.
-
-    Attributes:
-        records: what was done before.
-        outcomes: of the stages that are done, by name.
-    """
+    """The stages of one run of distill in its folder: ``records`` of earlier runs, and ``outcomes`` by name."""
 
     def __init__(self, out: Path, records: StageRecords, names: Sequence[str] = STAGES) -> None:
         self._out, self._names, self.records = out, names, records
@@ -428,32 +421,31 @@ class Stages:
         self,
         name: str,
         make: Callable[[], Outcome],
-        key: Any,
+        key: Mapping[str, Any],
         *,
-        goes_on: Any = None,
+        goes_on: Mapping[str, Any] | None = None,
         again: bool = False,
         made: Collection[Path] = (),
         needs: Path | None = None,
     ) -> None:
         """Carry out one stage, unless it was finished with the same key: everything that decides what comes of it.
 
-        What is there is gone on with where ``goes_on`` is equal; else, or where it is None, what was ``made`` makes
+        What is there is gone on with where ``goes_on`` is unchanged; else, or where it is None, what was ``made`` makes
         room. With ``again``, the stage is carried out in any case, and goes on with what is there. Without ``needs`` it
         is not finished.
         """
         head = self._head(name)
-        key, of = fingerprint(key), "" if goes_on is None else fingerprint(goes_on)
         done: Any = None if again else self.records.finished(name, key)
         if done is not None and (needs is None or needs.exists()):
             self.outcomes[name] = done
             say(f"{head} as before: {said(done)}")
             return
         say(head.rstrip())
-        goes_on_there = bool(of) and self.records.begun(name) == of
+        goes_on_there = goes_on is not None and not changed(self.records.begun(name), goes_on)
         if not goes_on_there:
             self._make_room(name, made)
         if not goes_on_there or again:  # it is not finished until it has come to its end once more
-            self.records.begin(name, of)
+            self.records.begin(name, goes_on or {})
         started = time.monotonic()
         self.outcomes[name] = new = make()
         self.records.finish(name, key, new)
@@ -509,12 +501,11 @@ def said(done: Outcome) -> str:
             return f"{done.texts:,} texts by {done.encoder}{new}"
         case LabelResult():
             start = "cross_validated_" if done.teacher_boxes is None else "precision_of_teacher"
-            right = _first(done, done.quality, start, ", {:.1%} right on {}labels held out")
+            right = _first(done.quality, start, ", {:.1%} right on labels held out")
             made = f"targets for {done.coverage:.1%} of the training images"
             return f"{made}{right}; suspected label errors: {done.suspected:,}"
         case TrainResult():
-            vals = {f"val_{name}": value for name, value in done.val.items()}
-            return f"{done.train_images:,} images{_first(done, vals, 'val_', ', {:.4f} on {}validation labels')}"
+            return f"{done.train_images:,} images{_first(done.val, '', ', {:.4f} on validation labels')}"
         case EvaluateResult():
             [(name, value)] = score(done).items()
             return f"{name} {value:.4f} on {done.labelled:,} {done.split} images with a human label"
@@ -524,9 +515,49 @@ def said(done: Outcome) -> str:
             return str(done.path)
 
 
-def _first(done: Outcome, facts: Mapping[str, float | None], prefix: str, words: str) -> str:
-    """Return the first measured fact of that prefix in words, with the number of images; nothing without any."""
-    for name, value in facts.items():
-        if name.startswith(prefix) and value is not None:
-            return words.format(value, f"{done.counts[name]:,} " if name in done.counts else "")
-    return ""
+def _first(facts: Mapping[str, float | None], prefix: str, words: str) -> str:
+    """Return the first measured fact of that prefix in words; nothing without any."""
+    measured = (value for name, value in facts.items() if name.startswith(prefix) and value is not None)
+    return next(map(words.format, measured), "")
+
+
+def worth_of_labels(targets: Targets, looks: Path, accuracy: float | None, review: str) -> str:
+    """Return what true labels of all training images would add, and how many to review; nothing if all have a label, or
+    images have several classes.
+
+    ``looks`` is the file of `audit`, which need not exist. Labels cannot add more than the accuracy on held-out images,
+    if it is known, lacks. ``review`` is the command that shows the most doubtful images first.
+    """
+    train = targets.splits == "train"
+    if targets.labels.ndim > 1 or not (unlabelled := np.flatnonzero(train & (targets.labels == NO_LABEL))).size:
+        return ""
+    said = chosen(targets.probabilities, unlabelled)
+    expected = 1 - expected_right(said[:])[1]
+    found, by = _right(targets, np.flatnonzero(train), looks)
+    right, least = (1 - float(expected.mean()),) * 2 if found is None else (found.share, found.low)
+    some = len(unlabelled) / int(train.sum())
+    most = min((1 - least) * some, 1.0 if accuracy is None else 1 - accuracy)
+    order = np.argsort(-doubt_of(said), kind="stable")
+    first = int(np.searchsorted(np.cumsum(expected[order]), expected.sum() / 2)) + 1
+    usual = min(USUAL * (1 - right) * some, most)
+    return (
+        f"The targets of {train.sum():,} training images are right for about {right:.1%}, {by}. By a rule of thumb, "
+        f"true labels for all would now add about {100 * usual:.1f} points of accuracy (0 to {100 * most:.1f}). Review "
+        f"the first {first:,} images, which hold about half of the wrong targets:\n  {review}"
+    )
+
+
+def _right(targets: Targets, train: NDArray[np.int64], looks: Path) -> tuple[Share | None, str]:
+    """Return the share of right targets by looks or by held-out labels; None where only the answers say it."""
+    found = share_of_targets(targets, looks)
+    if found is not None:
+        return found, f"by {found.looks:,} looks ({found.low:.1%} to {found.high:.1%})"
+    held_out = targets.out_of_fold[train] & (targets.labels[train] != NO_LABEL)
+    if held_out.sum() < FEWEST_LABELS or targets.facts.noise:
+        return None, "if they are as good as the answers state"
+    seen = train[held_out]
+    right = expected_right(chosen(targets.probabilities, seen)[:])[0] == targets.labels[seen]
+    counted = binomtest(int(right.sum()), len(seen))
+    low, high = counted.proportion_ci(method="wilson")
+    found = Share(share=float(right.mean()), low=low, high=high, looks=len(seen), total=len(train))
+    return found, f"by {found.looks:,} labels ({found.low:.1%} to {found.high:.1%})"
