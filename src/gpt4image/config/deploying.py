@@ -64,7 +64,7 @@ class PredictConfig(StageConfig):
     """Folder for the images with boxes or masks drawn over them; beside each its mask as a PNG file."""
     format: Literal["table", "csv", "jsonl", "coco"] | None = None
     """Format of the rows. Default: as the ending of --out says (.csv, .jsonl; .json: coco; .txt or none: table). coco:
-    results of COCO as JSON, of detection only; ids are those of the COCO files that are named."""
+    results of COCO as JSON, of detection only and of images that are named by coco:FILE.json."""
     out: Path | None = None
     """File of the predictions. Default: standard output."""
     batch_size: int = Field(default=16, ge=1)

@@ -15,7 +15,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,12 +115,6 @@ def coco_ids(argument: str) -> dict[str, Ids]:
         for identity, record in files.add_images(file, whole).items():
             found.setdefault(os.path.realpath(files.root / record.key), Ids(identity, categories))
     return found
-
-
-def categories_of(ids: Iterable[Ids | None]) -> dict[str, Id]:
-    """Return the ids of categories by name; of several files the first that has a name counts."""
-    files = {id(one.categories): one.categories for one in ids if one is not None}
-    return {name: number for one in reversed(files.values()) for name, number in one.items()}
 
 
 def category_ids(classes: Sequence[str], known: Mapping[str, Id]) -> dict[str, Id]:

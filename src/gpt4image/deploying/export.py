@@ -32,15 +32,8 @@ if TYPE_CHECKING:
 def export(config: ExportConfig, task: Task | None = None) -> ExportResult:
     """Write the model of a finished run, and check that it predicts what the run's model predicts.
 
-    Files are written beside their place and moved there once the check has passed. ``task`` is that of the run, if the
-    registry lacks it.
-
-    Raises:
-        ConfigError: ``out`` exists or has not the suffix of its format.
-        RunError, ModelError: no finished run, or its weights do not fit.
-        ExportError: the images for the check are not here, the model cannot be put into the format, it predicts
-            something else there, or the hub does not take it.
-        MissingExtraError: the extra ``onnx`` is not installed.
+    ``task`` is that of the run, if the registry lacks it. Raises ExportError: the images for the check are not here,
+    the model cannot be put into the format, it predicts something else there, or the hub does not take it.
     """
     _check_place(config)
     run_dir, chosen = best_run(config.run_dir)
@@ -124,9 +117,9 @@ def _images(config: ExportConfig, run: TrainConfig) -> Dataset:
 def best_run(folder: Path) -> tuple[Path, str]:
     """Return a run of a comparison, and why it was chosen; of another folder the folder itself, and nothing.
 
-    The baseline and the arms that learn from descriptions are candidates; controls and the oracle are not. The arm with
-    the best mean on validation images gives its best seed. Test scores are not looked at: choosing by them would
-    flatter the model. Raises RunError: the record or a run is damaged, or no candidate has a validation score.
+    Of the baseline and the arms that learn from descriptions, the one with the best mean on validation images gives its
+    best seed. Choosing by test scores would flatter the model. Raises RunError: the record or a run is damaged, or no
+    candidate has a validation score.
     """
     if not (folder / COMPARISON).is_file():
         return folder, ""
@@ -152,24 +145,18 @@ def best_run(folder: Path) -> tuple[Path, str]:
         )
     arm = best(candidates, key=lambda name: mean(score for score, _ in candidates[name]))
     value, run = best(candidates[arm], key=lambda scored: scored[0])
-    val = comparison.data.get("val")
-    held_out = f" on {val:,} images" if val else ""
     why = (
-        f"arm {arm}, seed {run.config.get('seed')}: val {metric} {value:.4f}{held_out}; by the mean over seeds the "
-        f"best of {', '.join(candidates)}"
+        f"arm {arm}, seed {run.config.get('seed')}: val {metric} {value:.4f}; by the mean over seeds the best of "
+        f"{', '.join(candidates)}"
     )
     return run.folder, why
 
 
 def require_login() -> None:
-    """Check that there is a token and that the Hugging Face hub accepts it. Raises ExportError."""
-    from huggingface_hub import HfApi, get_token
+    """Check that the Hugging Face hub accepts a token. Raises ExportError."""
+    from huggingface_hub import HfApi
 
-    if get_token() is None:
-        raise ExportError(
-            "--push-to-hub needs a token of the Hugging Face hub that may write: set HF_TOKEN, or give `hf auth login`."
-        )
-    with _explained("--push-to-hub: check HF_TOKEN or `hf auth login`, and the network"):
+    with _explained("--push-to-hub needs a token of the hub that may write: set HF_TOKEN, or give `hf auth login`"):
         HfApi().whoami()
 
 
@@ -198,4 +185,4 @@ def _explained(what: str) -> Generator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001  (those of the client and of its HTTP library have no common class)
-        raise ExportError(f"{what}. The Hugging Face hub does not answer as it should: {first_line(error)}") from None
+        raise ExportError(f"{what}. The Hugging Face hub says: {first_line(error)}") from None

@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
@@ -49,12 +48,9 @@ class Labelled:
 def export_labels(config: ExportLabelsConfig) -> ExportLabelsResult:
     """Write the targets of a dataset's images as labels in a format of other programs.
 
-    An image without a target, or with one less sure than ``least_confidence``, is left out; a box likewise.
-
-    Raises:
-        ConfigError: the format cannot hold these targets, or ``out`` is there already.
-        DataError: the dataset cannot be read, or no image has a target that is sure enough.
-        TableError: the targets cannot be read.
+    An image without a target, or with one less sure than ``least_confidence``, is left out; a box likewise. Raises
+    ConfigError: the format cannot hold these targets, or ``out`` is there already; DataError, TableError: what is to be
+    read cannot be, or no image has a target that is sure enough.
     """
     if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
         raise ConfigError(f"--out {config.out} exists already; give a new name.")
@@ -135,11 +131,10 @@ def _file_name(images: Dataset, row: int, folder: str) -> str:
     if name.startswith(".") or len(name) > LONGEST or not name.isprintable():
         name = images.digests[row] + PurePosixPath(name).suffix
     if PurePosixPath(name).suffix.lower() not in EXTENSIONS:
-        try:
-            with Image.open(io.BytesIO(images.read(row))) as picture:
-                name += f".{(picture.format or 'png').lower()}"
-        except (OSError, ValueError, Image.DecompressionBombError):  # it is skipped when it is decoded
-            name += ".png"
+        kind = "png"
+        with contextlib.suppress(OSError, ValueError, Image.DecompressionBombError):  # skipped when it is decoded
+            kind = Image.open(io.BytesIO(images.read(row))).format or kind
+        name += f".{kind.lower()}"
     return f"{images.splits[row]}/{folder}{name}"
 
 
@@ -231,11 +226,19 @@ def _write_voc(out: Path, found: Labelled) -> list[Skipped]:
 
 def _write_tasks(out: Path, found: Labelled) -> list[Skipped]:
     """Write tasks of Label Studio, whose predictions are choices or rectangles."""
-    images, skipped, tasks = found.images, list[Skipped](), list[dict[str, Any]]()
+    images, skipped, tasks, said = found.images, list[Skipped](), list[dict[str, Any]](), list[list[dict[str, Any]]]()
     named: dict[str, Any] = {"from_name": "label", "to_name": "image"}
     if found.kind == "boxes":
         rows, sizes, skipped = readable(images)
-        said = [[named | one for one in _rectangles(found, row, size)] for row, size in zip(rows, sizes, strict=True)]
+        for row, (width, height) in zip(rows, sizes, strict=True):
+            about = {"type": "rectanglelabels", "original_width": width, "original_height": height, "image_rotation": 0}
+            said.append([])
+            for (left, top, right, bottom), label, weight in zip(
+                *map(np.ndarray.tolist, found.boxes.image(row)), strict=True
+            ):
+                place = {"x": 100 * left, "y": 100 * top, "width": 100 * (right - left), "height": 100 * (bottom - top)}
+                value = {**place, "rotation": 0, "rectanglelabels": [found.classes[label]]}
+                said[-1].append(named | about | {"score": weight, "value": value})
         scores = [float(found.boxes.image(row)[2].min(initial=1.0)) for row in rows]
     else:
         rows = range(len(images))
@@ -249,20 +252,6 @@ def _write_tasks(out: Path, found: Labelled) -> list[Skipped]:
         tasks.append({"data": data, "predictions": [guess]})
     write_json(out, tasks, checksum=False)
     return skipped
-
-
-def _rectangles(found: Labelled, row: int, size: tuple[int, int]) -> list[dict[str, Any]]:
-    """Return the boxes of an image as results; sides are in percent."""
-    about = {"original_width": size[0], "original_height": size[1], "image_rotation": 0}
-    corners, labels, weights = (part.tolist() for part in found.boxes.image(row))
-    return [
-        {
-            "type": "rectanglelabels", "score": weight, **about,
-            "value": {"x": 100 * left, "y": 100 * top, "width": 100 * (right - left),
-                      "height": 100 * (bottom - top), "rotation": 0, "rectanglelabels": [found.classes[label]]},
-        }
-        for (left, top, right, bottom), label, weight in zip(corners, labels, weights, strict=True)
-    ]  # fmt: skip
 
 
 _EVERY = ("classification", "multilabel", "boxes")

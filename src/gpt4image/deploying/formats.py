@@ -45,6 +45,8 @@ from gpt4image.training.auto import stored_as
 from gpt4image.training.run_model import RunModel, images_at_once, timm_form
 
 LARGEST_ONNX = 2_000_000_000  # bytes; protobuf holds no more in one message
+MOST_IMAGES = 256  # on which an export is checked
+TOLERANCE = 1e-4  # largest difference of a probability that is still rounding: measured are some 1e-7
 KEPT = ("fixed_input_size", "first_conv", "classifier")  # what timm needs for other classes, channels and sizes
 
 
@@ -213,14 +215,8 @@ def _traced(exported: ExportedModel) -> Any:
     return program
 
 
-MOST_IMAGES = 256
-TOLERANCE = 1e-4
-"""Largest difference of a probability that is still rounding: measured are some 1e-7."""
-
-
 class Predicted(NamedTuple):
-    """What a run predicts of images: the set, positions (n,) of those that can be decoded, (n, ...) predictions, and
-    the images that cannot."""
+    """Images, positions (n,) of those that can be decoded, what a run predicts of these (n, ...), and the others."""
 
     images: Dataset
     indices: NDArray[np.int64]

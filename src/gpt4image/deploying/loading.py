@@ -39,13 +39,10 @@ if TYPE_CHECKING:
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT = 1
-ONNX_KEY = "gpt4image"
-"""Key of the metadata in the metadata_props of an ONNX file."""
-EXTRA_FILE = "gpt4image.json"
-"""Name of the metadata among the extra files of a torch-export archive."""
+ONNX_KEY = "gpt4image"  # of the metadata in the metadata_props of an ONNX file
+EXTRA_FILE = "gpt4image.json"  # the metadata among the extra files of a torch-export archive
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"  # a setting of onnxruntime
-TASK, THRESHOLDS = "gpt4image_task", "gpt4image_thresholds"
-"""Keys of config.json in timm's format; timm passes them by."""
+TASK, THRESHOLDS = "gpt4image_task", "gpt4image_thresholds"  # in config.json of timm's format; timm passes them by
 # The entries of a pretrained_cfg that do not say where weights lie.
 _FACTS = (
     *("input_size", "test_input_size", "min_input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode"),
@@ -121,28 +118,23 @@ def load_classifier(
     """
     runs.require_model(path)
     if path.is_dir():
-        classifier = (_load_timm if is_timm_folder(path) else _load_run)(path, device, task)
+        of_timm = (path / CONFIG).is_file() and not (path / runs.RUN).is_file() and "architecture" in _config_of(path)
+        classifier = (_load_timm if of_timm else _load_run)(path, device, task)
     elif path.suffix == ".onnx":
         if device not in ("auto", "cpu"):
             raise ConfigError(f"--device {device} is for run folders and timm folders; .onnx files use the CPU.")
         classifier = _load_onnx(path, threads, task)
     elif path.suffix == ".pt2":
         raise ModelError(
-            f"{path} is a torch-export archive, which is not loaded here: torch.export.load runs what the maker of the "
-            "file wanted. Give the run folder that it was exported from, or export the run with --format timm or onnx."
+            f"{path} is a torch-export archive, which is never loaded: torch.export.load runs what its maker wants. "
+            "Give the run folder that it was exported from, or export the run with --format timm or onnx."
         )
     else:
         raise ModelError(
-            f"{path} is no model that is known here: give a run folder, a folder in timm's format (config.json and "
-            f"{WEIGHTS}) or a .onnx file."
+            f"{path} is no run folder, no folder in timm's format (config.json, {WEIGHTS}), no .onnx file."
         )
     _check(classifier, path)
     return classifier
-
-
-def is_timm_folder(path: Path) -> bool:
-    """Return whether this is a folder in timm's format. Raises ModelError: its config.json is no JSON."""
-    return (path / CONFIG).is_file() and not (path / runs.RUN).is_file() and "architecture" in _config_of(path)
 
 
 def _load_run(path: Path, device: str, task: Task | None) -> Classifier:

@@ -34,8 +34,7 @@ from gpt4image.reporting import findings
 from gpt4image.reporting.findings import metric_label
 from gpt4image.tasks.multilabel import USUAL
 
-MOST_CLASSES = 100
-"""More classes than this are not listed."""
+MOST_CLASSES = 100  # more are not listed
 _LIBRARIES = {"timm": "timm", "onnx": "onnx", "torch-export": "pytorch"}
 _NOT_OPTIONS = {"out", "resume", "checkpoint_seconds", "workers", "memory_limit_gb", "threads", "track", "as_json"}
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&:@$])")
@@ -131,9 +130,9 @@ def wilson(accuracy: float | None, count: int) -> Interval | None:
 
 
 def text_facts(exported: ExportedModel) -> dict[str, Any]:
-    """Return facts about the descriptions and answers that a run learned from: used (descriptions), tuned, encoders,
-    prompts, describers; answers (None, or asked and describers); lost (whether the file of its targets is gone). A
-    table or a store that is gone gives no names."""
+    """Return facts about the descriptions and answers that a run learned from: used (descriptions), describers; answers
+    (None, or asked and describers); lost (whether the file of its targets is gone). A table or a store that is gone
+    gives no names."""
     config, task, arm = exported.model.config, exported.model.task, ARMS.get(exported.arm or "")
     labels = None if config.targets is None else LabelEvidence.of(config.targets)
     used = config.embeddings is not None and (arm.text if arm else config.align_weight > 0.0)
@@ -148,20 +147,13 @@ def text_facts(exported: ExportedModel) -> dict[str, Any]:
     elif arm and arm.predicts_targets and (arm.answers or task.output == "boxes"):
         asked = "boxes" if task.output == "boxes" else "class" if task.exclusive else "tags"
         answers = {"asked": asked, "describers": []}
-    found: dict[str, list[Any]] = {"encoders": [], "prompts": [], "describers": []}
+    describers: list[str] = []
     for table in dict.fromkeys(tables):
         with contextlib.suppress(TableError, OSError):
             manifest = read_manifest(table)
-            found["encoders"].append(public(manifest.encoder))
-            found["prompts"] += manifest.prompts
-            found["describers"] += _describers(manifest.store, manifest.prompts.__contains__)
-    return {
-        "used": used,
-        "tuned": config.tune_text != "none",
-        **{name: list(dict.fromkeys(some)) for name, some in found.items()},
-        "answers": answers,
-        "lost": config.targets is not None and labels is None,
-    }
+            describers += _describers(manifest.store, manifest.prompts.__contains__)
+    lost = config.targets is not None and labels is None
+    return {"used": used, "describers": list(dict.fromkeys(describers)), "answers": answers, "lost": lost}
 
 
 def _describers(path: str, wanted: Callable[[Prompt], bool]) -> list[str]:

@@ -1,7 +1,6 @@
 """The stage predict: classes, boxes or masks of images, by a run or what was exported from it, written as they come.
 
-Neither paths, pixels nor rows are kept, so memory does not grow with the number of images; but --format coco keeps the
-names, of which no two may be equal.
+Neither paths, pixels nor rows are kept, so memory does not grow with the number of images.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
@@ -34,7 +32,7 @@ from gpt4image.base.visible import csv_cell, in_one_line
 from gpt4image.config import PredictConfig
 from gpt4image.config.results import PredictResult
 from gpt4image.data import require_there
-from gpt4image.data.coco import COCO, Id, Ids, categories_of, category_ids, coco_ids
+from gpt4image.data.coco import COCO, Id, Ids, category_ids, coco_ids
 from gpt4image.data.decode import EXTENSIONS, decode
 from gpt4image.data.file_source import read_bounded
 from gpt4image.data.masks import UNSEEN
@@ -46,8 +44,7 @@ if TYPE_CHECKING:
     from gpt4image.deploying.loading import Classifier
     from gpt4image.tasks.base import Predictions, Task
 
-ROUNDING = 1e-3
-"""By how much a probability may be outside of 0 to 1."""
+ROUNDING = 1e-3  # by how much a probability may be outside of 0 to 1
 
 
 def predict(config: PredictConfig, task: Task | None = None, *, keep: bool = False) -> Outcome:
@@ -59,7 +56,7 @@ def predict(config: PredictConfig, task: Task | None = None, *, keep: bool = Fal
 
     Raises:
         DataError: no image is found.
-        ConfigError: ``config.out`` is the model or an image; images of one name are to be written in COCO's format.
+        ConfigError: ``config.out`` is the model or an image; rows of COCO are wanted of images that no COCO file lists.
         ModelError, RunError, ConfigError, MissingExtraError: as ``load_classifier`` does.
     """
     from gpt4image.deploying.loading import load_classifier
@@ -67,7 +64,7 @@ def predict(config: PredictConfig, task: Task | None = None, *, keep: bool = Fal
 
     config, ids = _with_listed(config)
     total, kinds = _count(config, EXTENSIONS | VIDEO_EXTENSIONS, ids)  # mistakes are said before a model is loaded
-    count, skipped, kept = 0, [], list[Row]()
+    count, skipped, kept = 0, list[Skipped](), list[Row]()
     with cpu_threads(config.threads):
         classifier = load_classifier(config.model, device=config.device, threads=config.threads, task=task)
         if not kinds <= classifier.preprocessing.extensions:
@@ -75,13 +72,16 @@ def predict(config: PredictConfig, task: Task | None = None, *, keep: bool = Fal
         output = classifier.task.output
         if config.row_format == "coco" and output != "boxes":
             raise ConfigError(f"--format coco: {config.model} predicts {output}, and no boxes.")
-        drawing = None if config.draw is None else Drawing.of(config.draw, classifier)
+        if config.draw is not None:
+            if output not in ("boxes", "mask"):
+                raise ConfigError(f"--draw {config.draw}: {config.model} predicts {output}; leave it out.")
+            config.draw.mkdir(parents=True, exist_ok=True)
         every = len(classifier.classes)  # the largest one of a mask is the background nearly everywhere
         top = min(config.top or (every if output == "mask" else 1), every)
         started = time.monotonic()
         with _stream(config.out, quiet=keep) as stream:
             write = WRITERS[config.row_format](stream, classifier, top, ids)
-            for prediction in _predictions(config, classifier, top, drawing, total, skipped):
+            for prediction in _predictions(config, classifier, top, total, skipped):
                 write(prediction)
                 count += 1
                 if keep:
@@ -106,14 +106,22 @@ def _with_listed(config: PredictConfig) -> tuple[PredictConfig, dict[str, Ids]]:
     ids: dict[str, Ids] = {}
     names: list[str] = []
     for name in config.images:
-        if not name.startswith(COCO) or os.path.lexists(name):
+        if name.startswith(COCO) and not os.path.lexists(name):
+            require_there(name)
+            found = coco_ids(name.removeprefix(COCO))
+            names += found
+            ids = {**found, **ids}
+        else:
             names.append(name)
-            continue
-        require_there(name)
-        found = coco_ids(name.removeprefix(COCO))
-        names += found
-        ids = {**found, **ids}
     return config.model_copy(update={"images": tuple(names)}), ids
+
+
+def _named(config: PredictConfig, extensions: Collection[str]) -> Iterator[str | Skipped]:
+    """Yield the images that are named, without those that were drawn earlier."""
+    drawn = None if config.draw is None else config.draw.resolve()
+    for item in find_images(config.images, extensions):
+        if isinstance(item, Skipped) or drawn is None or not Path(item).parent.resolve().is_relative_to(drawn):
+            yield item
 
 
 def _count(config: PredictConfig, extensions: Collection[str], ids: Mapping[str, Ids]) -> tuple[int, set[str]]:
@@ -122,33 +130,23 @@ def _count(config: PredictConfig, extensions: Collection[str], ids: Mapping[str,
     parts = config.model.iterdir() if config.model.is_dir() else [config.model]
     if taken is not None and any(_place(part) == taken for part in parts):
         raise ConfigError(f"--out {config.out} is the model, or a file of it; give another file for the predictions.")
-    images, reasons, kinds = 0, [], set[str]()
-    image_of: dict[Id, str] = {}
-    for item in find_images(config.images, extensions):
+    images, reasons, kinds = 0, list[str](), set[str]()
+    for item in _named(config, extensions):
         if isinstance(item, Skipped):
             reasons.append(f"{item.name!r}: {item.reason}")
             continue
         if taken is not None and _place(item) == taken:
             raise ConfigError(f"--out {config.out} is an image that is named; give another file for the predictions.")
-        if config.draw is not None and _is_below(item, config.draw):
-            continue  # drawn earlier
+        if config.row_format == "coco" and os.path.realpath(item) not in ids:
+            raise ConfigError(f"--format coco: no COCO file lists {item}; name images by coco:FILE.json.")
         images += 1
         kinds.add(os.path.splitext(item)[1].lower())  # noqa: PTH122
-        if config.row_format == "coco" and (other := image_of.setdefault(_image_id(item, ids), item)) != item:
-            raise ConfigError(
-                f"--format coco: {other} and {item} would have the same image_id {_image_id(item, ids)}. Predict their "
-                "folders or COCO files one by one, or give --format jsonl."
-            )
     if not images:
         raise DataError(
             f"No image is found: {'; '.join(reasons[:5])}. Give image files, folders that hold some, or patterns in "
             "quotes such as 'photos/**/*.jpg'."
         )
     return images + len(reasons), kinds
-
-
-def _is_below(image: str, folder: Path) -> bool:
-    return Path(image).parent.resolve().is_relative_to(folder.resolve())
 
 
 def _place(path: Path | str) -> tuple[int, int] | None:
@@ -161,21 +159,19 @@ def _place(path: Path | str) -> tuple[int, int] | None:
 
 
 def _predictions(
-    config: PredictConfig, classifier: Classifier, top: int, drawing: Drawing | None, total: int, skipped: list[Skipped]
+    config: PredictConfig, classifier: Classifier, top: int, total: int, skipped: list[Skipped]
 ) -> Iterator[Prediction]:
     """Yield predictions in order; what cannot be used is added to ``skipped``."""
     from gpt4image.data.pixels import available_cores
 
-    found: Iterable[str | Skipped] = find_images(config.images, classifier.preprocessing.extensions)
-    if (draw := config.draw) is not None:  # its folder is there only now, and fills
-        found = (item for item in found if isinstance(item, Skipped) or not _is_below(item, draw))
     batches = decode_ahead(
-        found,
+        _named(config, classifier.preprocessing.extensions),
         classifier.preprocessing,
         batch_size=config.batch_size,
         threads=config.threads or available_cores(),
         sized=classifier.task.output == "boxes",
     )
+    drawings = itertools.count(1)
     rows_are_watched = config.out is None and sys.stdout.isatty()
     with progress_bar(quiet=rows_are_watched) as bar, contextlib.closing(batches):
         task = bar.add_task("Predicting", total=total, note="")
@@ -186,16 +182,18 @@ def _predictions(
                 faults = [_fault(output, classifier) for output in outputs]
                 skipped += [Skipped(name=name, reason=f) for name, f in zip(batch.paths, faults, strict=True) if f]
                 good = [place for place, fault in enumerate(faults) if not fault]
-                probabilities = outputs[good]
-                rows = classifier.task.rows(probabilities, classifier.classes, top)
-                for place, output, row in zip(good, probabilities, rows, strict=True):
-                    image, size = batch.paths[place], batch.sizes[place]
-                    prediction = Prediction(image, **row).in_pixels(size, config.min_score)
-                    if drawing is not None:
+                rows = classifier.task.rows(outputs[good], classifier.classes, top)
+                for place, row in zip(good, rows, strict=True):
+                    image = batch.paths[place]
+                    prediction = Prediction(image, **row).in_pixels(batch.sizes[place], config.min_score)
+                    if config.draw is not None:
+                        name = config.draw / f"{next(drawings):06d}-{_stem(image)}"
                         try:
-                            prediction = drawing.drawn(prediction, output)
-                        except DecodeError as error:
+                            picture = decode(read_bounded(image))
+                        except (DecodeError, OSError) as error:  # it was predicted a moment ago
                             skipped.append(Skipped(name=image, reason=f"predicted, but not drawn: {error}"))
+                        else:
+                            prediction = _drawn(picture, prediction, outputs[place], name, classifier.classes)
                     yield prediction
             bar.advance(task, len(batch.paths) + len(batch.skipped))
 
@@ -218,16 +216,15 @@ def _fault(output: Predictions, classifier: Classifier) -> str:
 
 @contextlib.contextmanager
 def _stream(out: Path | None, *, quiet: bool) -> Generator[TextIO]:
-    if out is None and quiet:
+    if out is not None:
+        with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            yield file
+    elif quiet:
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             yield nowhere
-        return
-    if out is None:
+    else:
         yield sys.stdout  # this very stream: a progress bar puts another one in its place
         sys.stdout.flush()
-        return
-    with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        yield file
 
 
 class Decoded(NamedTuple):
@@ -314,56 +311,32 @@ def _decode(found: Sequence[str | Skipped], preprocessing: Preprocessing, sized:
 
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000", "#000075", "#c2185b")
-LONGEST_SIDE = 65_500
-"""Pixels of a side that JPEG files are written with."""
-LONGEST_STEM = 100
-"""Bytes of the name of an image in the names of its drawings: with a suffix, a file system takes 255."""
+LONGEST_SIDE = 65_500  # pixels of a side that JPEG files are written with
+LONGEST_STEM = 100  # bytes of an image's name in the names of its drawings: with a suffix, a file system takes 255
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Drawing:
-    """A folder that drawings go to, as NUMBER-NAME.jpg; what has the same name there is replaced. The class
-    ``background`` is not drawn over images; -1 for none."""
-
-    folder: Path
-    classes: tuple[str, ...]
-    background: int
-    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-
-    @classmethod
-    def of(cls, folder: Path, classifier: Classifier) -> Drawing:
-        """Make the folder. Raises ConfigError: the model predicts nothing that could be drawn."""
-        if classifier.task.output not in ("boxes", "mask"):
-            raise ConfigError(
-                f"--draw {folder}: the model is for {classifier.task.name}, which finds nothing to draw; leave it out."
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        unseen = [number for number, name in enumerate(classifier.classes) if name.lower() in UNSEEN]
-        return cls(folder=folder, classes=classifier.classes, background=unseen[0] if unseen else -1)
-
-    def drawn(self, prediction: Prediction, found: Predictions) -> Prediction:
-        """Draw a prediction, and return it with the file of its mask, if it has one."""
-        stem = Path(prediction.image).stem.encode(errors="replace")[:LONGEST_STEM].decode(errors="ignore")
-        name = f"{next(self._numbers):06d}-{stem}"
-        picture = _picture(prediction.image)
-        if prediction.boxes is not None:
-            _draw_boxes(picture, prediction, self.classes)
-            _save(picture, self.folder / f"{name}.jpg", "JPEG", quality=90)
-            return prediction
-        _save(overlaid(picture, found, self.background), self.folder / f"{name}.jpg", "JPEG")
-        _save(coloured(found, picture.size), place := self.folder / f"{name}.png", "PNG")
-        return prediction._replace(mask=str(place))
+def _stem(image: str) -> str:
+    return Path(image).stem.encode(errors="replace")[:LONGEST_STEM].decode(errors="ignore")
 
 
-def _picture(path: str) -> Image.Image:
-    """Return the picture of a file that was predicted a moment ago. Raises DecodeError: it cannot be drawn over."""
-    try:
-        picture = decode(read_bounded(path))
-    except OSError as error:
-        raise DecodeError(error.strerror or str(error)) from None
-    if max(picture.size) > LONGEST_SIDE:
-        raise DecodeError(f"a side of {max(picture.size):,} pixels; JPEG files have at most {LONGEST_SIDE:,}")
-    return picture
+def _drawn(
+    picture: Image.Image, prediction: Prediction, found: Predictions, place: Path, classes: Sequence[str]
+) -> Prediction:
+    """Draw a prediction over its picture, to a JPEG file; return it, with the PNG file of its mask if it has one."""
+    size = picture.size
+    if prediction.boxes is not None:
+        _draw_boxes(picture, prediction, classes)
+    else:
+        unseen = [number for number, name in enumerate(classes) if name.lower() in UNSEEN]
+        picture = overlaid(picture, found, unseen[0] if unseen else -1)
+        mask = place.with_name(f"{place.name}.png")
+        with atomic_path(mask) as temporary:
+            coloured(found, size).save(temporary, "PNG")
+        prediction = prediction._replace(mask=str(mask))
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    with atomic_path(place.with_name(f"{place.name}.jpg")) as temporary:
+        picture.save(temporary, "JPEG", quality=90)
+    return prediction
 
 
 def _draw_boxes(picture: Image.Image, row: Prediction, classes: Sequence[str]) -> None:
@@ -377,11 +350,6 @@ def _draw_boxes(picture: Image.Image, row: Prediction, classes: Sequence[str]) -
         left, top, right, bottom = pen.textbbox(corner, words)
         pen.rectangle([left - 1, top - 1, right + 1, bottom + 1], fill=colour)
         pen.text(corner, words, fill="white")
-
-
-def _save(drawn: Image.Image, path: Path, kind: str, **options: int) -> None:
-    with atomic_path(path) as temporary:
-        drawn.save(temporary, kind, **options)
 
 
 SIDES = ("left", "top", "right", "bottom")
@@ -486,40 +454,30 @@ def _json_lines(stream: TextIO, classifier: Classifier, *_: Any) -> Write:
         found: list[dict[str, Any]] = [{"class": name, classifier.task.value: round(value, 6)} for name, value in best]
         for entry, box in zip(found, row.boxes or (), strict=False):
             entry["box"] = box
-        present = {} if row.present is None else {"present": list(row.present)}
-        mask = {} if row.mask is None else {"mask": row.mask}
-        stream.write(json.dumps({"image": row.image, **present, **mask, "predictions": found}) + "\n")
+        more = {"present": row.present, "mask": row.mask}
+        more = {name: value for name, value in more.items() if value is not None}
+        stream.write(json.dumps({"image": row.image, **more, "predictions": found}) + "\n")
 
     return write
 
 
 def _coco_results(stream: TextIO, classifier: Classifier, _: int, ids: Mapping[str, Ids]) -> Write:
-    """Write a JSON array of COCO's results, without its end; classes count from 1 where no COCO file has their ids."""
-    usual = category_ids(classifier.classes, categories_of(ids.values()))
+    """Write a JSON array of COCO's results, without its end."""
     of_file: dict[int, Mapping[str, Id]] = {}
     between = iter([""])
     stream.write("[")
 
     def write(row: Prediction) -> None:
-        number = usual
-        if (listed := ids.get(os.path.realpath(row.image))) is not None:
-            number = of_file.setdefault(id(listed.categories), category_ids(classifier.classes, listed.categories))
+        listed = ids[os.path.realpath(row.image)]
+        number = of_file.setdefault(id(listed.categories), category_ids(classifier.classes, listed.categories))
         for name, score, (left, top, right, bottom) in zip(
             row.classes, row.probabilities, row.boxes or (), strict=True
         ):
             box = [round(side, 2) for side in (left, top, right - left, bottom - top)]
-            about = {"image_id": _image_id(row.image, ids), "category_id": number[name]}
+            about = {"image_id": listed.image, "category_id": number[name]}
             stream.write(next(between, ",") + "\n" + json.dumps({**about, "bbox": box, "score": round(score, 6)}))
 
     return write
-
-
-def _image_id(path: str, ids: Mapping[str, Ids]) -> Id:
-    """Return the id that a COCO file gives an image, else its name without the ending, a number where it is one."""
-    if (listed := ids.get(os.path.realpath(path))) is not None:
-        return listed.image
-    stem = Path(path).stem
-    return int(stem) if stem.isascii() and stem.isdigit() else stem
 
 
 WRITERS = {"table": _table, "csv": _csv_rows, "jsonl": _json_lines, "coco": _coco_results}
