@@ -15,7 +15,6 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from functools import cache, partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -25,11 +24,10 @@ from gpt4image.base.files import read_json_lines
 from gpt4image.data import load_dataset
 from gpt4image.data.labels import rarest_classes
 from gpt4image.data.splits import flip_labels
-from gpt4image.labelling import predictions
 from gpt4image.labelling.answers import USUAL_CONFIDENCE, Answers
 from gpt4image.labelling.label_noise import suspected
 from gpt4image.labelling.pictures import Pictures
-from gpt4image.labelling.predictions import Inputs, predict_labels
+from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.suggest import doubt_of, to_label
 from gpt4image.labelling.text_vectors import Texts, smooth
 from gpt4image.tasks.multilabel import MultiLabel
@@ -361,30 +359,7 @@ def encoders(name: str) -> None:
 PARTS = {"fused": fused, "next": following, "noise": noise, "weak": weak, "encoders": encoders}
 
 
-def _once(make: Any) -> Any:
-    """Return a function that computes what answers alone teach once for all draws of labels."""
-    known: dict[bytes, Any] = {}
-
-    def found(inputs: Inputs, n_classes: int, seed: int, labels: Ints | None = None) -> Any:
-        if labels is not None or inputs.answers is None:
-            return make(inputs, n_classes, seed, *([] if labels is None else [labels]))
-        parts = [
-            inputs.answers.first,
-            inputs.vectors[:],
-            np.zeros(0) if inputs.pictures is None else inputs.pictures[0],
-        ]
-        key = sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).digest()
-        if key not in known:
-            known.clear()
-            known[key] = make(inputs, n_classes, seed)
-        return known[key]
-
-    return found
-
-
 if __name__ == "__main__":
-    predictions.taught_by_answers = _once(predictions.taught_by_answers)
-    predictions.seen_by_answers = _once(predictions.seen_by_answers)
     for asked in sys.argv[1:] or ("fused", "next", "noise", "weak", "tags", "summary"):
         if asked in PARTS:
             for corpus_name in CORPORA:

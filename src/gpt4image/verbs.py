@@ -31,7 +31,7 @@ VERBS = {name.replace("-", "_"): name for name in COMMANDS if " " not in name}
 RESULTS = {verb: f"{name.title().replace('-', '')}Result" for verb, name in VERBS.items()} | {"demo": "CompareResult"}
 """The class of what each returns, in ``config.results``."""
 _PLOTS = {"train": "run", "compare": "comparison", "demo": "comparison", "evaluate": "classes"}
-PLOTS = {verb: f"reporting.run_charts:plot_{what}" for verb, what in _PLOTS.items()}
+PLOTS = {verb: f"reporting.charts:plot_{what}" for verb, what in _PLOTS.items()}
 GIVEN = {
     "data": "data.given:dataset",
     "describer": "describing.describers.function:describer",

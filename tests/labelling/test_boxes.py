@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from box_cases import NAMES, store_boxes
 from gpt4image.artifacts.answers import Answer
-from gpt4image.base.errors import TableError
 from gpt4image.config import ImportDescriptionsConfig
 from gpt4image.data import annotation, load_dataset
 from gpt4image.data.regions import Boxes, ImageBoxes
@@ -22,9 +21,6 @@ from gpt4image.data.splits import keep_labels_per_class
 from gpt4image.describing.descriptions import import_descriptions
 from gpt4image.labelling.answers import SAME_OBJECT, AnsweredBoxes, box_votes, read_boxes
 from gpt4image.labelling.boxes import (
-    KINDS,
-    PRIOR_TRUNCATED,
-    PRIOR_WHOLE,
     UNSURE,
     USUAL_THRESHOLD,
     TaughtBoxes,
@@ -73,21 +69,6 @@ def only_first(human: Boxes, count: int) -> Boxes:
     return human.hidden(np.arange(len(human)) >= count)
 
 
-def unseen(human: Boxes, count: int) -> Boxes:
-    return human.hidden(np.arange(len(human)) < count)
-
-
-def test_it_finds_that_annotators_skip_boxes_at_the_border() -> None:
-    answered, human = simulated(80, seed=0)
-    raw = teach(answered, only_first(human, 10), None, CLASSES, seed=0, evidence="answers")
-    taught = teach(answered, only_first(human, 10), None, CLASSES, seed=0)
-    held_out = unseen(human, 10)
-    before, after = (quality(each.boxes, held_out, each.likely) for each in (raw, taught))
-    assert before["precision"] == pytest.approx(0.5, abs=0.06)
-    assert after["precision"] is not None and after["precision"] > 0.95
-    assert after["recall"] is not None and after["recall"] > 0.95
-
-
 def test_annotated_images_are_judged_by_others() -> None:
     """What is drawn at random cannot be predicted; a teacher that saw the image would do so."""
     answered, _ = simulated(60, seed=1)
@@ -102,16 +83,6 @@ def test_annotated_images_are_judged_by_others() -> None:
         reference=np.ones(len(drawn), bool),
     )
     assert abs(np.corrcoef(found, drawn)[0, 1]) < 0.15
-
-
-def test_without_labels_answered_boxes_count_by_the_prior() -> None:
-    answered, human = simulated(30, seed=3)
-    truncated = (np.arange(len(answered.boxes.labels)) % 2).astype(np.float32)
-    taught = teach(replace(answered, truncated=truncated), only_first(human, 0), None, CLASSES, seed=0)
-    assert taught.likely.all()
-    means = [taught.probable[truncated == value].mean() for value in (0, 1)]
-    assert means == pytest.approx([PRIOR_WHOLE, PRIOR_TRUNCATED], abs=0.06)
-    assert (taught.drawn == -1).all()
 
 
 @pytest.mark.parametrize("annotated", [0, 1, 7])
@@ -163,13 +134,6 @@ def test_the_text_of_an_image_does_not_carry_the_class_of_one_box_to_another() -
     assert (taught.boxes.labels == np.repeat(true, 2)).mean() < 0.65
 
 
-def test_texts_without_labels_are_refused() -> None:
-    answered, human = simulated(10, seed=5)
-    texts = Texts(np.eye(10, dtype=np.float32), np.ones(10, bool))
-    with pytest.raises(TableError, match="needs labels"):
-        teach(answered, only_first(human, 0), texts, CLASSES, seed=0, evidence="texts")
-
-
 @given(st.integers(0, 1000), st.integers(0, 6), st.integers(0, 6))
 def test_matches_are_one_to_one_and_overlap(seed: int, ours: int, theirs: int) -> None:
     rng = np.random.default_rng(seed)
@@ -197,13 +161,6 @@ def test_regions_that_count_for_nothing_teach_nothing() -> None:
     assert inside.drawn.tolist() == [-1, -1, 0] and {s.kind for s in suspected_boxes(inside, crowd)} <= {"missing"}
     assert all(suspect.corners[3] == 1 for suspect in suspected_boxes(inside, crowd)), "a crowd hides no missing box"
     assert quality(answered.boxes, ignored, np.ones(2, bool)) == {"precision": 0.0, "recall": None}
-
-
-def test_images_in_which_nothing_was_found_teach_nothing() -> None:
-    nothing = Boxes.of_images([(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))] * 3)
-    answered = AnsweredBoxes(boxes=nothing, truncated=np.zeros(0, np.float32))
-    taught = teach(answered, nothing, None, CLASSES, seed=0)
-    assert not len(taught.probable) and taught.targets(nothing.hidden(np.ones(3, bool))).known.all()
 
 
 def test_quality_by_hand() -> None:
@@ -264,13 +221,6 @@ def test_only_words_that_are_no_class_do_not_say_that_nothing_is_there(tmp_path:
     assert strange == {"dog": 2}
 
 
-@pytest.mark.parametrize("answer", [Answer(class_name="cat"), Answer(boxes=(said("dog", 0, 0, 9, 9),))])
-def test_a_store_without_a_box_of_these_classes_is_refused(tmp_path: Path, answer: Answer) -> None:
-    path = stored(tmp_path, [(0, answer)])
-    with pytest.raises(TableError, match=r"no box of these images .*--ask boxes"):
-        read_boxes(path, DIGESTS, WORDS)
-
-
 PLACES = ((0.0, 0.0, 0.4, 0.4), (0.5, 0.5, 0.9, 0.9))
 
 
@@ -305,25 +255,6 @@ def test_each_kind_is_found(human: Boxes, kind: str, place: tuple[float, ...], l
     assert 0 < found.doubt <= 1
 
 
-def test_right_boxes_are_left_alone() -> None:
-    assert suspected_boxes(taught(BOTH), BOTH) == []
-    assert suspected_boxes(taught(BOTH, 0.3), drawn((PLACES[0], 0))) == [], "the teacher is not confident"
-    assert suspected_boxes(taught(BOTH), drawn((PLACES[0], 0), (PLACES[1], 1), weight=0.0)) == []
-
-
-def test_images_without_answer_or_annotation_are_not_judged() -> None:
-    gone = np.array([True])
-    assert suspected_boxes(taught(BOTH.hidden(gone)), BOTH) == []
-    assert suspected_boxes(taught(BOTH), BOTH.hidden(gone)) == []
-
-
-def test_an_answer_of_nothing_contradicts_every_box_the_surest_first() -> None:
-    empty = Boxes.of_images([(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))])
-    found = suspected_boxes(taught(empty), BOTH)
-    assert [suspect.kind for suspect in found] == ["false", "false"]
-    assert set(KINDS) == {"missing", "false", "misplaced", "another class"}
-
-
 def box(*numbers: float, label: str = "cat", **more: Any) -> dict[str, Any]:
     return {"label": label, "box_2d": list(numbers), **more}
 
@@ -348,28 +279,6 @@ def test_answers_that_agree_are_one_box_with_mean_corners() -> None:
     first = votes[0]
     np.testing.assert_allclose(first.corners, [3, 1, 103, 99])
     assert (first.truncated, votes[1].truncated) == (0.5, 0.0)
-
-
-def test_an_answer_has_one_box_per_object_and_the_best_pair_comes_first() -> None:
-    votes = box_votes(voting([box(0, 0, 100, 100)], [box(0, 0, 100, 70), box(0, 0, 100, 95)]))
-    assert [(one.share, one.corners.tolist()) for one in votes] == [(1.0, [0, 0, 100, 97.5]), (0.5, [0, 0, 100, 70])]
-
-
-def test_without_answers_there_is_no_box() -> None:
-    assert box_votes([]) == box_votes([Answer()]) == box_votes(voting([], [])) == []
-
-
-BOX = st.tuples(st.integers(0, 900), st.integers(0, 900), st.integers(1, 100), st.integers(1, 100)).map(
-    lambda n: box(n[0], n[1], n[0] + n[2], n[1] + n[3])
-)
-
-
-@given(st.lists(st.lists(BOX, max_size=6), min_size=1, max_size=5))
-def test_every_box_is_counted_once(each: list[list[dict[str, Any]]]) -> None:
-    votes = box_votes(voting(*each))
-    assert sum(round(one.share * len(each)) for one in votes) == sum(map(len, each))
-    assert all(0 < one.share <= 1 and (one.corners[2:] > one.corners[:2]).all() for one in votes)
-    assert [one.share for one in votes] == sorted((one.share for one in votes), reverse=True)
 
 
 RIGHT, WRONG = [0, 0, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]

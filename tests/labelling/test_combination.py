@@ -50,18 +50,6 @@ def test_probabilities_sum_to_one_and_classes_have_no_order(seed: int, labelled:
     assert again == pytest.approx(found[:, order], abs=1e-3)
 
 
-def test_the_more_reliable_source_gets_more_weight_the_more_labels_there_are():
-    rng = np.random.default_rng(0)
-    true = rng.integers(0, CLASSES, 2000)
-    good = source(rng, true, 0.9, name="good")
-    boast = replace(good, name="bad", probabilities=good.probabilities[rng.permutation(2000)], first=None)
-    margins = []
-    for count in (0, 20, 200, 1000):
-        _, weights = combine([good, boast], labels_of(np.arange(count), true[:count]), 0)
-        margins.append(weights["good"] - weights["bad"])
-    assert margins[0] == 0 and margins == sorted(margins) and margins[-1] > 0.5
-
-
 def test_a_systematic_confusion_is_learned_and_few_labels_do_not_overturn_the_answer():
     rng = np.random.default_rng(1)
     true = rng.integers(0, CLASSES, 4000)
@@ -161,24 +149,3 @@ def test_answer_and_text_of_another_image_are_shown_by_the_picture_alone() -> No
     cases = find_cases(answers, np.arange(IMAGES), *both, 0)
     assert cases is not None and cases.shares.argmax() == 0 and cases.shares[1:].argmax() == 3, cases
     assert accuracy(corrected(answers, cases, np.arange(IMAGES), *both)[:], true) > accuracy(answers, true) + 0.05
-
-
-@pytest.mark.parametrize("count", [40, IMAGES])
-def test_answers_that_say_how_sure_they_are_stay_as_they_are(count: int) -> None:
-    _, answers, texts, pictures = made("none", 0.0)
-    everyone = np.ones(IMAGES, bool)
-    both = Witness(texts, everyone), Witness(pictures, everyone)
-    assert find_cases(answers, np.arange(count), *both, 0) is None
-    assert find_cases(answers, np.arange(count), None, None, 0) is None
-
-
-def test_a_witness_that_does_not_know_an_image_says_nothing_of_it() -> None:
-    _, answers, texts, pictures = made("answer", 0.3)
-    everyone, few = np.ones(IMAGES, bool), np.arange(IMAGES) < IMAGES - 1
-    changed = texts.copy()
-    changed[-1] = np.roll(changed[-1], 1)
-    cases = find_cases(answers, np.arange(IMAGES), Witness(texts, few), None, 0)
-    assert cases is not None
-    found = [corrected(answers, cases, np.arange(IMAGES), Witness(each, few), None)[:] for each in (texts, changed)]
-    assert np.array_equal(*found)
-    assert find_cases(answers, np.arange(IMAGES), None, Witness(pictures, everyone), 0) is not None

@@ -3,14 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.special import softmax
 
-from gpt4image.labelling.label_noise import (
-    find_noise,
-    find_transition,
-    judge,
-    raise_to,
-)
+from gpt4image.labelling.label_noise import find_noise, find_transition, judge, raise_to
 from gpt4image.training.targets import Noise, explained
 
 CLASSES = 5
@@ -62,16 +56,6 @@ def test_classes_that_are_taken_for_another_are_found_and_uniform_noise_stays_un
     assert noise.matrix(CLASSES) == pytest.approx(expected, abs=0.12)
     assert noise.rate == pytest.approx(0.3, abs=0.05)
     assert find_transition(clean, flipped(rng, true, 0.3), uniform, 0).transition is None
-
-
-def test_probabilities_are_raised_as_logits_are_scaled_many_unsure_classes_too():
-    unsure = np.random.default_rng(0).dirichlet(np.full(500, 50.0), 4).astype(np.float32)
-    sure = (0.9 * np.eye(500) + 0.1 / 500)[:2].astype(np.float32)
-    both = np.concatenate([sure, unsure])
-    assert raise_to(np.array([[0.8, 0.2, 0.0]]), 2.0)[0] == pytest.approx([0.64 / 0.68, 0.04 / 0.68, 0.0])
-    raised = raise_to(both, 20.0)
-    assert raised == pytest.approx(softmax(20.0 * np.log(both.astype(np.float64)), axis=1), rel=1e-4)
-    assert np.array_equal(raised[:2], raise_to(sure, 20.0))  # other rows make no difference to a row
 
 
 def test_what_texts_explain_is_nothing_for_the_frequencies_and_all_for_the_labels():

@@ -84,32 +84,6 @@ def test_wrong_labels_are_measured_and_mended(request, name: str, noise: float):
     assert log_loss(targets, labels) < log_loss(fixed, labels)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("signal", [0.0])
-def test_texts_that_say_little_do_not_cost_clean_labels(photographs, signal: float):
-    vectors, labels, n_classes = photographs
-    rng = np.random.default_rng(0)
-    other = vectors[rng.permutation(len(vectors))] if signal == 0 else rng.standard_normal(vectors.shape) / 384**0.5
-    weak = (signal * vectors + (1 - signal) * other).astype(np.float32)
-    found = predict_labels(Texts(weak, np.ones(len(labels), bool)), labels, n_classes, 0)
-    assert found.noise.rate == 0.0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kept", [4])
-@pytest.mark.parametrize("name", ["photographs"])
-def test_few_clean_labels_are_taken_at_their_word(request, name: str, kept: int):
-    vectors, labels, n_classes = request.getfixturevalue(name)
-    noises = []
-    for seed in range(100, 102):
-        order = np.random.default_rng(seed).permutation(len(labels))
-        given = np.full_like(labels, -1)
-        for label in range(n_classes):
-            given[order[labels[order] == label][:kept]] = label
-        noises.append(predict_labels(Texts(vectors, np.ones(len(labels), bool)), given, n_classes, seed).noise.rate)
-    assert sum(noise > 0 for noise in noises) <= 1
-
-
 def test_the_facts_are_those_of_the_classifier_that_was_fitted_last(monkeypatch: pytest.MonkeyPatch):
     rng = np.random.default_rng(0)
     true = np.repeat(np.arange(4), 80)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gpt4image.artifacts.targets import Targets
-from gpt4image.base.errors import TableError
 from gpt4image.base.outcome import Outcome
 from gpt4image.comparing.arms import Situation, training_data
 from gpt4image.config import LabelConfig, TrainConfig
@@ -56,22 +55,6 @@ def test_few_labels_tell_the_classes_of_the_rest_and_names_help() -> None:
     assert named.names > 0.5 and plain.names == 0 and plain.noise.rate == 0
     assert plain.out_of_fold.shape == given.shape and not plain.out_of_fold[12:].any()
     assert plain.agreement is not None and plain.agreement > 0.6
-
-
-def test_classes_that_do_not_differ_and_images_without_text() -> None:
-    true, vectors = corpus(40)
-    labels = np.column_stack([true, np.ones(40), np.zeros(40), np.full(40, -1), np.arange(40) == 3]).astype(np.int8)
-    labels[:20, 0] = -1
-    described = np.arange(40) != 7
-    found = predict_labels(texts(vectors, described), labels, 7, seed=0)
-    assert np.isnan(found.probabilities[7]).all() and not found.out_of_fold[7].any()
-    assert np.isnan(found.probabilities[:, 5]).all(), "nothing is known of the class"
-    assert found.probabilities[0, 3:5] == pytest.approx([40 / 41, 1 / 41])
-    assert found.out_of_fold.any(axis=0).tolist() == [True, True, True, False, False, False, False]
-    assert not found.out_of_fold[:20, 0].any()
-    assert np.isfinite(found.probabilities[described][:, [0, 1, 2, 6]]).all()
-    with pytest.raises(TableError, match="of which some have a class and some have not; 39 of 40 images"):
-        predict_labels(texts(vectors, described), labels[:, 3:6], 3, seed=0)
 
 
 @pytest.fixture

@@ -15,13 +15,9 @@ from gpt4image.artifacts.targets import Facts, Targets
 from gpt4image.base.errors import TableError
 from gpt4image.comparing.planning import Regime
 from gpt4image.config import LabelConfig, TrainConfig
-from gpt4image.data import NO_LABEL, load_dataset
-from gpt4image.labelling.answers import Answers
+from gpt4image.data import load_dataset
 from gpt4image.labelling.label import label
-from gpt4image.labelling.teaching import (
-    predict_training,
-    targets_of,
-)
+from gpt4image.labelling.teaching import predict_training, targets_of
 from gpt4image.training.prepare import prepare
 from gpt4image.training.targets import check_fitting, with_file
 from gpt4image.training.training_data import TrainingData
@@ -136,40 +132,3 @@ def test_a_copy_in_train_of_a_picture_that_is_held_out_is_no_leak(colour_folder:
         check_fitting(labels, asked, data.image_set.revised(splits=splits), data.task)
     splits[copies[1]] = "train"
     check_fitting(labels, asked, data.image_set.revised(splits=splits), data.task)
-
-
-def test_copies_are_read_as_one_picture(colour_folder: Path, tmp_path: Path):
-    """Texts say nothing here: what predicts a label out of fold has seen it on a copy of the picture."""
-    for path in list(colour_folder.rglob("*.png")):
-        path.with_name(f"copy-{path.name}").write_bytes(path.read_bytes())
-    rng = np.random.default_rng(0)
-    digests = sorted(set(load_dataset(f"folder:{colour_folder}").digests))
-    make_table(tmp_path / "noise", {digest: [rng.normal(size=64)] for digest in digests})
-    config = options(colour_folder, tmp_path, embeddings=tmp_path / "noise")
-    data = prepare(config).data
-    train = data.indices("train")
-    copies = np.array([data.image_set.keys[i].rpartition("/")[2].startswith("copy-") for i in train])
-    read = predict_training(data, 0, None)
-    assert read.agreement is not None and read.agreement < 0.6
-    assert read.out_of_fold.all()
-    by_key = dict(zip([data.image_set.keys[i] for i in train], read.probabilities, strict=True))
-    for i in train[copies]:
-        key = data.image_set.keys[i]
-        np.testing.assert_array_equal(by_key[key], by_key[key.replace("copy-", "")])
-    labels = data.labels.copy()
-    labels[train[~copies]] = NO_LABEL
-    one = predict_training(replace(data, labels=labels), 0, None)
-    np.testing.assert_array_equal(one.out_of_fold, copies)
-    np.testing.assert_array_equal(one.probabilities, read.probabilities)
-
-
-def test_answers_teach_a_run_without_descriptions(colour_folder: Path, tmp_path: Path):
-    data = prepare(options(colour_folder, tmp_path)).data
-    labels = data.labels
-    answers = Answers(labels.copy(), np.full_like(labels, -1), np.full(len(labels), 0.9, np.float32))
-    hidden = replace(data, labels=np.full_like(labels, NO_LABEL))
-    found = predict_training(hidden, 0, None, answers=answers)
-    train = data.indices("train")
-    assert (found.probabilities.argmax(axis=1) == labels[train]).all()
-    assert (found.said["answers"] == labels[train]).all()
-    assert (targets_of(found, hidden, None)[train].argmax(axis=1) == labels[train]).all()

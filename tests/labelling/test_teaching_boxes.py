@@ -11,7 +11,7 @@ import pytest
 
 from box_cases import NAMES, answer_squares, write_squares
 from gpt4image.artifacts.box_table import BoxLabels
-from gpt4image.base.errors import ConfigError, TableError
+from gpt4image.base.errors import ConfigError
 from gpt4image.base.files import read_json
 from gpt4image.comparing.compare import compare
 from gpt4image.comparing.planning import Regime
@@ -44,17 +44,6 @@ def test_a_file_of_boxes_leaves_human_ones_as_they_are(given: tuple[str, Path], 
     data = ready.data
     assert data.soft is None and ready.config.task == "detection"
     assert data.labels.content() == plain.labels.content(), "all training images have human boxes"
-
-
-def test_boxes_that_learned_from_images_that_a_run_holds_out_are_refused(
-    given: tuple[str, Path], tmp_path: Path
-) -> None:
-    spec, store = given
-    label(LabelConfig(data=spec, answers=store, out=tmp_path / "b.parquet", val_fraction=0.0))
-    with pytest.raises(TableError, match="learned from labels of images that this run holds out: 6 of its val split"):
-        prepare(options(spec, tmp_path, targets=tmp_path / "b.parquet"))
-    with pytest.raises(TableError, match="text labels for --task detection, this run is of multilabel"):
-        prepare(options(spec, tmp_path, targets=tmp_path / "b.parquet", task="multilabel"))
 
 
 def test_the_teacher_of_an_arm_sees_the_boxes_that_are_left(given: tuple[str, Path], tmp_path: Path) -> None:

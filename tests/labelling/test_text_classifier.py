@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -35,18 +35,6 @@ def hide(labels: NDArray, per_class: int) -> NDArray:
     for label in np.unique(labels):
         given[np.flatnonzero(labels == label)[:per_class]] = label
     return given
-
-
-@settings(max_examples=5, deadline=None)
-@given(st.integers(2, 5), st.integers(1, 6), st.integers(0, 100))
-def test_probabilities_are_probabilities_and_repeat(n_classes: int, per_class: int, seed: int):
-    vectors, labels = clusters(n_classes, 8, 1.0, seed)
-    given_labels = hide(labels, per_class)
-    first, again = (classify(vectors, given_labels, n_classes + 1, seed=seed) for _ in range(2))
-    assert first.probabilities.shape == (len(labels), n_classes + 1)
-    assert np.allclose(first.probabilities.sum(axis=1), 1.0, atol=1e-5)
-    assert (first.probabilities[:, n_classes] == 0).all()
-    assert np.array_equal(first.probabilities, again.probabilities)
 
 
 def test_predictions_of_labelled_images_have_not_seen_their_label():
@@ -162,16 +150,6 @@ def test_smoothing_is_the_naive_one(n: int, seed: int):
     assert smooth(vectors, reference, 0) == pytest.approx(expected, abs=1e-4)
 
 
-def test_images_outside_the_reference_shape_no_other():
-    vectors = random_units(60)
-    reference = np.arange(40)
-    changed = vectors.copy()
-    changed[40:] = -changed[40:]
-    there = np.ones(60, bool)
-    before, after = (smooth(Texts(each, there).centred(reference), reference, 0) for each in (vectors, changed))
-    assert np.array_equal(before[:40], after[:40])
-
-
 def test_many_texts_are_read_and_kept_in_blocks_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     digests = [f"{number:064x}" for number in range(50)]
     texts_of = {digest: random_units(1 + number % 3, seed=number) for number, digest in enumerate(digests[:45])}
@@ -190,17 +168,6 @@ def test_many_texts_are_read_and_kept_in_blocks_on_disk(monkeypatch: pytest.Monk
     assert found[:] == pytest.approx(whole, abs=1e-6)
     assert np.array_equal(found[np.array([48, 3])], found[:][[48, 3]])
     assert np.array_equal(vectors.take(np.array([7, 2]))[:], vectors[:][[7, 2]])
-
-
-def test_texts_are_centred_on_the_reference_and_class_names_on_themselves():
-    vectors, there, names = random_units(20, 8), np.arange(20) % 3 != 0, random_units(3, 8, seed=2)
-    texts = Texts(vectors, there, names)
-    expected = unit(vectors - vectors[:10][there[:10]].mean(axis=0))
-    centred = texts.centred(np.arange(10))[:]
-    assert centred[there] == pytest.approx(expected[there], abs=1e-6)
-    assert not centred[~there].any()
-    assert texts.centred_names() == pytest.approx(unit(names - names.mean(axis=0)))
-    assert Texts(vectors, there).centred_names() is None
 
 
 def groups(*sizes: int):
@@ -228,10 +195,3 @@ def test_chosen_images_are_unlike_each_other_and_the_doubt_they_stand_for_orders
     assert set(group[chosen(points, sure, 2)]) == {0, 2}, "images that are sure are passed over"
     assert len(chosen(np.ones((20, 3)), np.ones(20), 4)) == 1, "equal texts are suggested once"
     assert sorted(chosen(points[:3], np.ones(3), 9)) == [0, 1, 2], "fewer than asked for"
-
-
-def test_only_candidates_are_to_be_labelled():
-    points, _ = groups(10, 10)
-    probabilities = np.full((20, 2), 0.5)
-    found = to_label(points, probabilities, np.arange(5, 15), 4, 0)
-    assert set(found.tolist()) <= set(range(5, 15))

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from markupsafe import Markup
 
-from gpt4image.artifacts.run_records import Arm
-from gpt4image.reporting import charts, run_charts
+from gpt4image.artifacts.run_records import FEW_IMAGES, Arm, Epoch, load_run
+from gpt4image.base.files import read_json, write_json
+from gpt4image.base.outcome import Outcome
+from gpt4image.reporting import charts
+from synthetic_records import CLASSES, MEANS, comparison_record, write_comparison, write_run
 
 HOSTILE = "<script>alert('x')</script> & \"$\\frac{1}{2}$\"\n\x00\x1b\ud800 日本語 🙂"
 
@@ -19,7 +25,7 @@ def intervals(name: str = "baseline", identifier: str = "a") -> Markup:
         name: Arm(seeds=(0, 1, 2), test=(0.3, 0.35, 0.4), mean=0.35, ci95=(0.25, 0.45)),
         "text-labels": Arm(seeds=(0,), test=(0.5,), mean=0.5),
     }
-    return run_charts.interval_chart(identifier, "test accuracy", arms, name, {})
+    return charts.interval_chart(identifier, "test accuracy", arms, name, {})
 
 
 def curves(name: str = "baseline", identifier: str = "a") -> Markup:
@@ -75,21 +81,12 @@ def test_the_page_chooses_colours_and_fonts_and_hostile_names_stay_text(draw: Dr
     assert any((name or "").startswith("<script>alert") for name in names)
 
 
-@pytest.mark.parametrize("spread", [0.002, 0.02, 0.2])
-def test_ticks_of_an_axis_are_told_apart(spread: float) -> None:
-    arms = {"one": Arm(seeds=(0, 1), test=(0.65, 0.65 + spread), mean=0.65)}
-    root = ElementTree.fromstring(run_charts.interval_chart("a", "test accuracy", arms, "", {}))
-    wide = next(iter(root.iter(f"{{{charts.SVG}}}svg")))
-    ticks = [text for element in wide.iter(f"{{{charts.SVG}}}text") if (text := element.text or "").endswith(" %")]
-    assert len(ticks) > 3 and len(set(ticks)) >= len(ticks) - 1, "the mean is written too"
-
-
 def test_bounds_are_lines_and_bands_in_grey_and_no_results() -> None:
     found = Arm(seeds=(0, 1, 2), test=(0.61, 0.62, 0.63), mean=0.62, ci95=(0.6, 0.64))
     arms = {"text-labels": Arm(seeds=(0,), test=(0.5,), mean=0.5), "oracle": found}
 
     def drawn(bounds: dict[str, str]) -> str:
-        return run_charts.interval_chart("a", "accuracy", arms, "", bounds)
+        return charts.interval_chart("a", "accuracy", arms, "", bounds)
 
     as_arm, as_bound = drawn({}), drawn({"oracle": "reference"})
     accent, grey = (f"var(--{name}, {charts.COLOURS[name]})" for name in ("accent", "reference"))
@@ -100,8 +97,79 @@ def test_bounds_are_lines_and_bands_in_grey_and_no_results() -> None:
 @pytest.mark.parametrize(("low", "broken"), [(0.03, False), (0.9, True)])
 def test_an_axis_begins_at_0_or_is_marked(low: float, broken: bool) -> None:
     arms = {"one": Arm(seeds=(0, 1), test=(low, low + 0.05), mean=low + 0.02)}
-    chart = run_charts.interval_chart("a", "accuracy", arms, "", {})
+    chart = charts.interval_chart("a", "accuracy", arms, "", {})
     assert (f">{charts.BROKEN}<" in chart) == broken and (bool(re.search(r">0(\.0)? %<", chart)) != broken)
     curve = charts.Curve(name="x", epochs=np.arange(1, 4), values=np.array([[low, low + 0.02, low + 0.05]]))
     chart = charts.inline("a", "Curves", "", charts.curve_figure({"x": [curve]}, fractions=True))
     assert (f">{charts.BROKEN}<" in chart) == broken and (bool(re.search(r">0(\.0)? %<", chart)) != broken)
+
+
+def test_confusions_are_summed_and_sorted(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    facts = read_json(folder / "evaluation-test.json") | {"classes": ["a", "b"], "support": [10, 10]}
+    facts |= {"per_class": [0.7, 0.9], "confused": [[0, 1, 3], [1, 0, 1]]}
+    write_json(folder / "evaluation-test.json", facts)
+    (first, second) = charts.confusions({"x": [load_run(folder)] * 2})["x"]
+    assert (first.truth, first.taken, first.pictures, first.share) == ("a", "b", 6, pytest.approx(0.3))
+    assert (second.truth, second.taken, second.pictures, second.share) == ("b", "a", 2, pytest.approx(0.1))
+
+
+@pytest.mark.parametrize(("images", "drawn"), [(FEW_IMAGES, True), (FEW_IMAGES - 1, False)])
+def test_no_curve_is_drawn_of_few_validation_images(tmp_path: Path, images: int, drawn: bool) -> None:
+    folder = write_run(tmp_path / "run")
+    facts = read_json(folder / "run.json")
+    facts["data"]["val_labelled"] = images
+    write_json(folder / "run.json", facts)
+    chart = charts.score_curves("x", {"train": [load_run(folder)]}, reference=None)
+    assert ("<svg" in chart) == drawn
+    assert ("Not drawn: only 19 validation images." in chart) != drawn
+
+
+def test_of_many_classes_the_most_and_least_changed_are_shown(tmp_path: Path) -> None:
+    folder, k = write_run(tmp_path / "run"), 100
+    sizes = {"support": [1] * k, "confused": [], "per_class": [i / k for i in range(k)]}
+    evaluation = read_json(folder / "evaluation-test.json") | {"classes": [f"class-{i:02}" for i in range(k)]}
+    write_json(folder / "evaluation-test.json", evaluation | sizes)
+    chart, left_out = charts.class_gains("x", None, [load_run(folder)])
+    assert left_out == "30 of 100 classes: those with the largest and the smallest accuracy. "
+    names = re.findall(r">(class-\d\d) \(n = 1\)<", chart)
+    assert len(set(names)) == charts.CLASSES_SHOWN
+    assert {"class-99", "class-85", "class-14", "class-00"} <= set(names)
+    assert "class-50" not in names
+
+
+def test_known_losses_that_are_not_zero_are_drawn_in_words(tmp_path: Path) -> None:
+    row = {"loss": 3.0, "task_loss": 0.0, "align_loss": 1.0, "simclr_loss": 3.0, "<b>_loss": 1.0, "other_loss": None}
+    epochs = tuple(Epoch.model_validate({"epoch": number, **row}) for number in (1, 2))
+    assert epochs[0].losses == {"task": 0.0, "align": 1.0, "simclr": 3.0, "<b>": 1.0}
+    chart = charts.loss_curves(
+        "x", {"run": [load_run(write_run(tmp_path / "run")).model_copy(update={"metrics": epochs})]}
+    )
+    assert ">alignment<" in chart and ">SimCLR<" in chart and ">task<" not in chart and "&lt;b" not in chart
+
+
+def test_a_run_shows_its_losses_and_its_validation_score(tmp_path: Path) -> None:
+    plot = charts.plot_run(write_run(tmp_path / "run", epochs=7))
+    loss, score = plot.figure.axes
+    assert [len(line.get_xdata()) for line in (*loss.lines, *score.lines)] == [7, 7]
+    assert (loss.get_ylabel(), score.get_xlabel()) == ("training loss", "epoch")
+    assert plot._repr_svg_().startswith("<?xml")
+    plot.save(tmp_path / "run.png")
+    assert (tmp_path / "run.png").stat().st_size > 1000
+
+
+def test_a_comparison_has_a_row_per_arm_and_a_panel_per_comparison(tmp_path: Path) -> None:
+    (axes,) = charts.plot_comparison(write_comparison(tmp_path / "one", comparison_record())).figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == list(MEANS)
+    write_json(tmp_path / "comparison.json", {"comparisons": {"a": comparison_record(), "b": comparison_record(1)}})
+    assert [each.get_title("left") for each in charts.plot_comparison(tmp_path).figure.axes] == ["a", "b"]
+
+
+def test_an_evaluation_has_a_bar_per_class_and_outcomes_with_drawings_can_be_sent(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (axes,) = charts.plot_classes(run / "evaluation-test.json").figure.axes
+    assert len(axes.get_yticklabels()) == len(CLASSES) - 1, "one class has no test picture"
+    outcome = pickle.loads(pickle.dumps(Outcome(path=run, drawing=partial(charts.plot_run, run))))  # noqa: S301
+    assert len(outcome.plot().figure.axes) == 2
+    with pytest.raises(AttributeError, match="nothing to plot"):
+        Outcome().plot()

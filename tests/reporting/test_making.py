@@ -47,24 +47,3 @@ def test_it_names_describer_cost_and_time_of_training(tmp_path: Path) -> None:
         "Text encoder": "minilm: 384 numbers per text; 1.2 % are longer than 256 tokens and pooled from chunks",
         "Training": "3 runs, 2.1 min together, on cpu",
     }
-
-
-def test_what_is_not_known_is_left_out() -> None:
-    def done(record: dict[str, Any]) -> dict[str, str]:
-        return what_was_done(Descriptions.model_validate(record), {})
-
-    record = descriptions()
-    record["describers"] = [{"prompt": "named", "describer": "imported", "descriptions": 1600}]
-    record["prompts"] = [{"name": "named", "class_conditioned": True}]
-    found = done(record)
-    assert found["Described by"] == "imported, prompt named (class-conditioned)"
-    assert found["Cost of descriptions"] == "1,600 descriptions; cost not recorded of all"
-    assert "Training" not in found and "Model" not in found
-    record["describers"] += [{"prompt": "named", "describer": "openai:x", "descriptions": 2, "cost_usd": 2.0}]
-    assert done(record)["Cost of descriptions"] == "1,600 descriptions; cost not recorded of all"
-    record |= {"described": 1549}
-    assert done({name: record[name] for name in ("images", "described", "encoding")}) == {
-        "Pictures": "1,549, all described",
-        "Text encoder": "minilm: 384 numbers per text; 1.2 % are longer than 256 tokens and pooled from chunks",
-    }
-    assert what_was_done(None, {}) == {}

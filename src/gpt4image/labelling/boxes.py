@@ -36,27 +36,14 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 BoxEvidence = Literal["fused", "texts", "answers"]
 
-FEATURES = (
-    "votes",
-    "truncated",
-    "area",
-    "area beside the largest",
-    "aspect",
-    "inside another",
-    "off centre",
-    "borders",
-)
 PRIOR_WHOLE, PRIOR_TRUNCATED = 0.9, 0.6
 PRIOR_BOXES = 10.0
 MAX_PRIOR = 5_000  # answered boxes among which the prior is spread
-LEAST = 0.5
-"""Probability from which on a box is an object; regions of others count neither as objects nor as background."""
+LEAST = 0.5  # probability from which on a box is an object; others count neither as objects nor as background
 _BORDER = 0.02  # of a side: a box that near to the border touches it
-NEAR, ALIKE = 0.3, 0.6
-"""IoU from which on boxes are near, and from which on they are in the same place."""
+NEAR, ALIKE = 0.3, 0.6  # IoU from which on boxes are near, and from which on they are in the same place
 USUAL_THRESHOLD = 0.5  # score of a predicted box, where no human box of validation can tell
-UNSURE = 0.5
-"""Part of the threshold from which on a predicted box is a region that counts for nothing."""
+UNSURE = 0.5  # part of the threshold from which on a predicted box is a region that counts for nothing
 
 Kind = Literal["missing", "false", "misplaced", "another class"]
 KINDS: dict[Kind, str] = {
@@ -69,9 +56,9 @@ KINDS: dict[Kind, str] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaughtBoxes:
-    """What the teacher says of N images: the M answered boxes, whose weights are probabilities that annotators draw
-    them, and of this class; (M,) the probability of whatever class; (M,) whether they match a human box, 1, or none, 0,
-    -1 where that is not known; and the weights of the sources of classes."""
+    """What the teacher says of N images: M answered boxes, whose weights are probabilities that annotators draw them,
+    and of this class; (M,) the probability of any class; (M,) whether they match a human box: 1, 0, -1 if not known;
+    and the weights of the sources of classes."""
 
     boxes: Boxes
     probable: Floats
@@ -143,7 +130,8 @@ def match(boxes: Boxes, human: Boxes) -> Ints:
 
 
 def features(answered: AnsweredBoxes) -> Floats:
-    """Return (M, 8) what may tell whether annotators draw an answered box; see FEATURES. No label is read."""
+    """Return (M, 8) what may tell whether annotators draw an answered box; no label is read: votes, truncated, area,
+    area beside the largest, aspect, share inside another box, distance from the centre, borders touched."""
     boxes = answered.boxes
     corners = boxes.corners.astype(np.float64)
     wide, high = np.maximum(corners[:, 2:] - corners[:, :2], 1e-4).T
@@ -232,13 +220,7 @@ def _inside(corners: NDArray[Any], others: NDArray[Any]) -> Floats:
 
 
 def _classes(
-    boxes: Boxes,
-    given: Ints,
-    texts: Texts | None,
-    n_classes: int,
-    seed: int,
-    evidence: BoxEvidence,
-    reference: Bools,
+    boxes: Boxes, given: Ints, texts: Texts | None, n_classes: int, seed: int, evidence: BoxEvidence, reference: Bools
 ) -> tuple[Ints, Floats, dict[str, float]]:
     """Return the class of each box (M,), its probability, and the weights of what was read; boxes of one image that
     were answered with one class are one question."""

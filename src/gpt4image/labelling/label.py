@@ -21,7 +21,7 @@ from gpt4image.config import LabelConfig
 from gpt4image.config.results import LabelResult
 from gpt4image.data import NO_LABEL, Dataset, annotation, load_with_splits
 from gpt4image.data.labels import note_other_classes, used_classes
-from gpt4image.data.regions import Boxes, Masks
+from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import representatives
 from gpt4image.describing.class_lists import class_list
 from gpt4image.encoding.class_names import find_class_names, not_read
@@ -40,32 +40,28 @@ from gpt4image.tasks.classification import Classification, Video, calibration_er
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.training.targets import LEAST_EXPLAINED, explained, says_nothing_in
 
-FEATURES = ".features"
-"""Ending of the folder that keeps features of pictures."""
-MOST_SHOWN = 50
-"""Suspected errors on the page and in the terminal; of boxes, of each kind."""
-FEW_FOUND, FEWEST_BOXES = 0.3, 5
-"""Share of the human boxes that are answered, below which the convention of the numbers is doubted; and the fewest
-boxes that can tell."""
+FEATURES = ".features"  # ending of the folder that keeps features of pictures
+MOST_SHOWN = 50  # suspected errors on the page and in the terminal; of boxes, of each kind
+FEW_FOUND, FEWEST_BOXES = 0.3, 5  # human boxes: the convention is doubted if fewer are answered; the fewest that tell
 LABELS_WRONG = (
     "Some of the given labels look wrong. Agreement with noisy labels is not accuracy, and calibration cannot be "
     "measured against them; only labels that you have checked tell. If the labels are right, the texts are wrong: look "
     "at them, and train with --label-trust 0.5."
 )
 TEXTS_SAY_LITTLE = (
-    "Descriptions and answers explain little of these classes, so training will take given labels at their word and "
-    "use the rest only for images without a label (--label-trust sets another share). Look at what was answered: does "
-    "the prompt ask for what tells the classes apart?"
+    "Descriptions and answers {} these classes, so training will {} (--label-trust sets another share). Look at what "
+    "was answered: does the prompt ask for what tells the classes apart?"
 )
-TEXTS_SAY_NOTHING = (
-    "Descriptions and answers are uninformative for these classes, so training will use only the given labels (with "
-    "--label-trust it would use descriptions and answers, too). Does the prompt ask for what tells the classes apart?"
+LITTLE = "explain little of", "take given labels at their word and use the rest only for images without a label"
+NOTHING = "are uninformative for", "use only the given labels"
+WORDS_OF_BOXES = (
+    "Answered boxes are taken at their word, those cut off with less weight: no training image with an answer has "
+    "boxes that people drew. Annotate a few images to teach what they draw."
 )
 OTHER_NUMBERS = (
-    "Only {:.1%} of the human boxes have an answered box. The numbers may be in another convention: files are read as "
-    "left, top, right, bottom in thousandths of the picture. Read a file with other numbers into a new store by "
-    "`gpt4image descriptions import --box-format ORDER-UNIT`; for a describer give `describe --box-format`, which asks "
-    "nothing anew."
+    "Only {:.1%} of the human boxes have an answered box. The numbers may be in another convention than left, top, "
+    "right, bottom in thousandths of the picture: name it by `gpt4image descriptions import --box-format ORDER-UNIT` "
+    "into a new store, or by `describe --box-format`, which asks nothing anew."
 )
 
 
@@ -79,15 +75,6 @@ class Card(NamedTuple):
     boxes: Sequence[Mapping[str, Any]] = ()
 
 
-class Section(NamedTuple):
-    """Cards under a heading, of ``total`` that there are."""
-
-    heading: str
-    note: str
-    total: int
-    cards: Sequence[Card]
-
-
 class _Evidence(NamedTuple):
     """The dataset, each picture once, and its texts; their table, if any, and why something cannot be read."""
 
@@ -96,18 +83,16 @@ class _Evidence(NamedTuple):
     table: EmbeddingTable | None
     notes: list[str]
 
-    @property
-    def train(self) -> NDArray[np.bool_]:
-        return self.images.splits == "train"
-
 
 class _Made(NamedTuple):
-    """What is written, and what there is to say of it."""
+    """What is written, and what there is to say of it; ``cards`` are those of each section of the page, by its heading,
+    and ``of_kind`` how many errors there are of each."""
 
     targets: Targets | BoxLabels
     facts: dict[str, Any]
     counts: dict[str, int]
-    sections: list[Section]
+    cards: dict[str, list[Card]]
+    of_kind: Mapping[str, int]
     notes: list[str]
     text: str
     skipped: Sequence[Skipped] = ()
@@ -126,7 +111,14 @@ def label(config: LabelConfig) -> LabelResult:
             images have a label where nothing but texts is read.
     """
     images = _images(config)
-    given = _with_texts(config, images)
+    texts, table, notes = Texts.none(len(images)), None, list[str]()
+    if config.embeddings is not None:
+        table = open_table(config.embeddings)
+        names = find_class_names(config.embeddings, "auto", images.classes)
+        table.require_own(images)
+        vectors = table.of_images(images.digests)
+        texts, notes = Texts(vectors, vectors.described, names.vectors), not_read([names])
+    given = _Evidence(images, texts, table, notes)
     boxes = config.task == "detection" or (config.task == "auto" and isinstance(images.regions, Boxes))
     made = (_boxes if boxes else _classes)(config, given)
     made.targets.save(config.out)
@@ -161,16 +153,6 @@ def _images(config: LabelConfig) -> Dataset:
     return images.select(np.unique(representatives(images.digests, preferred)))  # no copy may be in another fold
 
 
-def _with_texts(config: LabelConfig, images: Dataset) -> _Evidence:
-    if config.embeddings is None:
-        return _Evidence(images, Texts.none(len(images)), None, [])
-    table = open_table(config.embeddings)
-    names = find_class_names(config.embeddings, "auto", images.classes)
-    table.require_own(images)
-    vectors = table.of_images(images.digests)
-    return _Evidence(images, Texts(vectors, vectors.described, names.vectors), table, not_read([names]))
-
-
 def _classes(config: LabelConfig, given: _Evidence) -> _Made:
     """Return class probabilities of the images with evidence."""
     images = given.images
@@ -181,7 +163,8 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
     read = None if config.answers is None else read_for(config.answers, images)
     answers = None if read is None else read.answers
     labels = images.labels.copy()
-    labels[~given.train] = NO_LABEL
+    train = images.splits == "train"
+    labels[~train] = NO_LABEL
     pictures, unseen = None, ()
     if answers is not None and config.evidence == "fused":
         known = answers.given | given.texts.described
@@ -191,7 +174,7 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
         labels,
         len(images.classes),
         config.seed,
-        reference=given.train,
+        reference=train,
         answers=answers,
         evidence=config.evidence,
         pictures=pictures,
@@ -199,8 +182,8 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
     found = _targets(config, given, labels, predicted, read, task)
     kept, notes = found, list[str]()
     if config.max_error is not None:
-        kept, said = promised(found, config.audit, config.max_error)
-        notes = [said]
+        kept, promise = promised(found, config.audit, config.max_error)
+        notes = [promise]
     certain = contradicted(labels, predicted.said)
     suspected = suspected_errors(predicted.probabilities, labels, predicted.out_of_fold, certain)
     explains = explained(found.probabilities, found.labels, found.out_of_fold)
@@ -210,7 +193,7 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
         "images": len(images),
         "described": int(given.texts.described.sum()),
         **({} if answers is None else {"answered": found.facts.answered}),
-        "coverage": round(float(predicted.known[given.train].mean()), 4),
+        "coverage": round(float(predicted.known[train].mean()), 4),
         "labelled": int(usable.sum()),
         "classes_without_label": len(images.classes) - len(used_classes(labels[usable])),
         **scores,
@@ -221,15 +204,14 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
         "suspected": len(suspected),
     }
     facts |= {"promised": len(kept.keys)} if kept is not found else {}
-    notes += [*_warnings(task, found, explains), *_unrelated(predicted), *given.notes]
-    notes += [] if read is None else _strange(read, labels)
+    notes += [*_warnings(task, found, explains, predicted, read, labels), *given.notes]
     shown = suspected[:MOST_SHOWN].tolist()
     said = answers if labels.ndim == 1 else None
     cards = [_suspected_label(images, labels, predicted.probabilities[row], said, row, k) for row, k in shown]
     head = ("image", "given label", "predicted", "probability", "doubt", *(() if said is None else ("answer says",)))
     title = "Suspected label errors, the most certain ones first"
     text = text_table(title, [head, *(card.cells for card in cards)]) if cards else "No suspected label errors."
-    return _Made(kept, facts, counts, [Section("", "", len(suspected), cards)], notes, text, unseen)
+    return _Made(kept, facts, counts, {"": cards}, {"": len(suspected)}, notes, text, unseen)
 
 
 def _targets(
@@ -267,32 +249,28 @@ def _targets(
     )
 
 
-def _warnings(task: Task, found: Targets, explains: float | None) -> list[str]:
-    if found.facts.noise > 0.0:
-        return [LABELS_WRONG]
-    if says_nothing_in(task, found):
-        return [TEXTS_SAY_NOTHING]
-    return [TEXTS_SAY_LITTLE] if explains is not None and explains < LEAST_EXPLAINED else []
-
-
-def _strange(read: Read, labels: NDArray[Any]) -> list[str]:
+def _warnings(
+    task: Task, found: Targets, explains: float | None, predicted: Predictions, read: Read | None, labels: NDArray[Any]
+) -> list[str]:
     notes: list[str] = []
-    if read.strange:
-        words = first_few(word for word, _ in read.strange.most_common())
-        notes.append(f"{read.strange.total()} answers or tags are none of the classes and were not read: {words}.")
-    if read.answers.none is not None and (strangers := int((read.answers.none & (labels < 0)).sum())):
-        notes.append(f"{strangers:,} images have no target: the answers say that they show none of the classes.")
-    return notes
-
-
-def _unrelated(predicted: Predictions) -> list[str]:
-    """Return a warning for each describer whose answers are often not about their image."""
-    by = " and ".join(word for name, word in (("taught", "texts"), ("pictures", "pictures")) if name in predicted.said)
-    return [
-        f"About {rate:.0%} of the {name} seem not to be about their image, by what {by} of other images with the same "
-        "answer are like. They count for little in the targets; look at a few by `gpt4image review`."
+    if found.facts.noise > 0.0:
+        notes.append(LABELS_WRONG)
+    elif says_nothing_in(task, found):
+        notes.append(TEXTS_SAY_LITTLE.format(*NOTHING))
+    elif explains is not None and explains < LEAST_EXPLAINED:
+        notes.append(TEXTS_SAY_LITTLE.format(*LITTLE))
+    notes += [
+        f"About {rate:.0%} of the {name} seem not to be about their image, by what texts or pictures of other images "
+        "with the same answer are like. They count for little in the targets; look at a few by `gpt4image review`."
         for name, rate in predicted.unrelated.items()
     ]
+    if read is not None and read.strange:
+        words = first_few(word for word, _ in read.strange.most_common())
+        notes.append(f"{read.strange.total()} answers or tags are none of the classes and were not read: {words}.")
+    none = None if read is None else read.answers.none
+    if none is not None and (strangers := int((none & (labels < 0)).sum())):
+        notes.append(f"{strangers:,} images have no target: the answers say that they show none of the classes.")
+    return notes
 
 
 def _how_good(
@@ -308,13 +286,22 @@ def _how_good(
         predicted = predicted if task.exclusive else np.nan_to_num(predicted[:], nan=0.5)
         return _rounded(task.measure(predicted, labels[rows], found.classes).get(task.primary.name))
 
+    def calibration() -> float | None:
+        rows = found.out_of_fold
+        if not rows.any():
+            return None
+        if task.exclusive:
+            predicted = chosen(found.probabilities, rows)
+            return calibration_error(predicted.max(axis=1), predicted.argmax(axis=1) == found.labels[rows])
+        return calibration_error(found.probabilities[:][rows], found.labels[rows])
+
     if found.facts.noise > 0.0:
         scores = {"agreement_with_given_labels": _rounded(found.facts.agreement)}
     else:
         scores = {
             f"cross_validated_{metric}": score(given, annotation.known(given)),
             "labels_explained": _rounded(explains),
-            "calibration_error": _rounded(_calibration_error(found)),
+            "calibration_error": _rounded(calibration()),
         }
     counts = dict.fromkeys(scores, int(annotation.known(given).sum()))
     of_val = f"val_{metric}"
@@ -325,24 +312,13 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _calibration_error(found: Targets) -> float | None:
-    held_out = found.out_of_fold
-    if not held_out.any():
-        return None
-    given = found.labels[held_out]
-    if given.ndim < found.labels.ndim:
-        return calibration_error(found.probabilities[:][held_out], given)
-    predicted = chosen(found.probabilities, held_out)
-    return calibration_error(predicted.max(axis=1), predicted.argmax(axis=1) == given)
-
-
 def _boxes(config: LabelConfig, given: _Evidence) -> _Made:
     """Return the boxes of all images with human boxes in train, or with an answer."""
     if config.answers is None:
         raise ConfigError("--task detection needs --answers STORE, with answers of `gpt4image describe --ask boxes`.")
     if config.evidence == "names":
         raise ConfigError("--evidence names tells classes of whole images; give fused, texts or answers.")
-    images, train = given.images, given.train
+    images, train = given.images, given.images.splits == "train"
     answered, strange = read_boxes(config.answers, images.digests, images.classes)
     every = images.regions if isinstance(images.regions, Boxes) else Boxes.of_images([None] * len(images))
     human, val = every.hidden(~train), every.hidden(images.splits != "val")
@@ -360,12 +336,9 @@ def _boxes(config: LabelConfig, given: _Evidence) -> _Made:
     weights = targets.weights[targets.places(targets.known & ~human.known)]
     scores: dict[str, float | None] = {}
     counts: dict[str, int] = {}
-    all_of_them = np.ones(len(taught.boxes.labels), bool)
-    for whose, drawn, some in (
-        ("of_answers", human, all_of_them),
-        ("of_teacher", human, taught.likely),
-        ("of_teacher_on_val", val, taught.likely),
-    ):
+    every_one, likely = np.ones(len(taught.boxes.labels), bool), taught.likely
+    of = {"of_answers": (human, every_one), "of_teacher": (human, likely), "of_teacher_on_val": (val, likely)}
+    for whose, (drawn, some) in of.items():
         for name, value in quality(taught.boxes, drawn, some).items():
             scores[f"{name}_{whose}"], counts[f"{name}_{whose}"] = _rounded(value), int(drawn.known.sum())
     facts: dict[str, Any] = {
@@ -402,41 +375,21 @@ def _boxes(config: LabelConfig, given: _Evidence) -> _Made:
     recall = facts["recall_of_answers"]
     if recall is not None and recall < FEW_FOUND and len(human.labels) >= FEWEST_BOXES:
         notes.append(OTHER_NUMBERS.format(recall))
+    if facts["precision_of_answers"] is None:
+        notes.append(WORDS_OF_BOXES)
     cards = [(one.kind, _suspected_box(images, human, taught, one)) for one in suspected]
     of_kind = {kind: [card for own, card in cards if own == kind] for kind in KINDS}
-    sections = [Section(kind, note, len(of_kind[kind]), of_kind[kind][:MOST_SHOWN]) for kind, note in KINDS.items()]
     table = [("image", "human box", "class", "teacher", "doubt"), *(card.cells for _, card in cards[:MOST_SHOWN])]
     words = text_table("Suspected errors of human boxes, the surest first", table)
-    text = f"{_boxes_in_words(facts, images)}\n\n{words if cards else 'No suspected errors of human boxes.'}"
-    return _Made(found, facts, counts, sections, notes, text)
-
-
-def _boxes_in_words(facts: dict[str, Any], images: Dataset) -> str:
-    """Return what the teacher has learned, in a sentence or two."""
-    if facts["precision_of_answers"] is None:
-        taken = "Answered boxes are taken at their word, those cut off with less weight"
-        if isinstance(images.regions, Masks):
-            return f"{taken}: masks do not say which boxes people draw."
-        return (
-            f"{taken}: no training image with an answer is annotated. Annotate a few images to teach what people draw."
-        )
-    drew = f"Annotators drew {facts['precision_of_answers']:.1%} of the answered boxes."
-    kept = f"Of the others, {facts['teacher_boxes']:,} boxes count and {facts['ignore_regions']:,} are ignore regions."
-    if facts["precision_of_teacher"] is None:
-        return f"{drew} The teacher, which learned on other images, keeps none of these. {kept}"
-    recall = facts["recall_of_teacher"]
-    theirs = "" if recall is None else f", and it keeps {recall:.1%} of theirs"
-    return (
-        f"{drew} Of the boxes that the teacher keeps, learned on other images, they drew "
-        f"{facts['precision_of_teacher']:.1%}{theirs}. {kept}"
-    )
+    text = words if cards else "No suspected errors of human boxes."
+    shown = {kind: some[:MOST_SHOWN] for kind, some in of_kind.items()}
+    return _Made(found, facts, counts, shown, {kind: len(some) for kind, some in of_kind.items()}, notes, text)
 
 
 def _write_page(config: LabelConfig, given: _Evidence, made: _Made) -> tuple[Path, list[Skipped]]:
     """Write the page beside the output; return where it is and the images whose picture cannot be shown."""
     images = given.images
-    sections = [section for section in made.sections if section.cards]
-    digests = [images.digests[card.row] for section in sections for card in section.cards]
+    digests = [images.digests[card.row] for cards in made.cards.values() for card in cards]
     texts = texts_behind([] if given.table is None else [given.table.manifest], digests)
     pictures = Thumbnails(images, 2 * PICTURE if isinstance(made.targets, BoxLabels) else PICTURE)
 
@@ -444,10 +397,15 @@ def _write_page(config: LabelConfig, given: _Evidence, made: _Made) -> tuple[Pat
         known = {"key": images.keys[card.row], "picture": pictures.of(card.row)}
         return {**known, **card._asdict(), "descriptions": texts.get(images.digests[card.row], [])}
 
+    notes: Mapping[str, str] = {**KINDS}
     page = render(
         "label-page.html",
         data=config.data,
-        sections=[{**section._asdict(), "cards": list(map(shown, section.cards))} for section in sections],
+        sections=[
+            {"heading": kind, "note": notes.get(kind, ""), "total": made.of_kind[kind], "cards": [*map(shown, cards)]}
+            for kind, cards in made.cards.items()
+            if cards
+        ],
         facts=made.facts,
         agreement=made.targets.facts.agreement if isinstance(made.targets, Targets) else None,
     )

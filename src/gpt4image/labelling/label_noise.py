@@ -15,7 +15,7 @@ from scipy.special import entr, softmax
 from scipy.stats import beta
 
 from gpt4image.artifacts.top_k_probs import Probabilities, mapped
-from gpt4image.labelling.confusions import counted, smoothed
+from gpt4image.labelling.combination import counted, smoothed
 from gpt4image.training.targets import Noise, single_labels
 
 Floats = NDArray[np.floating]

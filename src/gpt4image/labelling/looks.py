@@ -30,19 +30,13 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-LOOKS = Path("audit.csv")
-"""File of the looks, where no other is named."""
-FEWEST = 5
-"""Looks from which on a share is told."""
-MANY = 50
-"""Looks from which on there are three strata, not two."""
+LOOKS = Path("audit.csv")  # file of the looks, where no other is named
+FEWEST = 5  # looks from which on a share is told
+MANY = 50  # looks from which on there are three strata, not two
 TAIL, ERROR = 0.025, 0.05
-MID_P_TAIL = 0.0225
-"""Mid-p limits cover a little less than they say, where strata are combined."""
-LEAST_SPREAD = 0.2
-"""Of an image whose proxy is sure, as it may be over-confident: sure images do not all share one stratum."""
-STEPS, STARTS = 50, 2
-"""Sets of surest images among which the largest is sought that keeps a promise, and those that share the error."""
+MID_P_TAIL = 0.0225  # mid-p limits cover a little less than they say, where strata are combined
+LEAST_SPREAD = 0.2  # of an image whose proxy is sure, as it may be over-confident: these do not all share one stratum
+STEPS, STARTS = 50, 2  # sets of surest images, of which the largest that keeps a promise is sought; those that may err
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,9 +252,11 @@ def share_of_targets(targets: Targets, looks: Path) -> Share | None:
     if targets.labels.ndim > 1:
         return None
     train, best, confidence, looked, truth = _seen(targets, looks)
+    if not len(train):
+        return None
     known = [place for place, name in enumerate(truth) if name]
     said = [targets.classes[k] if k >= 0 else "" for k in best]
-    return share_of_classes(said, confidence, looked[known], [truth[place] for place in known]) if len(train) else None
+    return share_of_classes(said, confidence, looked[known], [truth[place] for place in known])
 
 
 def _seen(targets: Targets, looks: Path) -> tuple[Ints, Ints, Floats, Ints, list[str]]:

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
-USUAL = ("resnet18", "tf_efficientnet_lite0")
-"""Models of which ``auto`` takes the first one whose weights lie here."""
-WIDTH = 256
-"""Principal directions that are kept: as good as all 1,280 of EfficientNet-Lite0, in a fifth of the time."""
+USUAL = ("resnet18", "tf_efficientnet_lite0")  # ``auto`` takes the first one whose weights lie here
+WIDTH = 256  # principal directions that are kept: as good as all 1,280 of EfficientNet-Lite0, in a fifth of the time
 
 
 class Pictures(NamedTuple):

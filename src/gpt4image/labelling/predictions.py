@@ -40,8 +40,8 @@ MAX_TAUGHT = 20_000  # answers that teach a text classifier
 ROUNDS = 10  # of fitting classifier and noise in turn
 SETTLED = 0.02  # change of a transition matrix at which they agree
 MISSING: dict[Evidence, str] = {
-    "fused": "There is no label, no answer and no class name to learn from. Label a few images of each class, or ask a "
-    "describer for their classes (`gpt4image describe --ask class`) and give its store as --answers.",
+    "fused": "There is no label, no answer and no class name to learn from. Label a few images of each class, or give "
+    "the answers of a describer (`gpt4image describe --ask class`) as --answers.",
     "texts": "--evidence texts needs labels, or answers of at least two classes: label a few images of each class, or "
     "give --answers.",
     "answers": "--evidence answers needs the answers of a describer: give its store as --answers.",
@@ -181,65 +181,17 @@ class Inputs(NamedTuple):
         return self._replace(names=names, answers=said)
 
 
-def by_answers(answers: Answers, n_classes: int) -> list[Source]:
-    """Return each describer's own answers."""
-    each = answers.by or {"": answers}
-    return [
-        Source(
-            name=f"answers of {name}" if len(each) > 1 else "answers",
-            probabilities=own.probabilities(n_classes),
-            known=own.given,
-            prior=ANSWER_PRIOR,
-            first=own.first,
-        )
-        for name, own in each.items()
-    ]
-
-
-def by_names(inputs: Inputs) -> list[Source]:
-    """Return the comparison of texts with class names; nothing where there are no names."""
-    if inputs.names is None:
-        return []
-    vectors, names = inputs.vectors, inputs.names.T
-
-    def likeness(rows: slice) -> Floats:
-        return softmax(np.float32(NAME_SCALE) * (vectors[rows] @ names), axis=1)
-
-    alike = built(len(vectors), names.shape[1], likeness)
-    return [Source(name="names", probabilities=alike, known=inputs.described, prior=1.0)]
-
-
-def taught_by_answers(inputs: Inputs, n_classes: int, seed: int) -> list[Source]:
-    """Return a text classifier whose labels are the answers; nothing where answers name one class.
+def _taught(name: str, inputs: Inputs, n_classes: int, seed: int, labels: Ints | None = None) -> list[Source]:
+    """Return a classifier of texts (taught) or pictures whose labels are the answers, if they name two classes.
 
     It needs no human label. Each image is predicted by folds that have not seen its answer, so that what it says of the
-    image is not the answer again: texts of similar images correct answers that are wrong.
+    image is not the answer again: texts of similar images correct answers that are wrong. Given labels, where there are
+    some, take the place of answers.
     """
-    found = _taught("taught", inputs, inputs.vectors, inputs.described, n_classes, seed, inputs.names)
-    return [] if found is None else [replace(found[0], prior=TAUGHT_PRIOR)]
-
-
-def seen_by_answers(inputs: Inputs, n_classes: int, seed: int, labels: Ints | None = None) -> list[Source]:
-    """Return the same of the features of pictures, with given labels in place of answers where there are some."""
-    if inputs.pictures is None:
+    by_texts = name == "taught"
+    if inputs.answers is None or not (by_texts or inputs.pictures):
         return []
-    found = _taught("pictures", inputs, inputs.pictures.vectors, inputs.pictures.seen, n_classes, seed, labels=labels)
-    return [] if found is None else [replace(found[0], prior=max(0.0, found[1] - PICTURE_EXPLAINS))]
-
-
-def _taught(
-    name: str,
-    inputs: Inputs,
-    vectors: Vectors,
-    known: Bools,
-    n_classes: int,
-    seed: int,
-    names: Floats | None = None,
-    labels: Ints | None = None,
-) -> tuple[Source, float] | None:
-    """Return a classifier taught by answers, yet without a weight, and which part of them it explains out of fold."""
-    if inputs.answers is None:
-        return None
+    vectors, known = (inputs.vectors, inputs.described) if by_texts or inputs.pictures is None else inputs.pictures
     answered = inputs.answers.first if labels is None else np.where(labels >= 0, labels, inputs.answers.first)
     usable = np.flatnonzero(known & (answered >= 0) & inputs.shaping)
     if len(usable) > MAX_TAUGHT:
@@ -247,13 +199,15 @@ def _taught(
     taught = np.full(len(known), -1)
     taught[usable] = answered[usable]
     if len(np.unique(taught[usable])) < 2:
-        return None
+        return []
+    names = inputs.names if by_texts else None
     fit = classify(vectors, taught, n_classes, seed=seed, names=names, groups=inputs.groups)
     # Classes that were never answered are possible all the same.
     found = _filled(fit.probabilities, taught, 1e-3 / n_classes)
-    explains = explained(found, taught, fit.out_of_fold) or 0.0
-    source = Source(name=name, probabilities=found, known=known, prior=0.0, shrunk=True, first=found.argmax(axis=1))
-    return source, explains
+    prior = TAUGHT_PRIOR
+    if not by_texts:
+        prior = max(0.0, (explained(found, taught, fit.out_of_fold) or 0.0) - PICTURE_EXPLAINS)
+    return [Source(name=name, probabilities=found, known=known, prior=prior, shrunk=True, first=found.argmax(axis=1))]
 
 
 def _free_sources(
@@ -262,9 +216,13 @@ def _free_sources(
     """Return the sources that read no label, and which share of each describer's answers is not about its image."""
     answered: list[Source] = []
     if inputs.answers is not None and evidence in ("answers", "fused"):
-        answered = by_answers(inputs.answers, n_classes)
-    taught = taught_by_answers(inputs, n_classes, seed) if evidence in ("texts", "fused") else []
-    seen = seen_by_answers(inputs, n_classes, seed)
+        each = inputs.answers.by or {"": inputs.answers}
+        for name, own in each.items():
+            stated = own.probabilities(n_classes)
+            source = Source(name="answers", probabilities=stated, known=own.given, prior=ANSWER_PRIOR, first=own.first)
+            answered.append(source if len(each) == 1 else replace(source, name=f"answers of {name}"))
+    taught = _taught("taught", inputs, n_classes, seed) if evidence in ("texts", "fused") else []
+    seen = _taught("pictures", inputs, n_classes, seed)
     unrelated: dict[str, float] = {}
     texts, pictures = (Witness(each[0].probabilities, each[0].known) if each else None for each in (taught, seen))
     for place, source in enumerate(answered):
@@ -277,8 +235,14 @@ def _free_sources(
             answered[place] = replace(source, probabilities=found, first=found.argmax(axis=1))
             unrelated[source.name] = cases.rate
     free = [*answered, *taught, *seen]
-    if inputs.answers is None and evidence in ("names", "fused"):
-        free += by_names(inputs)
+    if inputs.answers is None and inputs.names is not None and evidence in ("names", "fused"):
+        vectors, names = inputs.vectors, inputs.names.T
+
+        def likeness(rows: slice) -> Floats:
+            return softmax(np.float32(NAME_SCALE) * (vectors[rows] @ names), axis=1)
+
+        alike = built(len(vectors), names.shape[1], likeness)
+        free.append(Source(name="names", probabilities=alike, known=inputs.described, prior=1.0))
     if not free:
         raise TableError(MISSING[evidence])
     return free, unrelated
@@ -334,7 +298,11 @@ def _combined(
             fit = learn()
         probable = noise
         if judge_labels:
-            noise, probable = noise_by_evidence(unread, own, _text_loss(fit, taught), seed)
+            text_loss = None
+            if fit is not None and (held_out := np.flatnonzero(fit.out_of_fold)).size:
+                likely = np.maximum(fit.probabilities[held_out, taught[held_out]], FLOOR)
+                text_loss = float(-np.log(likely).mean())  # of labels that the text classifier has not seen
+            noise, probable = noise_by_evidence(unread, own, text_loss, seed)
         matrix, true = None, np.eye(n_classes, dtype=np.float32)[own]
         if probable.rate > 0.0:
             matrix = probable.matrix(n_classes)
@@ -345,7 +313,7 @@ def _combined(
             sources = [*free, _by_texts(fit, taught, free, inputs.described)]
         if noise.rate == 0.0 and inputs.pictures is not None:
             sources = [source for source in sources if source.name != "pictures"]
-            sources += seen_by_answers(inputs, n_classes, seed, labels)
+            sources += _taught("pictures", inputs, n_classes, seed, labels)
         found, weights = combine(sources, Labels(read, own, true, matrix), seed, inputs.groups, inputs.shaping)
         if noise.rate > 0.0:
             noise = find_transition(chosen(found, read), own, Noise(rate=noise.rate), seed)
@@ -375,14 +343,6 @@ def _kinds(sources: list[Source]) -> Ints:
         kind = "texts" if source.name in ("taught", "names", "texts") else source.name.split(" ")[0]
         known[kind] = known.get(kind, False) | source.known
     return np.sum(list(known.values()), axis=0)
-
-
-def _text_loss(fit: Classification | None, labels: Ints) -> float | None:
-    """Return the log loss of labels that the text classifier has not seen; None without such labels."""
-    if fit is None or not fit.out_of_fold.any():
-        return None
-    rows = np.flatnonzero(fit.out_of_fold)
-    return float(-np.log(np.maximum(fit.probabilities[rows, labels[rows]], FLOOR)).mean())
 
 
 def _several_labels(inputs: Inputs, labels: NDArray[Any], seed: int, evidence: Evidence) -> Predictions:

@@ -11,6 +11,8 @@ from pathlib import Path, PurePath
 from statistics import fmean
 from typing import Any
 
+from markupsafe import Markup
+
 from gpt4image.artifacts.run_records import (
     COMPARISON,
     Comparison,
@@ -29,15 +31,6 @@ from gpt4image.pages.numbers import duration, one_line, percent, sentence
 from gpt4image.pages.page import render
 from gpt4image.reporting import charts, findings
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES, Descriptions, Example, SuspectedError
-from gpt4image.reporting.run_charts import (
-    PRETRAINING,
-    OfClasses,
-    class_gains,
-    confusions,
-    interval_chart,
-    loss_curves,
-    score_curves,
-)
 
 PAGE = "report.html"
 HEADINGS = (
@@ -48,7 +41,7 @@ HEADINGS = (
     "Held-out pictures with true boxes (dashed) and predicted ones, the lowest scores first",
 )
 """Of the groups of pictures, in their order on the page."""
-NOT_OPTIONS = frozenset({"arm", "chosen", "out", "seed", "resume"})
+NOT_OPTIONS = {"arm", "chosen", "out", "seed", "resume"}
 COSTS = ("seconds", "peak_memory_bytes", "steps", "images_per_second", "parameters")
 
 
@@ -103,10 +96,10 @@ def _report_run(folder: Path) -> ReportResult:
         name=name,
         sentence=text,
         run=run,
-        curves=score_curves("run", runs, reference=None),
-        losses=loss_curves("run", runs),
-        classes=class_gains("run", None, runs[name]),
-        confusions=confusions(runs),
+        curves=charts.score_curves("run", runs, reference=None),
+        losses=charts.loss_curves("run", runs),
+        classes=charts.class_gains("run", None, runs[name]),
+        confusions=charts.confusions(runs),
         skipped=malformed,
         **extras,
     )
@@ -119,10 +112,9 @@ def run_title(run: Run) -> str:
     """Return what was trained, on what and how, e.g. ``resnet10t on photos, text labels, seed 0``."""
     config = run.config
     data, arm = str(config["data"]), str(config.get("arm", ""))
-    parts = [f"{config.get('model', 'A model')} on {PurePath(data.partition(':')[2] or data).name or data}"]
-    parts += [findings.phrase(arm)] if arm not in ("", "train") else []
-    parts += [f"seed {config['seed']}"] if "seed" in config else []
-    return one_line(", ".join(parts))
+    title = f"{config.get('model', 'A model')} on {PurePath(data.partition(':')[2] or data).name or data}"
+    title += f", {findings.phrase(arm)}" if arm not in ("", "train") else ""
+    return one_line(title + (f", seed {config['seed']}" if "seed" in config else ""))
 
 
 def example_groups(examples: Sequence[Example]) -> dict[str, list[Example]]:
@@ -184,12 +176,12 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
         "significant": {arm for arm, pair in pairs.items() if pair and findings.is_significant(pair)},
         "metrics": findings.metric_tables(comparison),
         "absent": findings.absent_notes(comparison),
-        "intervals": interval_chart(identifier, metric, named, findings.phrase(reference), held_against),
-        "curves": score_curves(identifier, runs, reference=reference, bounds=bounds),
-        "losses": loss_curves(identifier, runs),
-        "classes": class_gains(identifier, runs[reference], runs[best]) if best else OfClasses(),
+        "intervals": charts.interval_chart(identifier, metric, named, findings.phrase(reference), held_against),
+        "curves": charts.score_curves(identifier, runs, reference=reference, bounds=bounds),
+        "losses": charts.loss_curves(identifier, runs),
+        "classes": charts.class_gains(identifier, runs[reference], runs[best]) if best else (Markup(), ""),
         "best_arm": best,
-        "confusions": confusions(runs),
+        "confusions": charts.confusions(runs),
     }
 
 
@@ -197,7 +189,9 @@ def run_sentence(run: Run) -> str:
     """Return how good one run is, in one sentence."""
     evaluation = run.evaluation
     if run.config.get("task") == "pretrain":
-        losses = [epoch.val[PRETRAINING] for epoch in run.metrics if epoch.val and PRETRAINING in epoch.val]
+        losses = [
+            epoch.val[charts.PRETRAINING] for epoch in run.metrics if epoch.val and charts.PRETRAINING in epoch.val
+        ]
         measured = f": its loss on the validation pictures ended at {losses[-1]:.3f}" if losses else ""
         return f"This run learned without labels{measured}. What its weights are worth, fine-tuning them (--init) says."
     if evaluation is None or evaluation.score is None:
@@ -251,40 +245,34 @@ def _numbers(runs: Iterable[Run], name: str) -> list[float]:
 
 def what_was_done(known: Descriptions | None, runs: Mapping[str, Sequence[Run]]) -> dict[str, str]:
     """Return what was done, and at what cost, as headings and lines; what is not known is left out."""
-    different = {run.folder.resolve(): run for arm_runs in runs.values() for run in arm_runs}
-    return ({} if known is None else _descriptions(known)) | _training(list(different.values()))
-
-
-def _descriptions(known: Descriptions) -> dict[str, str]:
-    encoding, by = known.encoding, known.describers
-    some = "all described" if known.described == known.images else f"{known.described:,} of them described"
-    found = {"Pictures": f"{known.images:,}, {some}"}
-    conditioned = {asked.name: " (class-conditioned)" for asked in known.prompts if asked.class_conditioned}
-    if by:
-        words = (f"{one.describer}, prompt {one.prompt}{conditioned.get(one.prompt, '')}" for one in by)
+    found: dict[str, str] = {}
+    if known is not None:
+        encoding, by = known.encoding, known.describers
+        some = "all described" if known.described == known.images else f"{known.described:,} of them described"
+        found["Pictures"] = f"{known.images:,}, {some}"
+        conditioned = {asked.name for asked in known.prompts if asked.class_conditioned}
+        told = [" (class-conditioned)" if one.prompt in conditioned else "" for one in by]
+        words = (f"{one.describer}, prompt {one.prompt}{mark}" for one, mark in zip(by, told, strict=True))
         found["Described by"] = " · ".join(dict.fromkeys(words))
         prices = [one.cost_usd for one in by if one.cost_usd is not None]
         tokens_in, tokens_out = sum(one.tokens_in or 0 for one in by), sum(one.tokens_out or 0 for one in by)
+        tokens = f"; {tokens_in:,} tokens in, {tokens_out:,} out" if tokens_in or tokens_out else ""
         cost = f"${sum(prices):,.2f}" if len(prices) == len(by) else "cost not recorded of all"
-        parts = [f"{known.descriptions:,} descriptions"]
-        parts += [f"{tokens_in:,} tokens in, {tokens_out:,} out"] if tokens_in or tokens_out else []
-        found["Cost of descriptions"] = "; ".join([*parts, cost])
-    treated = "pooled from chunks" if encoding.length_policy == "pool" else "cut"
-    beyond = f"{100 * encoding.truncated:.1f} % are longer than {encoding.max_tokens} tokens and {treated}"
-    found["Text encoder"] = f"{encoding.encoder}: {encoding.width} numbers per text; {beyond}"
-    return found
-
-
-def _training(runs: Sequence[Run]) -> dict[str, str]:
+        found["Cost of descriptions"] = f"{known.descriptions:,} descriptions{tokens}; {cost}" if by else ""
+        treated = "pooled from chunks" if encoding.length_policy == "pool" else "cut"
+        beyond = f"{100 * encoding.truncated:.1f} % are longer than {encoding.max_tokens} tokens and {treated}"
+        found["Text encoder"] = f"{encoding.encoder}: {encoding.width} numbers per text; {beyond}"
+    different = list({run.folder.resolve(): run for arm_runs in runs.values() for run in arm_runs}.values())
     models = dict[str, None]()
-    for run in (run for run in runs if run.config.get("model")):
+    for run in (run for run in different if run.config.get("model")):
         size, weights = run.config.get("image_size"), run.run.get("parameters")
-        known = [f"{weights:,} weights"] if isinstance(weights, int) else []
-        models[", ".join([str(run.config["model"]), *known, *([f"{size} x {size} pixels"] if size else [])])] = None
-    found = {"Model": " · ".join(models)} if models else {}
-    if seconds := _numbers(runs, "seconds"):
-        total = duration(sum(seconds))
-        together = f"{len(seconds)} runs, {total} together" if len(seconds) > 1 else total
-        devices = dict.fromkeys(str(run.environment["device"]) for run in runs if run.environment.get("device"))
+        known_of = [f"{weights:,} weights"] if isinstance(weights, int) else []
+        models[", ".join([run.config["model"], *known_of, *([f"{size} x {size} pixels"] if size else [])])] = None
+    found["Model"] = " · ".join(models)
+    if seconds := _numbers(different, "seconds"):
+        together = (
+            f"{len(seconds)} runs, {duration(sum(seconds))} together" if len(seconds) > 1 else duration(seconds[0])
+        )
+        devices = dict.fromkeys(str(run.environment["device"]) for run in different if run.environment.get("device"))
         found["Training"] = together + (f", on {' · '.join(devices)}" if devices else "")
-    return found
+    return {name: line for name, line in found.items() if line}

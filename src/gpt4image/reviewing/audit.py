@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -35,15 +34,12 @@ from gpt4image.reviewing.queue import Adviser, Teacher, Things, things_of
 from gpt4image.reviewing.session import Session
 
 KINDS: Mapping[str, Kind] = {
-    "classification": "classification",
-    "video": "classification",
+    **dict.fromkeys(("classification", "video"), "classification"),
     "multilabel": "multilabel",
     "detection": "detection",
 }
 """What a label is, by task."""
-MOST_WEAK = 5  # classes that are named
-LEAST_SCORE = 0.3
-"""Score from which on a box of a model counts as said."""
+LEAST_SCORE = 0.3  # from which on a box of a model counts as said
 
 
 class Audit:
@@ -74,43 +70,32 @@ class Audit:
         self.session.end()
         self.file.close()
 
-    def _shares(self) -> tuple[dict[str, Share], Counter[str], Counter[str]]:
-        """Return what is estimated by its name; and how often each class was said, and how often wrongly, at last."""
+    def _shares(self) -> dict[str, Share]:
+        """Return what is estimated, by its name."""
         marks = [self.file[row] for row in range(len(self._rows))]
         seen = [place for place, mark in enumerate(marks) if mark.label and mark.note == "checked"]
         looked, found = self._rows[seen], dict[str, Share | None]()
         truth = [value_of(self.kind, marks[place].label) for place in seen]
-        counts, wrong = Counter[str](), Counter[str]()
         for name, said in self._said.items():
-            pairs = [(said[row], true) for row, true in zip(looked, truth, strict=True) if said[row] is not None]
             if self.kind == "classification":
                 found[name] = share_of_classes([one or "" for one in said], self._proxy[name], looked, truth)
-                pairs = [([guess], [true]) for guess, true in pairs]
-            else:
-                right = np.array([matches(*pair) for pair in pairs])
-                known = sum(one is not None for one in said)
-                things = "boxes" if self.kind == "detection" else "tags"
-                for what, part in ((f"{name} that are right", 0), (f"{things} there are in {name}", 1)):
-                    found[what] = share_of_things(right, np.array([len(pair[part]) for pair in pairs]), known)
-            counts, wrong = Counter(), Counter()
-            for guess, true in pairs:
-                for one in map(_name, guess):
-                    counts[one] += 1
-                for one in {*map(_name, guess)}:
-                    own, theirs = ([thing for thing in part if _name(thing) == one] for part in (guess, true))
-                    wrong[one] += len(own) - matches(own, theirs)
-        return {name: share for name, share in found.items() if share is not None}, counts, wrong
+                continue
+            pairs = [(said[row], true) for row, true in zip(looked, truth, strict=True) if said[row] is not None]
+            right = np.array([matches(*pair) for pair in pairs])
+            known = sum(one is not None for one in said)
+            things = "boxes" if self.kind == "detection" else "tags"
+            for what, part in ((f"{name} that are right", 0), (f"{things} there are in {name}", 1)):
+                found[what] = share_of_things(right, np.array([len(pair[part]) for pair in pairs]), known)
+        return {name: share for name, share in found.items() if share is not None}
 
     def told(self) -> str:
         """Return the estimates in one line, for the page."""
-        shares, *_ = self._shares()
+        shares = self._shares()
         return "; ".join(f"{name} {share}" for name, share in shares.items()) or f"Fewer than {FEWEST} looks yet."
 
     def result(self) -> AuditResult:
         """Return what the looks say so far."""
-        shares, counts, wrong = self._shares()
-        often = sorted((name for name in wrong if wrong[name] > 1), key=lambda name: -wrong[name] / counts[name])
-        weak = {name: f"{wrong[name]} of {counts[name]} wrong" for name in often[:MOST_WEAK]}
+        shares = self._shares()
         facts = {
             name: {**asdict(share), **{f"looks_for_{n}_points": share.looks_for(n / 100) for n in (3, 2)}}
             for name, share in shares.items()
@@ -122,8 +107,7 @@ class Audit:
                 more = [f"{share.looks_for(width):,}" for width in (0.03, 0.02)]
                 interval = f"{share.low:.1%} to {share.high:.1%}"
                 rows.append([name, f"{share.share:.1%}", interval, f"{share.total:,}", *more])
-            weakest = (f"weak class: {name} ({count})" for name, count in weak.items())
-            text = "\n".join([text_table("", rows, numbers=True), *weakest])
+            text = text_table("", rows, numbers=True)
         notes = [self.file[row].note for row in range(len(self._rows))]
         return AuditResult(
             path=self._config.labels,
@@ -133,15 +117,10 @@ class Audit:
             unsure=notes.count("unsure"),
             right={name.replace(" ", "_"): round(share.share, 4) for name, share in shares.items()},
             shares=facts,
-            weak_classes=weak,
             text=text,
             read_rows=lambda: [{"what": name, **fact} for name, fact in facts.items()],
             skipped=(*self._skipped, *self.file.skipped),
         )
-
-
-def _name(one: Any) -> str:
-    return one if isinstance(one, str) else one[0]
 
 
 def _audited(config: AuditConfig) -> tuple[Dataset, Kind, tuple[str, ...]]:

@@ -49,14 +49,8 @@ NEAREST = 3  # clusters that are offered for a merger
 def discover(config: DiscoverConfig) -> DiscoverResult:
     """Cluster the described images, let a person name the clusters, and write a class list and targets.
 
-    The same command goes on. Labels of the dataset are never read.
-
-    Raises:
-        ConfigError: there are too few descriptions for that many classes, ``out`` has others, or the port is in use.
-        DataError: the dataset cannot be read as asked.
-        TableError: there is no such table, it is of other images, or the texts behind it are gone.
-        MissingExtraError: the server of the page is not installed.
-        KeyboardInterrupt: Ctrl-C while the page is open, with the outcome; every name is on disk.
+    The same command goes on. Labels of the dataset are never read. Raises KeyboardInterrupt: Ctrl-C while the page is
+    open, with the outcome; every name is on disk.
     """
     if config.page:
         require_server()

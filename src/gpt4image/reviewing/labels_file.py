@@ -25,7 +25,7 @@ from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data import IMAGES, Dataset
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource, file_state, is_below
-from gpt4image.data.labels import SEPARATOR, note_once
+from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.manifest import BOXES, DIGEST, REVIEW, read_table
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.data.splits import representatives
@@ -140,7 +140,11 @@ class LabelsFile:
             self._lines = [self._line(row) for row in range(len(images))]
             self._others = self._kept(others)
             self._write()
-            self.copies = self._copies()
+            rows: dict[int, list[int]] = {}
+            unlabelled = np.array([not mark.label for mark in self._marks])
+            for row, first in enumerate(representatives(images.digests, unlabelled).tolist()):
+                rows.setdefault(first, [first]).extend([row] * (row != first))
+            self.copies = list(rows.values())
         except BaseException:
             self._lock.release()
             raise
@@ -185,16 +189,8 @@ class LabelsFile:
         names = images.label_names(row)
         return cell_of(self.kind, "".join(names) if self.kind == "classification" else list(names))
 
-    def _copies(self) -> list[list[int]]:
-        unlabelled = np.array([not mark.label for mark in self._marks])
-        rows: dict[int, list[int]] = {}
-        for row, first in enumerate(representatives(self.images.digests, unlabelled).tolist()):
-            rows.setdefault(first, [first]).extend([row] * (row != first))
-        return list(rows.values())
-
     def _change(self, marks: Mapping[int, Mark]) -> None:
-        for row, mark in marks.items():
-            self._marks[row] = mark
+        for row, self._marks[row] in marks.items():
             self._lines[row] = self._line(row)
 
     def _write(self) -> None:
@@ -262,23 +258,18 @@ class LabelsFile:
         return saved
 
     def _kept(self, others: Sequence[_Saved]) -> list[str]:
-        """Return the lines of pictures that are not there, so that they count again when the pictures are back.
+        """Return the lines of pictures that are not there, which count again when the pictures are back.
 
         They have no path where another picture has it now, so that nobody reads them as its label.
         """
         usable = [row for row in range(len(self.images)) if row not in self._unread]
         keys, paths = {self.images.keys[row] for row in usable}, {self.paths[row] for row in usable}
-        taken = [one for one in others if one.digest and (one.key in keys or one.path in paths)]
-        waiting = [one for one in taken if one.mark != Mark()]
-        if waiting:
-            note_once(
-                f"--labels {self.path}: labels of pictures that {self.images.spec} no longer has: {len(waiting)}, such "
-                f"as {first_few(one.key for one in waiting)}; other pictures have their names now. The labels stay in "
-                "the file, and count again when the pictures are back. If they are the same pictures, saved anew, "
-                f"remove the column {DIGEST!r} from the file."
-            )
-        gone = [one for one in others if one not in taken]
-        return [csv_line(one) for one in (*gone, *(one._replace(path="") for one in waiting))]
+        lines: list[str] = []
+        for one in others:
+            taken = bool(one.digest) and (one.key in keys or one.path in paths)
+            if not taken or one.mark != Mark():
+                lines.append(csv_line(one._replace(path="") if taken else one))
+        return lines
 
 
 def _state(path: Path) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -170,7 +170,6 @@ class Teacher:
         """Return what the evidence says.
 
         Without ``learn``, answers count as they were given and texts say nothing: that takes no time, and no torch.
-        Where there is no evidence, labelled images come with their classes in turn.
         """
         number = {name: k for k, name in enumerate(classes)}
         labels = np.array([number.get(cell, NO_LABEL) for cell in cells], np.int64)
@@ -180,7 +179,7 @@ class Teacher:
         unlabelled = np.flatnonzero(labels == NO_LABEL)
         known = unlabelled[np.asarray(together.any(axis=1))[unlabelled]]
         suspected, right = _by_doubt(together, taught, learn)
-        others = in_turn(self._shuffled[labels[self._shuffled] != NO_LABEL].tolist(), labels)
+        others = self._shuffled[labels[self._shuffled] != NO_LABEL].tolist()
 
         def shown(row: int) -> Shown:
             if not len(classes):
@@ -216,29 +215,22 @@ class Teacher:
         answers = self._read[1]
         if answers is not None:
             sources["answer"] = _only(answers.probabilities(len(classes)), answers.given)
-        if not learn:
-            return sources
-        texts = self._texts._replace(names=find_class_names(self._embeddings, "auto", classes).vectors)
-        predict = functools.partial(self._predict, texts, len(classes))
-        if texts.described.any():
-            learnable = len(np.unique(labels[texts.described & (labels != NO_LABEL)])) > 1
-            evidence = {"evidence": "fused"} if answers is None else {"evidence": "texts", "answers": answers}
-            found = predict(labels if learnable else np.full_like(labels, NO_LABEL), **evidence)
-            sources |= {} if found is None else {"text": found}
-        if answers is not None and (found := predict(labels, evidence="fused", answers=answers)) is not None:
-            sources[""] = found
+        if learn and (found := self._predicted(labels, classes, answers)) is not None:
+            sources["text" if answers is None else ""] = found
         return sources
 
-    def _predict(self, texts: Texts, n_classes: int, labels: Ints, **options: Any) -> Probabilities | None:
-        """Return (N, K) probabilities, rows of zeros where nothing is known but the label itself; None without any."""
+    def _predicted(self, labels: Ints, classes: tuple[str, ...], answers: Answers | None) -> Probabilities | None:
+        """Return (N, K) probabilities by all evidence, rows of zeros where nothing is known but the label itself."""
         from gpt4image.labelling.predictions import predict_labels
 
+        texts = self._texts._replace(names=find_class_names(self._embeddings, "auto", classes).vectors)
+        if answers is None and len(np.unique(labels[texts.described & (labels != NO_LABEL)])) < 2:
+            labels = np.full_like(labels, NO_LABEL)  # too few to learn from: class names say something
         try:
-            found = predict_labels(texts, labels, n_classes, self._seed, reference=self._train, **options)
-        except TableError:  # too little to learn from, so far
+            found = predict_labels(texts, labels, len(classes), self._seed, reference=self._train, answers=answers)
+        except TableError:  # nothing to learn from, so far
             return None
-        has_seen = (labels != NO_LABEL) & ~found.out_of_fold
-        return _only(found.probabilities, ~has_seen)
+        return _only(found.probabilities, (labels == NO_LABEL) | found.out_of_fold)
 
     def _order(self, probabilities: Probabilities, unlabelled: Ints, learn: bool) -> list[int]:
         """Return the images in their order of value: of train first, those that are unsure and unlike each other."""
@@ -277,13 +269,3 @@ def _by_doubt(probabilities: Probabilities, labels: Ints, learn: bool) -> tuple[
     rank = {pair: number for number, (pair, _) in enumerate(often.most_common())}
     suspicious.sort(key=lambda place: rank[pairs[place]])
     return rows[suspicious].tolist(), rows[order[~wrong[order]]].tolist()
-
-
-def in_turn(rows: Iterable[int], labels: Ints) -> list[int]:
-    """Return images in an order in which classes take turns; within a class they keep their order."""
-    seen = Counter[int]()
-    ranked: list[tuple[int, int, int]] = []
-    for row in rows:
-        ranked.append((seen[label := int(labels[row])], label, row))
-        seen[label] += 1
-    return [row for *_, row in sorted(ranked)]

@@ -32,12 +32,8 @@ Result = TypeVar("Result", ReviewResult, AuditResult, DiscoverResult)
 def review(config: ReviewConfig) -> ReviewResult:
     """Serve the page until the person finishes.
 
-    Raises:
-        ConfigError: the dataset has masks, options do not fit its labels, or the file or the port is in use.
-        DataError: the dataset or the file of labels cannot be read as asked.
-        StoreError, TableError: the evidence is missing, or of other images.
-        MissingExtraError: the server is not installed.
-        KeyboardInterrupt: Ctrl-C, with the outcome; every label is on disk.
+    Raises KeyboardInterrupt: Ctrl-C, with the outcome; every label is on disk. Other errors are those of the dataset,
+    the evidence, the file of labels and the port.
     """
     require_server()
     say(f"Reading the images of {config.data}")
@@ -71,12 +67,7 @@ def audit(config: AuditConfig) -> AuditResult:
     The same command goes on, and more ``looks`` add to them. Targets, answers and model may be others by then: the
     intervals hold for each.
 
-    Raises:
-        ConfigError: nothing to audit is given, it cannot be audited, or the file or the port is in use.
-        DataError: there is no such image.
-        TableError, StoreError, RunError: targets, answers or model cannot be read.
-        MissingExtraError: the server of the page is not installed.
-        KeyboardInterrupt: Ctrl-C while the page is open, with the outcome; every look is on disk.
+    Raises KeyboardInterrupt: Ctrl-C while the page is open, with the outcome; every look is on disk.
     """
     opened = Audit(config)
 

@@ -111,7 +111,7 @@ def make_app(sessions: Mapping[str, Session], token: str, finish: Callable[[], N
         try:
             content = shown(request.path_params["digest"], SIDES[request.query_params.get("large") == "1"])
         except (DecodeError, OSError) as error:
-            return _error(f"This picture cannot be shown: {in_one_line(str(error))}", 422)
+            return JSONResponse({"error": f"This picture cannot be shown: {in_one_line(str(error))}"}, 422, HEADERS)
         # A digest is always the same picture.
         headers = HEADERS | {"Cache-Control": "private, max-age=86400, immutable"}
         return Response(content, media_type="image/webp", headers=headers)
@@ -152,7 +152,7 @@ def cookie_name(host: str) -> str:
     return f"gpt4image-review-{host.rpartition(':')[2]}"
 
 
-def _no_icon(_request: Request) -> Response:
+def _no_icon(_request: Request) -> Response:  # without it, browsers report an error
     return Response(status_code=204, headers=HEADERS)
 
 
@@ -211,11 +211,8 @@ def _json(value: Any) -> Response:
     return JSONResponse(_texts(value, in_one_line), headers=HEADERS)
 
 
-def _error(reason: str, status: int) -> Response:
-    return JSONResponse({"error": reason}, status, HEADERS)
-
-
 def _refused(_request: Request, error: Exception) -> Response:
+    reason, status = str(error), 400
     if isinstance(error, OSError):
-        return _error(f"Not saved: {error.strerror or error}. Mend that, then click again.", 507)
-    return _error(str(error), 400)
+        reason, status = f"Not saved: {error.strerror or error}. Mend that, then click again.", 507
+    return JSONResponse({"error": reason}, status, HEADERS)
