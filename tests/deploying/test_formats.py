@@ -136,22 +136,18 @@ def several(small_run: Path, tmp_path: Path) -> ExportedModel:
     return ExportedModel(run_dir=run, model=load_run_model(run, None, CLASSES), classes=CLASSES)
 
 
-def exports(exported: ExportedModel, folder: Path) -> list[Path]:
-    pytest.importorskip("onnxscript", reason="pip install 'gpt4image[onnx]'")
-    write_timm(folder / "timm", exported)
-    write_onnx(folder / "model.onnx", exported)
-    return [exported.run_dir, folder / "timm", folder / "model.onnx"]
-
-
-def test_every_format_gives_the_sigmoid_of_the_outputs(several: ExportedModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["run", "timm", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_every_format_gives_the_sigmoid_of_the_outputs(several: ExportedModel, tmp_path: Path, form: str) -> None:
+    path = several.run_dir if form == "run" else tmp_path / "model.onnx"
+    if form != "run":
+        (write_timm if form == "timm" else write_onnx)(path, several)
     side = several.metadata.preprocessing.size
     images = np.random.default_rng(0).random((4, 3, side, side), np.float32)
     with torch.inference_mode():
         outputs = several.model.backbone(several.metadata.preprocessing.normalised(torch.from_numpy(images)))
-    for path in exports(several, tmp_path):
-        classifier = load_classifier(path)
-        assert classifier.task == MultiLabel(thresholds=THRESHOLDS) and classifier.classes == CLASSES
-        assert classifier.probabilities(images) == pytest.approx(outputs.sigmoid().numpy(), abs=1e-5)
+    classifier = load_classifier(path)
+    assert classifier.task == MultiLabel(thresholds=THRESHOLDS) and classifier.classes == CLASSES
+    assert classifier.probabilities(images) == pytest.approx(outputs.sigmoid().numpy(), abs=1e-5)
 
 
 @pytest.mark.parametrize("form", ["timm", "onnx", "torch-export"])

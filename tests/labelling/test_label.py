@@ -241,7 +241,8 @@ def test_no_label_is_needed_from_the_command_line_to_a_trained_model(tmp_path, u
     spec, store = unlabelled
     table_of(tmp_path, spec)
     out = tmp_path / "targets.parquet"
-    assert called("label", "--data", spec, "--answers", store, "--embeddings", tmp_path / "table", "--out", out) == 0
+    evidence = ("--answers", store, "--embeddings", tmp_path / "table", "--features", "none")
+    assert called("label", "--data", spec, *evidence, "--out", out) == 0
     found = Targets.load(out)
     true = np.array([int(Path(key).name[0]) for key in found.keys])
     assert set(found.classes) == set(CLASSES) and found.facts.evidence == "fused" and found.facts.answered == 90
@@ -260,7 +261,7 @@ def test_no_label_is_needed_from_the_command_line_to_a_trained_model(tmp_path, u
 def test_answers_alone_need_no_descriptions_and_classes_can_be_listed(tmp_path, unlabelled):
     spec, store = unlabelled
     out = tmp_path / "out.parquet"
-    outcome = label(LabelConfig(data=spec, answers=store, out=out, classes=[*CLASSES, "emu"]))
+    outcome = label(LabelConfig(data=spec, answers=store, out=out, classes=[*CLASSES, "emu"], features="none"))
     found = Targets.load(out)
     assert found.classes == (*CLASSES, "emu") and found.facts.embeddings == ()
     assert outcome.summary["answered"] == 90 and outcome.summary["described"] == 0

@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -79,15 +79,17 @@ def predict(config: PredictConfig, task: Task | None = None, *, keep: bool = Fal
         every = len(classifier.classes)  # the largest one of a mask is the background nearly everywhere
         top = min(config.top or (every if output == "mask" else 1), every)
         started = time.monotonic()
-        with _stream(config.out, quiet=keep) as stream:
-            write = WRITERS[config.row_format](stream, classifier, top, ids)
+
+        def noted() -> Iterator[Prediction]:
+            nonlocal count
             for prediction in _predictions(config, classifier, top, total, skipped):
-                write(prediction)
+                yield prediction
                 count += 1
                 if keep:
-                    kept += prediction.fields(classifier.task.value)
-            if config.row_format == "coco":
-                stream.write("\n]\n")
+                    kept.extend(prediction.fields(classifier.task.value))
+
+        with _stream(config.out, quiet=keep) as stream:
+            WRITERS[config.row_format](stream, noted(), classifier, top, ids)
     if config.out is None and not keep:  # standard output holds rows alone
         return Outcome(skipped=tuple(skipped))
     seconds = time.monotonic() - started
@@ -397,7 +399,7 @@ class Prediction(NamedTuple):
         return [row if self.mask is None else {**row, "mask": self.mask}]
 
 
-Write = Callable[[Prediction], None]
+Rows = Iterable[Prediction]
 
 
 def _ranked(name: str, rank: int) -> str:
@@ -405,24 +407,20 @@ def _ranked(name: str, rank: int) -> str:
     return name if rank == 1 else f"{name}_{rank}"
 
 
-def _table(stream: TextIO, classifier: Classifier, *_: Any) -> Write:
+def _table(stream: TextIO, rows: Rows, classifier: Classifier, *_: Any) -> None:
     """Write one line per image, or per box: probabilities before names, the path last."""
     width = min(CLASS_WIDTH, max(len(in_one_line(name)) for name in classifier.classes))
-
-    def write(row: Prediction) -> None:
+    for row in rows:
         best = zip(row.classes, row.probabilities, strict=True)
         columns = [f"{value:.3f} {in_one_line(name):{width}}" for name, value in best]
         if row.boxes is None:
             stream.write("  ".join([*columns, in_one_line(row.image)]) + "\n")
-        else:
-            for column, box in zip(columns, row.boxes, strict=True):
-                place = " ".join(f"{number:7.1f}" for number in box)
-                stream.write(f"{column}  {place}  {in_one_line(row.image)}\n")
-
-    return write
+        for column, box in zip(columns, row.boxes or (), strict=False):
+            place = " ".join(f"{number:7.1f}" for number in box)
+            stream.write(f"{column}  {place}  {in_one_line(row.image)}\n")
 
 
-def _csv_rows(stream: TextIO, classifier: Classifier, top: int, _: Any) -> Write:
+def _csv_rows(stream: TextIO, rows: Rows, classifier: Classifier, top: int, _: Any) -> None:
     """Write a header and a row per image: image, present (of several classes), class, probability, class_2, ...; boxes
     have a row each, with left, top, right, bottom."""
     value = classifier.task.value
@@ -439,17 +437,14 @@ def _csv_rows(stream: TextIO, classifier: Classifier, top: int, _: Any) -> Write
         names: list[str] = content if isinstance(content, list) else [content]
         return csv_cell("|".join(map(in_one_line, names)))
 
-    def write(row: Prediction) -> None:
+    for row in rows:
         for fields in row.fields(value):
             writer.writerow({name: cell(name, content) for name, content in fields.items()})
 
-    return write
 
-
-def _json_lines(stream: TextIO, classifier: Classifier, *_: Any) -> Write:
+def _json_lines(stream: TextIO, rows: Rows, classifier: Classifier, *_: Any) -> None:
     """Write one object per image; in ASCII, so that every name is exact and harmless, even one that is not UTF-8."""
-
-    def write(row: Prediction) -> None:
+    for row in rows:
         best = zip(row.classes, row.probabilities, strict=True)
         found: list[dict[str, Any]] = [{"class": name, classifier.task.value: round(value, 6)} for name, value in best]
         for entry, box in zip(found, row.boxes or (), strict=False):
@@ -458,26 +453,21 @@ def _json_lines(stream: TextIO, classifier: Classifier, *_: Any) -> Write:
         more = {name: value for name, value in more.items() if value is not None}
         stream.write(json.dumps({"image": row.image, **more, "predictions": found}) + "\n")
 
-    return write
 
-
-def _coco_results(stream: TextIO, classifier: Classifier, _: int, ids: Mapping[str, Ids]) -> Write:
-    """Write a JSON array of COCO's results, without its end."""
+def _coco_results(stream: TextIO, rows: Rows, classifier: Classifier, _: int, ids: Mapping[str, Ids]) -> None:
+    """Write a JSON array of COCO's results."""
     of_file: dict[int, Mapping[str, Id]] = {}
-    between = iter([""])
-    stream.write("[")
-
-    def write(row: Prediction) -> None:
+    before = "["
+    for row in rows:
         listed = ids[os.path.realpath(row.image)]
         number = of_file.setdefault(id(listed.categories), category_ids(classifier.classes, listed.categories))
-        for name, score, (left, top, right, bottom) in zip(
-            row.classes, row.probabilities, row.boxes or (), strict=True
-        ):
+        for name, score, corners in zip(row.classes, row.probabilities, row.boxes or (), strict=True):
+            left, top, right, bottom = corners
             box = [round(side, 2) for side in (left, top, right - left, bottom - top)]
-            about = {"image_id": listed.image, "category_id": number[name]}
-            stream.write(next(between, ",") + "\n" + json.dumps({**about, "bbox": box, "score": round(score, 6)}))
-
-    return write
+            about = {"image_id": listed.image, "category_id": number[name], "bbox": box, "score": round(score, 6)}
+            stream.write(f"{before}\n{json.dumps(about)}")
+            before = ","
+    stream.write("[]\n" if before == "[" else "\n]\n")
 
 
 WRITERS = {"table": _table, "csv": _csv_rows, "jsonl": _json_lines, "coco": _coco_results}
