@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import homogeneity_score
 
 import gpt4image
 from gpt4image.artifacts.targets import Targets
@@ -15,7 +17,9 @@ from gpt4image.base.errors import ConfigError, TableError
 from gpt4image.base.files import write_text
 from gpt4image.cli import main
 from gpt4image.describing.class_lists import class_list
+from gpt4image.labelling.text_vectors import Texts, unit
 from gpt4image.reviewing import discover
+from gpt4image.reviewing.discover import FEWEST, find_clusters, propose_names, telling_words
 from gpt4image.reviewing.session import Session
 
 KINDS = {"red": "All of it is red.", "blue": "Blue circles in water.", "green": "Some green leaves."}
@@ -121,3 +125,55 @@ def test_other_clusters_need_another_folder(photos: Mapping[str, Any], tmp_path:
     with pytest.raises(TableError, match=r"p\.db has no description of p\.emb; name the store with store="):
         gpt4image.discover(**photos, out="new", page=False)
     assert gpt4image.discover(**photos, out="new", store="moved.db", page=False).classes == 3
+
+
+PLANTED = ("horse", "truck", "frog", "ship")
+PER_PLANTED = 40
+
+
+def planted(seed: int = 0) -> tuple[Texts, np.ndarray]:
+    """Return texts of four kinds that differ within each kind, too."""
+    rng = np.random.default_rng(seed)
+    kind = np.repeat(np.arange(len(PLANTED)), PER_PLANTED)
+    vectors = rng.normal(0, 0.1, (len(kind), 48))
+    vectors[:, 0] += rng.normal(0, 0.8, len(kind))  # such as a colour
+    vectors[np.arange(len(kind)), 1 + kind] += 2.0
+    return Texts(unit(vectors), np.ones(len(kind), bool)), kind
+
+
+def test_planted_classes_are_found_and_counted() -> None:
+    texts, kind = planted()
+    texts.described[::20] = False
+    shaping = np.arange(1, len(kind), 2)
+    found = find_clusters(texts, shaping, len(PLANTED), 0)
+    assert found.probabilities[~texts.described].sum() == 0
+    there = texts.described
+    assert homogeneity_score(found.probabilities[there].argmax(axis=1), kind[there]) == pytest.approx(1)
+    assert homogeneity_score(kind[there], found.probabilities[there].argmax(axis=1)) == pytest.approx(1)
+    assert np.allclose(found.probabilities[texts.described].sum(axis=1), 1, atol=1e-5)
+    chosen = find_clusters(texts, shaping, None, 0)
+    cluster = chosen.probabilities[there].argmax(axis=1)
+    assert chosen.silhouette > 0.3 and homogeneity_score(kind[there], cluster) == pytest.approx(1)
+
+
+def test_too_few_descriptions_are_refused() -> None:
+    texts, kind = planted()
+    with pytest.raises(TableError, match="9 images have a description; clusters need at least 10"):
+        find_clusters(texts, np.arange(9), None, 0)
+    with pytest.raises(ConfigError, match=r"--classes 33: 160 descriptions are too few"):
+        find_clusters(texts, np.arange(len(kind)), len(kind) // FEWEST + 1, 0)
+
+
+def test_each_cluster_gets_a_telling_name_of_its_own() -> None:
+    texts = [
+        "A brown horse stands on grass.",
+        "White horse, green grass.",
+        "A frog sits on grass.",
+        "Frog toad on grass.",
+    ]
+    words = telling_words(texts, np.array([0, 0, 1, 1]), 3)
+    assert [own[:1] for own in words] == [["horse"], ["frog"], []] and all("grass" not in own[:2] for own in words)
+    assert not any("horse" in word for word in words[0][1:]), "one word once"
+    assert propose_names(words) == ["horse", "frog", "class 3"]
+    assert propose_names([["tee", "shirt"], ["tee", "print"]]) == ["tee", "print"]
+    assert telling_words(["?", "!"], np.array([0, 1]), 2) == [[], []]

@@ -8,24 +8,47 @@ import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TypeVar
+from dataclasses import asdict
+from typing import Any, TypeVar
 
-from gpt4image.artifacts.box_table import holds_boxes
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.artifacts import runs
+from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
 from gpt4image.artifacts.targets import Targets
-from gpt4image.base.errors import ConfigError, MissingExtraError
+from gpt4image.base.errors import ConfigError, DataError, MissingExtraError
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import say
 from gpt4image.config import AuditConfig, ReviewConfig
 from gpt4image.config.results import AuditResult, DiscoverResult, ReviewResult
-from gpt4image.data import load_dataset
+from gpt4image.data import Dataset, load_dataset
+from gpt4image.data.splits import representatives
 from gpt4image.describing.class_lists import class_list
-from gpt4image.labelling.answers import answered_classes
-from gpt4image.labelling.looks import LOOKS
-from gpt4image.reviewing.audit import Audit
-from gpt4image.reviewing.labels_file import Kind, LabelsFile
+from gpt4image.labelling.answers import answered_classes, read_answers
+from gpt4image.labelling.looks import (
+    FEWEST,
+    LOOKS,
+    Share,
+    expected_right,
+    matches,
+    order_of,
+    share_of_classes,
+    share_of_things,
+)
+from gpt4image.pages.numbers import text_table
+from gpt4image.reviewing.labels_file import Kind, LabelsFile, value_of
 from gpt4image.reviewing.queue import Adviser, Teacher, Things, things_of
 from gpt4image.reviewing.session import Session, new_class
 
 ADDRESS = "127.0.0.1"
+KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(("classification", "video"), "classification"),
+    "multilabel": "multilabel",
+    "detection": "detection",
+}
+"""What a label is, by task."""
+LEAST_SCORE = 0.3  # from which on a box of a model counts as said
 Result = TypeVar("Result", ReviewResult, AuditResult, DiscoverResult)
 
 
@@ -185,3 +208,163 @@ def _listen(port: int) -> socket.socket:
             f"--port {port} cannot be used ({error.strerror}); give another, or 0 for a free one."
         ) from None
     return listener
+
+
+class Audit:
+    """An audit that is open: the session of its looks, and what follows from them. End it after use."""
+
+    def __init__(self, config: AuditConfig) -> None:
+        """Read what is audited, and open the file of the looks."""
+        self._config = config
+        self.kind: Kind
+        self.images, self.kind, classes = _audited(config)
+        self._said, self._proxy, self._skipped = _said(config, self.images, self.kind, classes)
+        self._rows = order_of(self.images.digests)[: config.looks]
+        self.file = LabelsFile(config.labels, self.images.select(self._rows), self.kind, fresh=True)
+        try:
+            # Boxes are corrected; classes are told without a proposal, so that looks do not depend on the answers.
+            teacher: Adviser = Teacher(self.file.distinct, seed=None)
+            if self.kind != "classification":
+                boxes = [*self._said.values()][-1] if self.kind == "detection" else [None] * len(self.images)
+                teacher = Things(self.kind, [boxes[row] for row in self._rows])
+            self.session = Session(self.file, teacher, list(classes), is_open=True)
+            self.session.tell = self.told
+        except BaseException:
+            self.file.close()
+            raise
+
+    def end(self) -> None:
+        """Let others write the file of the looks."""
+        self.session.end()
+        self.file.close()
+
+    def _shares(self) -> dict[str, Share]:
+        """Return what is estimated, by its name."""
+        marks = [self.file[row] for row in range(len(self._rows))]
+        seen = [place for place, mark in enumerate(marks) if mark.label and mark.note == "checked"]
+        looked, found = self._rows[seen], dict[str, Share | None]()
+        truth = [value_of(self.kind, marks[place].label) for place in seen]
+        for name, said in self._said.items():
+            if self.kind == "classification":
+                found[name] = share_of_classes([one or "" for one in said], self._proxy[name], looked, truth)
+                continue
+            pairs = [(said[row], true) for row, true in zip(looked, truth, strict=True) if said[row] is not None]
+            right = np.array([matches(*pair) for pair in pairs])
+            known = sum(one is not None for one in said)
+            things = "boxes" if self.kind == "detection" else "tags"
+            for what, part in ((f"{name} that are right", 0), (f"{things} there are in {name}", 1)):
+                found[what] = share_of_things(right, np.array([len(pair[part]) for pair in pairs]), known)
+        return {name: share for name, share in found.items() if share is not None}
+
+    def told(self) -> str:
+        """Return the estimates in one line, for the page."""
+        shares = self._shares()
+        return "; ".join(f"{name} {share}" for name, share in shares.items()) or f"Fewer than {FEWEST} looks yet."
+
+    def result(self) -> AuditResult:
+        """Return what the looks say so far."""
+        shares = self._shares()
+        facts = {
+            name: {**asdict(share), **{f"looks_for_{n}_points": share.looks_for(n / 100) for n in (3, 2)}}
+            for name, share in shares.items()
+        }
+        text = f"Fewer than {FEWEST} looks: nothing can be said yet. The same command goes on."
+        if shares:
+            rows = [["", "right", "95 % interval", "images", "looks for ±3", "±2 points"]]
+            for name, share in shares.items():
+                more = [f"{share.looks_for(width):,}" for width in (0.03, 0.02)]
+                interval = f"{share.low:.1%} to {share.high:.1%}"
+                rows.append([name, f"{share.share:.1%}", interval, f"{share.total:,}", *more])
+            text = text_table("", rows, numbers=True)
+        notes = [self.file[row].note for row in range(len(self._rows))]
+        return AuditResult(
+            path=self._config.labels,
+            split=str(self.images.splits[0]),
+            images=len(self.images),
+            looks=notes.count("checked"),
+            unsure=notes.count("unsure"),
+            right={name.replace(" ", "_"): round(share.share, 4) for name, share in shares.items()},
+            shares=facts,
+            text=text,
+            read_rows=lambda: [{"what": name, **fact} for name, fact in facts.items()],
+            skipped=(*self._skipped, *self.file.skipped),
+        )
+
+
+def _audited(config: AuditConfig) -> tuple[Dataset, Kind, tuple[str, ...]]:
+    """Return the distinct images that are audited, what their labels are, and the classes."""
+    wanted = None
+    if config.model is not None:
+        record = runs.read_run(config.model)
+        from gpt4image.training.prepare import load_dataset as load_as_the_run
+        from gpt4image.training.run_model import options_of
+
+        same = {"data": config.data, "embeddings": None, "only_described": False}
+        images, _ = load_as_the_run(options_of(record).model_copy(update=same))
+        task, classes = record["config"]["task"], tuple(record["run"]["classes"])
+    elif config.targets is not None:
+        images = load_dataset(config.data, aside=config.labels)
+        boxes = holds_boxes(config.targets)
+        file = BoxLabels.load(config.targets) if boxes else Targets.load(config.targets)
+        task = "detection" if isinstance(file, BoxLabels) else file.facts.task
+        classes, wanted = file.classes, frozenset(file.digests)
+    else:
+        raise ConfigError("Nothing to audit: give --targets FILE, --model RUN, or both.")
+    if task not in KINDS:
+        raise ConfigError(f"A model for {task} cannot be audited; one for {', '.join(KINDS)} can.")
+    split = config.split or ("train" if config.model is None else "test")
+    there = images.indices(split)
+    digests = [images.digests[row] for row in there]
+    distinct = np.unique(representatives(digests, np.zeros(len(there), np.int64)))
+    rows = [int(there[place]) for place in distinct if wanted is None or digests[place] in wanted]
+    if not rows:
+        raise DataError(f"{config.data} has no images to audit in its {split} split; name another with --split.")
+    return images.select(rows), KINDS[task], classes
+
+
+def _said(
+    config: AuditConfig, images: Dataset, kind: Kind, classes: tuple[str, ...]
+) -> tuple[dict[str, list[Any]], dict[str, NDArray[np.float64]], tuple[Skipped, ...]]:
+    """Return what each of answers, targets and model says of the images, None where it says nothing; of classes how
+    probably it is right; and images that the model cannot read."""
+    found, proxy, skipped = dict[str, list[Any]](), dict[str, NDArray[np.float64]](), tuple[Skipped, ...]()
+    judge: NDArray[Any] | None = None
+
+    def add(name: str, probabilities: NDArray[Any]) -> None:
+        best, proxy[name] = expected_right(probabilities, judge)
+        found[name] = [classes[k] if k >= 0 else None for k in best.tolist()]
+
+    if config.targets is not None and kind == "classification":
+        targets = Targets.load(config.targets)
+        if targets.classes != classes:
+            raise ConfigError(f"--targets {config.targets} and --model {config.model} are of different classes.")
+        judge = targets.of(images.digests)[:]
+    if config.answers is not None:
+        if kind != "classification":
+            raise ConfigError("--answers: only answers with one class per image are audited; leave it out.")
+        answers = read_answers(config.answers, images.digests, classes).answers
+        add("answers", answers.probabilities(len(classes))[:] * answers.given[:, None])
+    if judge is not None:
+        add("targets", judge)
+    elif config.targets is not None:
+        found["targets"] = things_of(kind, config.targets, images.digests)[0]
+    if config.model is not None:
+        from gpt4image.training.run_model import load_run_model
+
+        model = load_run_model(config.model, None, classes)
+        pixels, rows = model.pixels(images), np.arange(len(images))
+        said = model.read(pixels, rows).predictions
+        broken, skipped = pixels.broken(rows), pixels.skipped
+        if kind == "classification":
+            add("model", np.where(broken[:, None], 0, said[:]))
+        elif kind == "multilabel":
+            present = model.task.present(said)  # pyright: ignore[reportAttributeAccessIssue]
+            found["model"] = [[classes[k] for k in np.flatnonzero(row)] for row in present]
+        else:
+            found["model"] = [
+                [[classes[int(box[5])], *np.clip(box[:4], 0, 1).astype(float).tolist()]
+                 for box in rows_of if box[4] >= LEAST_SCORE and box[2] > box[0] and box[3] > box[1]]
+                for rows_of in said
+            ]  # fmt: skip
+        found["model"] = [None if bad else one for bad, one in zip(broken, found["model"], strict=True)]
+    return found, proxy, skipped
