@@ -204,11 +204,11 @@ def _require_same_questions(config: DistillConfig, describing: DescribeConfig, r
     before, questions = records.begun("describe"), _questions(describing)
     if before is None or not (config.out / ANSWERS).is_file():
         return
-    if isinstance(before, str):  # earlier versions noted a fingerprint
-        options = _recorded(config)
-        differ = changed(records.options, {name: options[name] for name in questions if name in options})
-    else:
-        differ = changed(before, questions)
+    now = questions
+    if isinstance(before, str):  # earlier versions noted a fingerprint beside the options, None where nobody gave one
+        before = {name: value for name, value in records.options.items() if value is not None}
+        now = {name: value for name, value in _recorded(describing).items() if name in questions}
+    differ = changed(before, now)
     if not differ:
         return
     with DescriptionStore(config.out / ANSWERS) as store:
