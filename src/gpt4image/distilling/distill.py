@@ -205,9 +205,10 @@ def _require_same_questions(config: DistillConfig, describing: DescribeConfig, r
     if before is None or not (config.out / ANSWERS).is_file():
         return
     now = questions
-    if isinstance(before, str):  # earlier versions noted a fingerprint beside the options, None where nobody gave one
-        before = {name: value for name, value in records.options.items() if value is not None}
-        now = {name: value for name, value in _recorded(describing).items() if name in questions}
+    if isinstance(before, str):  # earlier versions noted a fingerprint, beside the options
+        asked = ("describer", "prompt", "system", "classes")
+        before = {name: value for name in asked if (value := records.options.get(name)) is not None}
+        now = _recorded(describing)
     differ = changed(before, now)
     if not differ:
         return
