@@ -147,12 +147,10 @@ def write_torch_export(path: Path, exported: ExportedModel) -> Classifier:
         return module(torch.from_numpy(images)).numpy()
 
     return Classifier(
-        kind="torch-export",
         task=exported.model.task,
         classes=exported.classes,
         preprocessing=exported.metadata.preprocessing,
         probabilities=probabilities,
-        source=exported.metadata.source,
     )
 
 

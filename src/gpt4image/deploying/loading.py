@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,18 +93,15 @@ class Metadata:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classifier:
-    """A model that is ready to predict: its kind (run, timm, onnx, or torch-export for one that was just exported),
-    task, K class names, preprocessing, and what its file says of its making.
+    """A model that is ready to predict: task, K class names, and preprocessing.
 
     ``probabilities`` takes float32 (n, ...) inputs, RGB in 0..1 (``as_images``), to (n, K) float32 class probabilities.
     """
 
-    kind: str
     task: Task
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     probabilities: Predict
-    source: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_classifier(
@@ -143,8 +140,7 @@ def _load_run(path: Path, device: str, task: Task | None) -> Classifier:
     classes = runs.class_names(path)
     runs.require_predicting(path)
     model = load_run_model(path, task, classes)
-    how, source = Preprocessing.of_run(model), {"run": str(path)}
-    return _with_torch(model.backbone, device, how, kind="run", task=model.task, classes=classes, source=source)
+    return _with_torch(model.backbone, device, Preprocessing.of_run(model), model.task, classes)
 
 
 def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
@@ -187,8 +183,7 @@ def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
         raise ModelError(f"{path / CONFIG}: label_names must be a list or a table of names, not {names!r}.")
     classes, config = tuple(map(str, names)), _config_of(path)
     task = _task(task, config.get(TASK, Classification.name), config.get(THRESHOLDS), classes, path)
-    how, source = Preprocessing.from_timm(expects), {"architecture": name}
-    return _with_torch(module, device, how, kind="timm", task=task, classes=classes, source=source)
+    return _with_torch(module, device, Preprocessing.from_timm(expects), task, classes)
 
 
 def _load_onnx(path: Path, threads: int | None, task: Task | None) -> Classifier:
@@ -210,12 +205,10 @@ def _load_onnx(path: Path, threads: int | None, task: Task | None) -> Classifier
         raise ModelError(f"{path} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}{advice}") from None
     metadata = Metadata.from_json(about, path)
     return Classifier(
-        kind="onnx",
         task=_task(task, metadata.task, metadata.thresholds, metadata.classes, path),
         classes=metadata.classes,
         preprocessing=metadata.preprocessing,
         probabilities=lambda images: np.asarray(session.run(None, {name: images})[0]),
-        source=metadata.source,
     )
 
 
@@ -231,7 +224,7 @@ def _task(given: Task | None, name: Any, thresholds: Any, classes: tuple[str, ..
 
 
 def _with_torch(
-    module: nn.Module, device: str, preprocessing: Preprocessing, *, task: Task, **facts: Any
+    module: nn.Module, device: str, preprocessing: Preprocessing, task: Task, classes: tuple[str, ...]
 ) -> Classifier:
     """Return a classifier around a module that takes normalised images."""
     import torch
@@ -246,7 +239,7 @@ def _with_torch(
         batch = preprocessing.normalised(torch.from_numpy(images).to(where))
         return tail(module(batch).float()).cpu().numpy()
 
-    return Classifier(task=task, preprocessing=preprocessing, probabilities=probabilities, **facts)
+    return Classifier(task=task, classes=classes, preprocessing=preprocessing, probabilities=probabilities)
 
 
 def _check(classifier: Classifier, path: Path) -> None:
