@@ -89,11 +89,13 @@ def stopped(written: Path) -> Path:
 def test_all_of_it_is_read_by_every_command_and_no_answer_or_run_is_made_anew(stopped: Path, runs_here: None) -> None:
     # distill trains anew where an option of training is gone or new; what was paid for stays.
     paths = [*Path("comparison").rglob("*.safetensors"), *Path("aligned").glob("*.safetensors")]
-    weights = {path: path.stat().st_mtime_ns for path in [*paths, Path("model/answers.db")]}
+    weights = {path: path.stat().st_mtime_ns for path in paths}
+    answers = content_of(Path("model/answers.db"))
     for name, command in READING.items():
         code, _, said = give(*command)
         assert code == 0, f"{name}: {said}"
     assert {path: path.stat().st_mtime_ns for path in weights} == weights
+    assert content_of(Path("model/answers.db")) == answers
     assert len(Path("rows.jsonl").read_text(encoding="utf-8").splitlines()) == 15  # those of train
     model, optimizer = make.model()
     state = load_checkpoint(Path("begun") / CHECKPOINT, {"model": model}, {"optimizer": optimizer})
