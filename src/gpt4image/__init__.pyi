@@ -1362,7 +1362,7 @@ def predict(
             mask as a PNG file.
         format (Literal['table', 'csv', 'jsonl', 'coco'] | None, optional): Format of the rows. Default: as the ending
             of out= says (.csv, .jsonl; .json: coco; .txt or none: table). coco: results of COCO as JSON, of detection
-            only; ids are those of the COCO files that are named.
+            only and of images that are named by coco:FILE.json.
         out (str | Path | None, optional): File of the predictions. Default: none; they are `.rows` of the result.
         batch_size (int, optional): Images per batch, for decoding and for prediction.
         threads (int | None, optional): CPU threads of the model, and as many for decoding. Default: one per core.
