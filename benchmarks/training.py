@@ -44,10 +44,18 @@ def pipeline() -> list[Row]:
         return [over_one_batch(ready, trainer), _against_dataloader(ready, trainer)]
 
 
+def augmented(images: Any, how: Any) -> Any:
+    """Return what a training step sees of images (B, C, S, S) uint8."""
+    from gpt4image.training.augment import BatchRng, random_geometry, recoloured
+
+    rng = BatchRng(generator=torch.default_generator, total=len(images), rows=torch.arange(len(images)))
+    pixels = recoloured(random_geometry(images.shape[-1], how, rng).pixels(images), how, rng)
+    return pixels.contiguous(memory_format=torch.channels_last)
+
+
 def over_one_batch(ready: Prepared, trainer: Any, steps: int = STEPS) -> Row:
     """Compare training steps with steps on one batch that was made before."""
     from gpt4image.training import loop
-    from gpt4image.training.augment import BatchRng, train_batch
 
     data, batches = ready.data, trainer.batches
     step = [0]
@@ -59,7 +67,7 @@ def over_one_batch(ready: Prepared, trainer: Any, steps: int = STEPS) -> Row:
 
     images = batches.batch(0)
     pixels = next(iter(data.pixels.stream([images])))
-    ready_made = train_batch(pixels, trainer.augmentation, BatchRng.whole(len(images), torch.default_generator))
+    ready_made = augmented(pixels, trainer.augmentation)
     targets = data.targets(images)
     autocast, layout = loop.autocast, loop.memory_format_of(ready.config.memory_format)
 
@@ -91,8 +99,6 @@ def _against_dataloader(ready: Prepared, trainer: Any) -> Row:
     from torch.utils.data import DataLoader, Dataset
     from torchvision.transforms import v2
 
-    from gpt4image.training.augment import BatchRng, train_batch
-
     data, how = ready.data, trainer.augmentation
     train = data.indices("train")
     images: Any = data.pixels
@@ -120,7 +126,7 @@ def _against_dataloader(ready: Prepared, trainer: Any) -> Row:
     def ours() -> None:
         order = np.random.permutation(train)
         for pixels in data.pixels.stream(order[start : start + size] for start in range(0, len(order), size)):
-            train_batch(pixels, how, BatchRng.whole(len(pixels), torch.default_generator))
+            augmented(pixels, how)
 
     best = float("inf")
     mine = float("inf")

@@ -254,5 +254,5 @@ def test_labels_are_drawn_from_described_images(data: TrainingData) -> None:
 
 
 def test_noise_that_flips_no_label_is_refused(data: TrainingData) -> None:
-    with pytest.raises(DataError, match=r"--label-noise 0\.05 of 6 labels in train .* at least 0\.17, or leave it out"):
+    with pytest.raises(DataError, match=r"--label-noise 0\.05 of 6 labels flips none: give at least 0\.17"):
         Regime(labels_per_class=2, label_noise=0.05).apply(data, seed=0)

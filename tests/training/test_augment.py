@@ -27,7 +27,6 @@ from gpt4image.training.augment import (
     normalised,
     random_geometry,
     recoloured,
-    train_batch,
 )
 from gpt4image.training.batches import Stream, make_batches
 
@@ -52,6 +51,11 @@ def how(**changes: object) -> Augmentation:
 
 def cropped(images: Tensor, **changes: object) -> Tensor:
     return random_geometry(images.shape[-1], how(**changes), rng(len(images))).pixels(images)
+
+
+def augmented(images: Tensor, **changes: object) -> Tensor:
+    own, numbers = how(**changes), rng(len(images))
+    return recoloured(random_geometry(images.shape[-1], own, numbers).pixels(images), own, numbers)
 
 
 def test_a_shift_moves_the_picture_and_mirrors_its_border() -> None:
@@ -103,7 +107,7 @@ def test_erasing_sets_a_rectangle_of_some_pictures_to_zero() -> None:
 def test_all_frames_of_a_clip_are_changed_as_the_first_one_is(changes: dict[str, float]) -> None:
     images = pictures(8)
     clips = images.repeat(1, 3, 1, 1)
-    alone, together = train_batch(images, how(**changes), rng(8)), train_batch(clips, how(**changes), rng(8))
+    alone, together = (augmented(pictures, **changes) for pictures in (images, clips))
     assert together.shape == (8, 9, 12, 12)
     for frame in together.split(3, dim=1):
         assert torch.allclose(frame, alone, atol=1e-5)

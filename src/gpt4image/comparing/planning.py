@@ -106,8 +106,7 @@ class Regime:
             count = int((given[train] != NO_LABEL).sum())
             if count and np.array_equal(labels, given):
                 raise DataError(
-                    f"--label-noise {self.label_noise:g} of {count} labels in train is not one wrong label: give at "
-                    f"least {1 / count:.2g}, or leave it out."
+                    f"--label-noise {self.label_noise:g} of {count} labels flips none: give at least {1 / count:.2g}."
                 )
         return replace(data, labels=annotation.untagged(labels))  # no arm reads tags of images without an annotation
 

@@ -121,6 +121,8 @@ def summarise(
     scores = {name: np.stack(list(map(scores_of, folders[name], tests[name]))) for name in members}
     resampled = {name: found for name in members if (found := resampled_of(data, folders[name])) is not None}
     facts = {name: [read_json(run / runs.RUN) for run in folders[name]] for name in members}
+    arms = [ARMS[member.arm] for member in members.values()]
+    asked = "an LLM's answers" if any(arm.predicts_targets and arm.answers for arm in arms) else "descriptions"
     reference = reference_of(members)
     first = folders[reference][0]
     known = {
@@ -134,7 +136,7 @@ def summarise(
         "titles": {metric.name: metric.title for metric in (primary, *data.task.metrics)},
         "higher_is_better": primary.higher_is_better,
         "image_score": data.task.image_score,
-        "question": f"{condition(known)}, what do {_asked_of(members)} add?",
+        "question": f"{condition(known)}, what do {asked} add?",
         "arms": {
             name: {
                 **_arm(config, member, values[name], facts[name], boxes=data.task.boxes),
@@ -157,12 +159,6 @@ def summarise(
             *plan_notes,
         ],
     }
-
-
-def _asked_of(members: Mapping[str, Member]) -> str:
-    """Return what the arms learn from besides labels, for the question that a comparison answers."""
-    answers = any(ARMS[member.arm].predicts_targets and ARMS[member.arm].answers for member in members.values())
-    return "an LLM's answers" if answers else "descriptions"
 
 
 def small_classes(task: Task, labels: Labels, classes: Sequence[str], k: int | None) -> list[str]:

@@ -37,11 +37,6 @@ class BatchRng:
     total: int
     rows: Tensor
 
-    @classmethod
-    def whole(cls, count: int, generator: torch.Generator) -> BatchRng:
-        """Return the random numbers of a batch of ``count`` rows that are all here."""
-        return cls(generator=generator, total=count, rows=torch.arange(count))
-
     def of(self, chosen: Tensor) -> BatchRng:
         """Return those of some of the rows that are here; ``chosen`` is a mask or positions among them."""
         return replace(self, rows=self.rows[chosen])
@@ -69,12 +64,6 @@ class Augmentation:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     grey: float = 0.0
-
-
-def train_batch(images: Tensor, how: Augmentation, rng: BatchRng) -> Tensor:
-    """Augment and normalise images (B, C, S, S) uint8: (B, C, T, T) float32, in channels_last order."""
-    pixels = recoloured(random_geometry(images.shape[-1], how, rng).pixels(images), how, rng)
-    return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def eval_batch(images: Tensor, how: Augmentation) -> Tensor:

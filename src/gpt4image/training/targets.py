@@ -187,8 +187,7 @@ def check_fitting(labels: Targets | BoxLabels, config: TrainOptions, image_set: 
         raise TableError(f"{config.targets} holds text labels for --task {made_for}, this run is of {task.name}.")
     if lacks := [name for name in image_set.classes if name not in labels.classes]:
         raise TableError(
-            f"{config.targets} lacks the classes {first_few(lacks)} of the dataset ({len(lacks)} of "
-            f"{len(image_set.classes)}; it has {first_few(labels.classes)}); run `gpt4image label` on this dataset."
+            f"{config.targets} lacks the classes {first_few(lacks)} of the dataset; run `gpt4image label` on it."
         )
     rows = labels.human if isinstance(labels, BoxLabels) else np.unique(np.nonzero(labels.labels >= 0)[0]).tolist()
     _check_held_out([labels.digests[row] for row in rows], config, image_set)
