@@ -192,12 +192,6 @@ def test_options_that_an_arm_does_not_read_do_not_tell_its_runs_apart(name: str,
     assert {given(comparison, {}, arm).key for arm in ("baseline", "oracle")} == {given(ready, {}, "baseline").key}
 
 
-def test_options_of_all_arms_tell_runs_apart(ready: Prepared) -> None:
-    for changed in ({"lr": 0.5}, {"label_smoothing": 0.0}, {"labelled_share": 0.3}):
-        assert all(given(ready, {}, arm).key != given(ready, changed, arm).key for arm in ARMS)
-    assert given(ready, {}, "fixmatch").key != given(ready, {}, "baseline").key, "it has options of its own"
-
-
 def test_runs_that_read_class_names_are_made_anew_with_others(
     ready: Prepared, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,14 +150,6 @@ def second_of_two(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_a_process_alone_is_the_first_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    assert (launch.count(), launch.rank(), launch.local_rank(), launch.local_count()) == (1, 0, 0, 1)
-    monkeypatch.setenv("WORLD_SIZE", "4")  # as cluster managers set it for jobs of one process too
-    assert (launch.count(), launch.rank(), launch.local_count()) == (1, 0, 1)
-
-
 def test_only_the_first_process_speaks(second_of_two: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert (launch.count(), launch.rank(), launch.local_rank(), launch.local_count()) == (2, 1, 1, 2)
     with launch.only_first_speaks():

@@ -22,7 +22,7 @@ from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.reporting.report import report
 from gpt4image.tasks.base import Metric, Task
 from gpt4image.tasks.multilabel import MultiLabel
-from gpt4image.tasks.registry import TASKS, TITLES, find_task, task_of, with_options
+from gpt4image.tasks.registry import find_task, task_of, with_options
 from gpt4image.training.train import train
 from loaded_sets import in_memory
 from small_training import SMALL, options
@@ -107,13 +107,6 @@ def test_it_is_compared_and_reported_by_its_own_metric(dots: Path, tmp_path: Pat
 
 
 OPTIONS = TrainConfig(data="folder:photos", out=Path("run"))
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_a_task_is_found_by_the_name_that_it_has(name: str) -> None:
-    task = find_task(name, OPTIONS)
-    assert task.name == name
-    assert {metric.name for metric in (task.primary, *task.metrics)} <= TITLES.keys()
 
 
 def image_set(labels: np.ndarray) -> Dataset:

@@ -53,20 +53,6 @@ def options(folder: Path, **changes: object) -> TrainConfig:
     return TrainConfig(data=f"folder:{folder}", out=folder / "run", image_size=16, batch_size=4, **changes)  # type: ignore[arg-type]
 
 
-def test_images_without_a_text_take_part_in_the_task_alone_and_the_pools_do_not_overlap(
-    colour_folder: Path, tmp_path: Path
-) -> None:
-    (colour_folder / "unlabelled").mkdir()
-    for path in sorted((colour_folder / "red").iterdir())[:6]:
-        path.rename(colour_folder / "unlabelled" / path.name)
-    table = table_for(colour_folder, tmp_path / "table", every=2)
-    data = prepare(options(colour_folder, embeddings=table)).data
-    targeted, others = data.pools()
-    assert (data.labels[targeted] >= 0).all() and (data.labels[others] == -1).all()
-    assert not data.targets(others).any()
-    assert 0 < len(others) <= 6
-
-
 def test_only_described_drops_the_others_from_train_and_takes_validation_from_them(
     colour_folder: Path, tmp_path: Path
 ) -> None:
