@@ -279,10 +279,7 @@ def _metrics(task: Task, ours: Sequence[dict[str, Any]], baseline: Sequence[dict
 
 
 def scores_of(run: Path, test: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Return the score of each labelled test image by a run, (n,), in the order of the dataset.
-
-    Raises DamagedError: the predictions are not those that ``test``, the record of the split, was made of.
-    """
+    """Return the score of each labelled test image by a run, (n,). Raises DamagedError: others than ``test`` was of."""
     require_recorded(run, PREDICTIONS, test)
     scores = read_parquet(run / PREDICTIONS, columns=["score"])["score"].to_numpy()
     return scores[~np.isnan(scores)]

@@ -230,11 +230,7 @@ class Aligner(Headed):
 
 
 def projection_head(kind: Head, feature_width: int, text_width: int) -> nn.Module:
-    """Return the projection (B, feature_width) -> (B, text_width); hidden layers are twice as wide as the text.
-
-    Raises:
-        ConfigError: an unknown kind.
-    """
+    """Return the projection (B, feature_width) -> (B, text_width); hidden layers are twice as wide as the text."""
     if kind == "linear":
         return nn.Linear(feature_width, text_width, bias=False)
     if kind not in get_args(Head):

@@ -132,10 +132,7 @@ class _Pairs:
     bias: float | Tensor
 
     def logits(self) -> Tensor:
-        """Return scores / temperature, and for pairs that are no candidates the lowest finite number.
-
-        With -inf, a row without any candidate would be NaN, and 0 * NaN is NaN.
-        """
+        """Return scores / temperature, the lowest finite number where there is no candidate: -inf would give NaN."""
         logits = self.scores / self.temperature
         return logits.masked_fill(~self.candidates, torch.finfo(logits.dtype).min)
 

@@ -17,11 +17,7 @@ NAME = "small_stem_resnet"
 
 
 def shrink_stem(model: Any, stride: int) -> bool:
-    """Give a ResNet of timm 3x3 convolutions of ``stride`` in place of its first layer's, and no pooling.
-
-    Returns:
-        Whether the first convolution is a new one; one of a deep stem is 3x3 already and keeps its weights.
-    """
+    """Give a ResNet of timm 3x3 convolutions of ``stride`` first, and no pooling; return whether the first is new."""
     model.maxpool = nn.Identity()
     first = model.conv1
     if not isinstance(first, nn.Conv2d):

@@ -77,16 +77,9 @@ def connect() -> bool:
 class Workers:
     """A number of workers, each with a copy of the same work. For one thread; ``close`` it in the end.
 
-    Args:
-        make: a function or class that the workers can import; its result turns payloads into results.
-        arguments: gives its arguments for a number of workers; they are sent once to each.
-        wanted: number of workers; without it, as many as there is room for, and at most ``most``.
-        calls: how many calls a worker has at once, each in a thread.
-        gpu: whether each takes a GPU, where the cluster has some, in place of a CPU.
-
-    Attributes:
-        count: number of workers.
-        room: number of payloads that keep all workers busy.
+    ``make``, which the workers can import, makes the work of its ``arguments`` for a number of workers. There are
+    ``wanted`` of them, or as many as there is room for and at most ``most``; each has so many ``calls`` at once, in
+    threads, and takes a GPU (``gpu``) where the cluster has some. ``room`` payloads keep all busy.
     """
 
     def __init__(

@@ -29,14 +29,9 @@ CALIBRATION_BINS = 15
 def soft_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy against class probabilities, averaged over the images that have a target, on all processes.
 
-    Args:
-        logits: (B, K) of any float dtype; computed in float32 or better.
-        targets: (B, K). A row sums to 1, to 0 for an image without a target, or to something between for a mixed image
-            of which only one part has a target; it counts by that sum.
-        label_smoothing: share of each target spread evenly over the classes (Szegedy et al. 2016).
-
-    Returns:
-        Scalar >= 0, the same on every process; 0 where no image has a target.
+    ``logits`` (B, K) are computed in float32 or better. A row of ``targets``, (B, K), sums to 1, to 0 for one without
+    a target, or to something between for a mixed image of which only one part has one; it counts by that sum.
+    ``label_smoothing`` spreads a share of each target over the classes (Szegedy et al. 2016). A scalar >= 0.
     """
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     targets = targets.to(logits.dtype)

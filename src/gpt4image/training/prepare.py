@@ -103,14 +103,9 @@ def prepare(
 ) -> Prepared:
     """Load what a run reads and choose the options left open; broken images are skipped by name.
 
-    Args:
-        config: options of the run.
-        splits: those whose pixels are read.
-        to_train: whether the data must do for training; a finished run may be asked about any images.
-        task: of the run, where it is not one of the registry; without it as ``config`` and the labels say.
-        loaded: what ``load_dataset`` returned for these options, where it was called already.
-        labelled: a split of which an image must have a label; said before pixels are read.
-        targets: whether images must have targets as the options say; said before pixels are read, too.
+    ``splits`` are those whose pixels are read; not ``to_train``, a finished run may be asked about any images. ``task``
+    is one that the registry lacks, ``loaded`` what ``load_dataset`` returned. Before pixels are read it is said if no
+    image of the split ``labelled`` has a label, or if there are no ``targets``.
     """
     if task is None and config.task != "auto":
         task = find_task(config.task, config)

@@ -39,12 +39,8 @@ def train(
 ) -> TrainResult:
     """Train one run into ``config.out``.
 
-    Args:
-        config: options.
-        task: what to train for, where it is not one of the registry; ``config.task`` names it otherwise.
-        on_epoch: is told each epoch, in the first process; where it returns False, training ends.
-
-    Raises: TrainingError: the loss is not finite. Other errors come before training starts.
+    ``task`` is what to train for, where it is not one of the registry. ``on_epoch`` is told each epoch, in the first
+    process; where it returns False, training ends. Raises TrainingError: the loss is not finite.
     """
     from gpt4image.training.loop import tidy
     from gpt4image.training.run_model import self_trained, with_features
