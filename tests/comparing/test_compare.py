@@ -196,7 +196,7 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
         ("baseline", {"init": "nothing.safetensors"}, ModelError, "nothing.safetensors"),
         ("text-labels", {"consistency": 1.0}, ConfigError, "all 36 have one"),
         ("self-training", {"consistency": 1.0}, ConfigError, "all 36 have one"),
-        ("aligned", {"embeddings": "/no"}, TableError, "no embedding table here"),
+        ("aligned", {"embeddings": "/no"}, TableError, "no finished embedding table"),
         ("aligned", {"embeddings": None}, ConfigError, "embeddings null would leave the texts"),
         ("aligned", {"align_weight": 1.0}, ConfigError, "with align_weight 1.0 it is aligned once more"),
         ("baseline", {"align_weight": 3.0}, ConfigError, "it is baseline once more, which .* does not read"),

@@ -110,7 +110,7 @@ def test_what_cannot_be_joined_is_refused(image_set, table, tmp_path):
     with pytest.raises(TableError, match="None of the 6 images of memory: has an embedding"):
         DescribedImages(image_set, foreign)
     assert len(DescribedImages(image_set, foreign, split="test")) == 2  # testing needs no texts
-    with pytest.raises(TableError, match="no embedding table"):
+    with pytest.raises(TableError, match="no finished embedding table"):
         DescribedImages(image_set, tmp_path / "nowhere")
     with pytest.raises(DataError, match="'val' is not one of: test, train"):
         DescribedImages(image_set, table, split="val")
@@ -173,7 +173,7 @@ def test_mistakes_say_what_to_do(tmp_path):
         Texts.encoded([], tmp_path / "table")
     with pytest.raises(DataError, match="123 is of type int; give str"):
         Texts.encoded({123: "A red ball."}.items(), tmp_path / "table")
-    with pytest.raises(TableError, match="no embedding table"):
+    with pytest.raises(TableError, match="no finished embedding table"):
         Texts(tmp_path / "nowhere")
 
 
