@@ -6,6 +6,7 @@ train all layers of one of them would take longer than the whole demo does.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -33,9 +34,11 @@ ARMS: dict[str, tuple[str, int]] = {
 }
 """Comparisons: their arms, and the human labels per class that are left."""
 LIVE = "openai:gpt-4.1-mini"
-LIVE_USD = 0.1646
-"""What the answers cost at its list price of November 2026, $0.40 and $1.60 for a million tokens in and out: 57 tokens
-a photograph of 160 x 213 pixels, and a token for four letters of question and answer."""
+USD_PER_MILLION = 0.40, 1.60
+"""List price of its tokens in and out, November 2026."""
+PICTURE_TOKENS = 57
+"""Of a photograph of 160 x 213 pixels: 5 x 7 patches of 32 pixels, times 1.62, as its maker counts them."""
+LETTERS_PER_TOKEN = 4
 
 
 def demo(config: DemoConfig) -> CompareResult:
@@ -52,7 +55,8 @@ def demo(config: DemoConfig) -> CompareResult:
         raise MissingExtraError("The demo", "demo")
     texts = {"describer": f"replay:{RECORDED}", "ask": "description,class", "format": "onnx"}
     distilling = DistillConfig.model_validate({"data": UNLABELLED, "out": config.out, **texts, **TRAINING})
-    say(f"cost      $0 now; asked live, {LIVE} would cost about ${LIVE_USD:.2f} for these photographs")
+    live = live_cost(distilling, RECORDED)
+    say(f"cost      $0 now; asked live, {LIVE} would cost about ${live:.2f} for these photographs")
     made = distill(distilling)
     distill_cpu = _cpu_seconds() - used
     say(f"compare   {config.seeds} seeds per arm, on the same test photographs")
@@ -69,7 +73,7 @@ def demo(config: DemoConfig) -> CompareResult:
     found = compare(*compared, names=tuple(ARMS))
     facts = {
         "photographs": made.answered,
-        "live_cost_usd": LIVE_USD,
+        "live_cost_usd": round(live, 4),
         "distill_seconds": made.seconds,
         "distill_cpu_seconds": round(distill_cpu, 1),
         "accuracy": made.scores["accuracy"],
@@ -84,6 +88,24 @@ def demo(config: DemoConfig) -> CompareResult:
 
 def _cpu_seconds() -> float:
     return sum(os.times()[:4])
+
+
+def live_cost(config: DistillConfig, recorded: Path) -> float:
+    """Return what the recorded answers would cost at the list price of ``LIVE``, in US dollars."""
+    from gpt4image.artifacts.prompts import load_prompt
+    from gpt4image.artifacts.store import ClassOption
+    from gpt4image.describing.questions import asking_for
+
+    lines = recorded.read_text(encoding="utf-8").splitlines()
+    rows = [{key: value for key, value in json.loads(line).items() if key != "key"} for line in lines]
+    classes = sorted({row["class"] for row in rows})
+    prompt, options = load_prompt(config.prompt[0]), [ClassOption(name) for name in classes]
+    question = asking_for(prompt, ("description", "class"), options)
+    letters_in = len(question.text) + sum(len(name) + 3 for name in classes)
+    letters_out = sum(len(json.dumps(row)) for row in rows)
+    tokens_in = len(rows) * (PICTURE_TOKENS + letters_in / LETTERS_PER_TOKEN)
+    price_in, price_out = USD_PER_MILLION
+    return (tokens_in * price_in + letters_out / LETTERS_PER_TOKEN * price_out) / 1e6
 
 
 def next_commands(out: Path) -> str:
