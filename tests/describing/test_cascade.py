@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpt4image.describing.asking
@@ -191,6 +191,7 @@ known_images = st.lists(
 )
 
 
+@settings(max_examples=30)
 @given(known_images, st.floats(0.0, 1.0))
 def test_plans_hold_for_any_answers(rows: list[tuple[int, float, bool, int, int]], least: float) -> None:
     said, sure, second, differs, right = (np.array(part) for part in zip(*rows, strict=True))

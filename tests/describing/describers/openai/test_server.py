@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import openai_stub as server
 from gpt4image.base.errors import DescriberError
@@ -147,11 +145,10 @@ def test_a_key_that_may_be_a_word_does_not_blot_it_out_of_descriptions(
     assert answer.text == f"A person beside none other than EMPTY {'***' if key == 'token-1' else key}."
 
 
-@settings(max_examples=50)
-@given(st.text(max_size=60), st.integers(0, 60), st.integers(1, 60))
-def test_secrets_are_removed_before_a_text_is_cut(text: str, place: int, limit: int) -> None:
-    shown = redacted(text[:place] + KEY + text[place:], [KEY], limit)
-    assert len(shown) <= limit and KEY[:6] not in shown
+def test_secrets_are_removed_before_a_text_is_cut() -> None:
+    for place, limit in itertools.product(range(0, 60, 7), range(1, 80, 3)):
+        shown = redacted("e" * place + KEY + "y" * (60 - place), [KEY], limit)
+        assert len(shown) <= limit and KEY[:6] not in shown
 
 
 @pytest.mark.parametrize("status", [302, 308])
