@@ -16,10 +16,9 @@ from types import SimpleNamespace
 import pytest
 
 from batch_server import BatchServer, Fault, serving
-from canaries import KEY, TOKEN, Watch, with_secrets
+from canaries import KEY, Watch, with_secrets
 from distilling_cases import Photos, bare, good, paid, photos
 from gpt4image import cli
-from hub_server import serve_hub
 from openai_stub import Call, Reply, Stub, failure, serve
 
 __all__ = ["bare", "paid", "photos"]
@@ -114,8 +113,8 @@ def test_a_batch_keeps_no_secret(
 def test_the_hub_s_token_stays_out_of_errors_and_folders(
     kind: str, give: Callable[..., int], small_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serve_hub("hf_another" if kind == "refused" else TOKEN) as hub:
-        address = hub.url if kind == "refused" else with_secrets("http://127.0.0.1:9")
+    with serve(lambda call: failure(401, f"no {call.headers}")) as hub:
+        address = f"http://127.0.0.1:{hub.port}" if kind == "refused" else with_secrets("http://127.0.0.1:9")
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
         assert give("export", small_run, "--format", "timm", "--out", "m", "--push-to-hub", "me/model") != cli.OK
     assert give("train", "--data", "hf:me/photos", "--out", "run") == cli.USER_MISTAKE

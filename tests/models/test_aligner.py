@@ -14,7 +14,7 @@ from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.config.learning import PAPER_LOSSES
 from gpt4image.models.aligner import Aligner, freeze_all_but_classifier, projection_head
 from gpt4image.models.alignment_losses import LOSSES
-from small_models import CLASSES, images, small_resnet
+from models.small_models import CLASSES, images, small_resnet
 
 WIDTH = 24
 

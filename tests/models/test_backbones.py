@@ -31,7 +31,7 @@ from gpt4image.models.backbones import (
 from gpt4image.models.detector import Detector
 from gpt4image.models.pyramid import Segmenter
 from gpt4image.models.weights import load_tensors, save_tensors
-from small_models import CLASSES, images, small_resnet
+from models.small_models import CLASSES, images, small_resnet
 
 DAISY = 985  # of ImageNet
 FLOWER = Path(sklearn.__file__).parent / "datasets" / "images" / "flower.jpg"

@@ -16,7 +16,7 @@ from gpt4image.data import load_dataset
 from gpt4image.reviewing.labels_file import LabelsFile
 from gpt4image.reviewing.review import kind_asked, open_session
 from gpt4image.reviewing.session import Session
-from hostile_names import HOSTILE
+from reviewing.hostile_names import HOSTILE
 
 
 def write_picture(path: Path, seed: int) -> None:

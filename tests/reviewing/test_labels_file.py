@@ -11,8 +11,8 @@ import pytest
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import Dataset, MemorySource, load_dataset
 from gpt4image.reviewing.labels_file import LabelsFile, Mark
-from hostile_names import HOSTILE
 from loaded_sets import in_memory
+from reviewing.hostile_names import HOSTILE
 
 CAT, DOG, UNSURE = Mark("cat", "checked"), Mark("dog", "checked"), Mark("", "unsure")
 

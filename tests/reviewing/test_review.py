@@ -27,7 +27,7 @@ from gpt4image.base.visible import in_one_line
 from gpt4image.config import ReviewConfig
 from gpt4image.data import load_dataset
 from gpt4image.reviewing.review import review
-from hostile_names import HOSTILE
+from reviewing.hostile_names import HOSTILE
 from text_label_cases import made_of
 
 pytest.importorskip("uvicorn", reason="the page: pip install 'gpt4image[review]'")

@@ -36,7 +36,7 @@ from gpt4image.training.targets import Noise, class_targets, says_nothing
 from gpt4image.training.train import train
 from gpt4image.training.trainer import idle_options
 from gpt4image.training.training_data import TextTargets
-from small_models import small_resnet
+from models.small_models import small_resnet
 from small_training import SMALL
 from tables import make_table
 from training.cases import WIDTH, trainer_of
