@@ -22,7 +22,7 @@ from made_pictures import write_colours
 __all__ = ["watched"]
 
 # The same examples every time, so that CI fails for a reason in the change; --hypothesis-profile=default explores.
-settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=30)
 settings.load_profile("repeatable")
 
 # Test modules are compiled once, and not again by every process, wherever the environment asks for that.

@@ -285,7 +285,7 @@ class Bench:
         self.begin(self.stage)
         where = {"full_from": at} if fault == "full disk" else {"stop_at": at, "then": then}
         first = self.run(self.stage, **where)
-        self.expect(what, first, codes, says)
+        self.expect(what, first, codes if first.operations > at else [0], says)  # a run may need fewer, as time passes
         for other in second:
             self.expect(f"{what}, the other one", other, [0] if first.code else [0, 2], says)
         done = self.run(self.stage)
