@@ -47,7 +47,7 @@ SOFT = "text labels"  # how the names of cases begin whose targets are class pro
 
 # Shards are for more than one process. AdamW makes steps of the rounding of gradients that are 0, as of biases of keys.
 RUNS = {
-    "copies": RESNET | {"mixup": 0.5, "cutmix": 1.0, "ema": 0.9, "grad_accumulation": 2, "lr": 0.05},
+    "copies": RESNET | {"mixup": 0.5, "cutmix": 1.0, "ema": 0.9, "grad_accumulation": 2, "lr": 0.05, "epochs": 4},
     "shards": VIT
     | {"fsdp": True, "ema": 0.9}
     | {"head": "mlp-bn", "checkpoint_activations": True, "drop_path": 0.3, "select": "best"}
