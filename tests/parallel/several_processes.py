@@ -20,7 +20,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from gpt4image.base.errors import DataError, Gpt4ImageError
+from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError
 from gpt4image.config import TrainConfig
 from gpt4image.data import annotation
 from gpt4image.models.alignment_losses import LOSSES
@@ -184,6 +184,10 @@ def runs_of_each_count(count: int, options: dict[str, Any], out: Path) -> None:
         handed_on = whole_run | {"checkpoint_seconds": 0.0, "resume": True}
         with contextlib.suppress(StoppedError), stopping_after(1):
             train(TrainConfig(**options | SHARED | handed_on, out=out / f"{name}-handed-on"))
+    if count > 1:
+        with pytest.raises(ConfigError, match="2 processes share each batch: --batch-size 9"):
+            train(TrainConfig(**options | SHARED | RESNET | {"batch_size": 9}, out=out / "odd"))
+        assert not (out / "odd").exists()
 
 
 @contextlib.contextmanager
