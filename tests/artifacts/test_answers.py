@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt4image.artifacts.answers import Answer, answer_of_json
+from gpt4image.artifacts.answers import Answer, Description, answer_of_json
 from gpt4image.artifacts.prompts import PROMPTS
-from gpt4image.artifacts.results import Description
 from gpt4image.artifacts.store import DescriptionStore
 
 SHORT = PROMPTS["short"]

@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faster_coco_eval.core import mask
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gpt4image.base.errors import DataError
 from gpt4image.data import load_dataset
-from gpt4image.data.coco import RegionSource, encoded
+from gpt4image.data.coco import encoded
 from gpt4image.data.regions import VOID
 from region_cases import aside_text, boxes, coco, masks, picture, rows, write_coco_set
 
@@ -181,26 +178,6 @@ def test_no_file_or_another_one_is_an_error(tmp_path: Path) -> None:
         load_dataset(f"coco-masks:{write_coco_set(tmp_path, coco(categories=names), 'many.json')}")
     with pytest.raises(DataError, match=r"the name '\\ud800' holds half a character"):
         load_dataset(f"coco:{write_coco_set(tmp_path, coco(categories=[{'id': 1, 'name': chr(0xD800)}]), 'half.json')}")
-
-
-COORDINATES = st.floats(-50, 90, width=32)
-
-
-@given(st.lists(st.tuples(COORDINATES, COORDINATES), min_size=3, max_size=8), st.integers(0, 1000))
-def test_polygons_and_compressed_run_lengths_are_drawn_as_by_the_reference(
-    points: list[tuple[float, float]], seed: int
-) -> None:
-    def drawn(outline: Any) -> Any:
-        found = encoded(outline, (40, 20))
-        assert isinstance(found, bytes)
-        return RegionSource(np.array([[40.0, 20.0]]), [[(1, found)]]).read(0)
-
-    cut = np.clip(points, 0, (40, 20)).astype(np.float32).reshape(-1).tolist()
-    expected = mask.decode(mask.frPyObjects([cut], 20, 40))[..., 0]
-    assert np.array_equal(drawn([[float(value) for point in points for value in point]]), expected)
-    region = np.random.default_rng(seed).random((20, 40)) < 0.3
-    counts = mask.encode(np.asfortranarray(region.astype(np.uint8)))["counts"].decode()
-    assert np.array_equal(drawn({"size": [20, 40], "counts": counts}), region)
 
 
 @pytest.mark.parametrize(

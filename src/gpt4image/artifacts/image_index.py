@@ -159,7 +159,6 @@ def _written(
         for path in folder.glob("*-*.npy"):  # of earlier indexes
             if path.stem not in files:
                 path.unlink(missing_ok=True)
-    index = open_index(folder, identity)
-    if index is None:
+    if (index := open_index(folder, identity)) is None:
         raise TableError(f"{folder}: what was written here cannot be read back; give another {option}.")
     return index

@@ -59,10 +59,8 @@ def load_prompt(name: str) -> Prompt:
         raise ConfigError(f"--prompt {name}: {why}; give a text file, or one of {asking}.") from None
     unknown = [place for place in _PLACE.findall(text) if place not in PLACES]
     if unknown:
-        raise ConfigError(
-            f"--prompt {name}: nothing fills {first_few(f'{{{place}}}' for place in unknown)}; a prompt may use "
-            f"{', '.join(f'{{{place}}}' for place in PLACES)}."
-        )
+        odd, places = (first_few(f"{{{place}}}" for place in some) for some in (unknown, PLACES))
+        raise ConfigError(f"--prompt {name}: nothing fills {odd}; a prompt may use {places}.")
     if not text:
         raise ConfigError(f"--prompt {name}: it is empty; write what is to be asked.")
     return Prompt(path.stem, 1, text, class_conditioned=CLASS_NAME in text)

@@ -16,9 +16,17 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from pathlib import Path
 from typing import Any, Literal
 
-from gpt4image.artifacts.answers import Answer, answer_of_json
+from gpt4image.artifacts.answers import (
+    Answer,
+    ClassOption,
+    Description,
+    Prompt,
+    StoredAnswer,
+    StoredText,
+    answer_of_json,
+    canonical_json,
+)
 from gpt4image.artifacts.box_formats import AS_ASKED, formats_of, in_thousandths, max_side_of
-from gpt4image.artifacts.results import ClassOption, Description, Prompt, StoredAnswer, StoredText, canonical_json
 from gpt4image.artifacts.store_file import (
     COLUMNS,
     FIELDS,

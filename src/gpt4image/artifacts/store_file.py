@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt4image.artifacts.results import Prompt, canonical_json
+from gpt4image.artifacts.answers import Prompt, canonical_json
 from gpt4image.base.errors import StoreError, first_few, first_line
 from gpt4image.base.files import UNREADABLE, atomic_path, flush
 from gpt4image.base.visible import in_one_line
@@ -230,10 +230,8 @@ def _connect(
             kind = "an SQLite file of another program" if _tables(connection) else "an empty SQLite file"
             raise StoreError(f"{path}: this is not a description store but {kind}; give another --store.")
         if version != SCHEMA_VERSION:
-            raise StoreError(
-                f"{path}: the store has layout {version}, but this gpt4image reads layout {SCHEMA_VERSION}; use the "
-                "version of gpt4image that wrote it to export its descriptions."
-            )
+            found = f"the store has layout {version}, but this gpt4image reads layout {SCHEMA_VERSION}"
+            raise StoreError(f"{path}: {found}; export its descriptions with the version that wrote it.")
         _require_nothing_lost(connection, path)
         prepare(connection)
     except BaseException:

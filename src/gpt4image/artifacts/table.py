@@ -205,10 +205,8 @@ def read_manifest(path: Path) -> Manifest:
             f"`gpt4image encode --store {path} --out {other}` makes a table."
         )
     if not is_table(path):
-        raise TableError(
-            f"{path}: there is no finished embedding table here (no {MANIFEST}): `gpt4image encode --out {path}` makes "
-            "it, and goes on where it stopped."
-        )
+        command = f"`gpt4image encode --out {path}` makes it, and goes on where it stopped"
+        raise TableError(f"{path}: there is no finished embedding table here (no {MANIFEST}): {command}.")
     return folder.read_manifest(path / MANIFEST, Manifest, FORMAT_VERSION, "an embedding table")
 
 

@@ -1,8 +1,7 @@
 """Class probabilities of many images: of many classes only those that have mass are kept, never N x K numbers.
 
-``zeros`` gives a plain array where that is small, else ``TopKProbs``. Both are indexed by images alike: what is read
-is a plain array (n, K), what is written is one too, and goes in whole or as the classes with most of it. So a function
-of all images goes through them in blocks, and is the same for both.
+``zeros`` gives a plain array where that is small, else ``TopKProbs``. Both are read as plain arrays (n, K) by some
+images, and written so. A function of all images goes through them in blocks, and is the same for both.
 """
 
 from __future__ import annotations
@@ -207,8 +206,7 @@ def two_best(found: Probabilities) -> tuple[Ints, Floats]:
 
 
 def as_columns(found: Probabilities) -> dict[str, Any]:
-    """Return Arrow columns of probabilities: lists of K numbers; or those of the ``classes`` that are more probable
-    than the ``rest``, which is the number of each other class."""
+    """Return Arrow columns of probabilities: lists of K numbers, or of the ``classes`` above the ``rest``."""
     import pyarrow as pa
 
     if not isinstance(found, TopKProbs):

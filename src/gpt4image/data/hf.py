@@ -173,8 +173,7 @@ def _add_labels(parts: Parts, records: Sequence[Record], faults: Mapping[int, st
     names: list[list[str] | None] = [getattr(_element(kind), "names", None) for kind in kinds]
     if len({(own is None, _is_list(kind)) for kind, own in zip(kinds, names, strict=True) if kind is not None}) > 1:
         raise DataError(
-            f"{spec}: the label column {name!r} is a ClassLabel or a list in some splits, but not in others; cast it "
-            "to the same type in all splits."
+            f"{spec}: the label column {name!r} has another type in some splits; cast it to the same in all."
         )
     cells = list[Any]()
     for (split, part), own in zip(parts, names, strict=True):

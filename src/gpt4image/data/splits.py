@@ -66,11 +66,8 @@ def keep_labels_per_class(
     found, counts = found[found != NO_LABEL], counts[found != NO_LABEL]
     if len(found) and counts.max() <= k:
         largest = int(found[counts.argmax()])
-        which = repr(classes[largest] if classes else largest)
-        raise DataError(
-            f"{k} labels per class are asked for, but no class has more in train (the largest, {which}, has "
-            f"{counts.max()}); ask for fewer."
-        )
+        which = f"the largest, {(classes[largest] if classes else largest)!r}, has {counts.max()}"
+        raise DataError(f"{k} labels per class are asked for, but no class has more in train ({which}); ask for fewer.")
     for label in found:
         members = train_indices[labels[train_indices] == label]
         rng = np.random.default_rng((seed, int(label)))

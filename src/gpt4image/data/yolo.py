@@ -169,8 +169,6 @@ def _classes(settings: Mapping[str, Any], root: Path, used: Sequence[int], spec:
     if twice := first_few(name for name, count in Counter(found).items() if count > 1):
         raise DataError(f"{spec}: a class name comes twice: {twice}.")
     if found and min(used, default=0) == 1 and max(used) == len(found):
-        raise DataError(
-            f"{spec}: no box has the class 0, {found[0]!r}, and the numbers go from 1 to {len(found)}, which has no "
-            "name: subtract 1 from the first number of each line."
-        )
+        wrong = f"no box has the class 0, {found[0]!r}, and the numbers go from 1 to {len(found)}, which has no name"
+        raise DataError(f"{spec}: {wrong}: subtract 1 from the first number of each line.")
     return found

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.results import describer_name
+from gpt4image.artifacts.answers import Answer, describer_name
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import ConfigError

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 
-from gpt4image.artifacts.results import Prompt
+from gpt4image.artifacts.answers import Prompt
 from gpt4image.artifacts.store_file import References, connect_writer, explained
 from gpt4image.base.errors import ConfigError, DecodeError, DescriberError
 from gpt4image.base.progress import console, say

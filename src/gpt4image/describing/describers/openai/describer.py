@@ -23,7 +23,7 @@ from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
 
-from gpt4image.artifacts.results import canonical_json
+from gpt4image.artifacts.answers import canonical_json
 from gpt4image.base.errors import ConfigError, DecodeError, DescriberError, MissingExtraError
 from gpt4image.base.progress import say
 from gpt4image.config import DescriberOptions
