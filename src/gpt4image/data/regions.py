@@ -218,8 +218,8 @@ class Masks:
             mask = self[image : image + 1].pixels(KEPT_SIDE)[0] if known else np.full((1, 1), VOID, np.uint8)
             labels = [k for k in np.setdiff1d(mask, [VOID, self.background]) if scattered or _in_one_piece(mask == k)]
             places = [[np.flatnonzero((mask == k).any(axis=axis)) for axis in (0, 1)] for k in labels]
-            corners = np.array([[x[0], y[0], x[-1] + 1, y[-1] + 1] for x, y in places], np.float32).reshape(-1, 4)
-            found = corners / KEPT_SIDE, np.array(labels, np.int64), np.ones(len(labels), np.float32)
+            corners = np.array([[x[0], y[0], x[-1] + 1, y[-1] + 1] for x, y in places]).reshape(-1, 4) / KEPT_SIDE
+            found = corners.astype(np.float32), np.array(labels, np.int64), np.ones(len(labels), np.float32)
             boxes.append(found if known else None)
         return Boxes.of_images(boxes)
 
