@@ -200,7 +200,7 @@ class Numbers(torch.utils.data.Dataset):
 def test_keys_that_do_not_fit_are_refused(texts):
     with pytest.raises(DataError, match=r"3 keys for 4 images"):
         WithTexts(Numbers(), texts, ["a", "b", "c"])
-    with pytest.raises(TableError, match=r"None of the 4 images has a text .*keys such as '1.jpg', '2.jpg'"):
+    with pytest.raises(TableError, match=r"None of the 4 images has a text .*keys are '1.jpg', '2.jpg'"):
         WithTexts(Numbers(), texts, ["1.jpg", "2.jpg", "3.jpg", "4.jpg"])
 
 
