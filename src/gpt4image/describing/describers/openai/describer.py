@@ -62,7 +62,8 @@ _BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
 _REDIRECT = "redirect"
 
 _FIRST_RATE, _DOUBLING_S, _FASTEST, _SLOWEST = 32.0, 0.1, 1e5, 1 / 60
-_EVIDENCE_S, _LONGEST_PAUSE_S = 4.0, 30.0
+_PATIENCE_S, _PAUSE_S = (0.5, 60.0), (0.05, 30.0)
+_EVIDENCE_S, _REMEMBERED_S = 4.0, 240.0
 _LOST_IN_ROW = 3
 
 DOWN_S, DOWN_FAILURES = 60.0, 20
@@ -441,36 +442,39 @@ class Limiter:
 
 
 class _Rate:
-    """Calls per second that the server accepts.
-
-    It doubles until the first refusal. Then it grows in the manner of CUBIC (RFC 9438), more slowly where it is refused
-    at the same rate again, and falls to a little below what was accepted. After a pause, one call alone shows whether
-    the server is open again.
-    """
+    """Calls per second that the server accepts; it grows in the manner of CUBIC (RFC 9438) between two refusals."""
 
     def __init__(self) -> None:
-        self._base, self._since, self._ramping = _FIRST_RATE, 0.0, True
-        self._patience, self._refused_rate = 1.0, math.inf
-        self.free_at = self._refused_at = -math.inf
+        self._base, self._since, self._patience = _FIRST_RATE, 0.0, _PATIENCE_S[0]
+        self._ramping = True
+        self._refused_rate = math.inf
+        self._next = self._paused_until = self._refused_at = -math.inf
         self._closed_since: float | None = None  # as long as no call that was sent after a refusal is accepted
         self._probe_s: float | None = None
         self._sent: deque[float] = deque()
 
+    @property
+    def free_at(self) -> float:
+        """When the next call may be sent."""
+        return max(self._next, self._paused_until)
+
     def _value(self, now: float) -> float:
-        x = max(0.0, now - self._since) / self._patience
-        growth = x * math.log(2) / _DOUBLING_S if self._ramping else 0.02 * x + 0.0005 * x**3
+        seconds = max(0.0, now - max(self._since, self._paused_until)) if self._sent else 0.0
+        x = seconds / self._patience
+        growth = seconds / _DOUBLING_S * math.log(2) if self._ramping else 0.02 * x + 0.0005 * x**3
         return min(_FASTEST, self._base * math.exp(min(growth, 20.0)))
 
     def sent(self, now: float) -> None:
         """Count a call."""
-        self._since = self._since if self._sent else now
+        if not self._sent:
+            self._since = now
         self._sent.append(now)
-        while self._sent[0] < now - _EVIDENCE_S:
+        while self._sent[0] < now - _REMEMBERED_S:
             self._sent.popleft()
         rate = self._value(now)
-        self.free_at = max(self.free_at, now - max(0.01, 0.25 / rate)) + 1 / rate  # late timers do not lower the rate
-        if self._probe_s is not None:
-            self.free_at, self._probe_s = max(self.free_at, now + self._probe_s), None
+        self._next = max(self._next, now - max(0.01, 0.25 / rate)) + 1 / rate  # late timers do not lower the rate
+        if self._probe_s is not None:  # after a pause, one call alone shows whether the server is open again
+            self._paused_until, self._probe_s = now + self._probe_s, None
 
     def accepted(self, sent_at: float) -> None:
         """Count an answer."""
@@ -483,19 +487,28 @@ class _Rate:
             self._sent.pop()
         if sent_at <= self._refused_at:
             return
-        rate, was_closed = self._value(now), self._closed_since is not None
-        self._closed_since = now if self._closed_since is None else self._closed_since
-        if was_closed or self._ramping:
-            pause = max(wait, min(_LONGEST_PAUSE_S, 0.4 * (now - self._closed_since)), 2 / rate)
-            self._probe_s = min(1.0, 1.2 * (now - sent_at))
+        rate, ramping, was_closed = self._value(now), self._ramping, self._closed_since is not None
+        closed = now - (self._closed_since or now)
+        if was_closed:
+            pause = max(wait, _PAUSE_S[0], min(_PAUSE_S[1], 0.4 * closed))
+            target = self._seen(now, max(_EVIDENCE_S, 4 * closed)) if closed > 1 else rate
+        elif ramping:
+            pause = max(wait, 2 / rate)
+            target = min(rate / 2, max(self._seen(now, _EVIDENCE_S), 1 / pause))
         else:  # the call that was refused waits as long as the server asks; the others go on
             pause = min(1.0, 2 / rate)
-        if not was_closed:
-            seconds = min(_EVIDENCE_S, max(1.0, now - self._sent[0] if self._sent else 1.0))
-            accepted = max(1, len(self._sent)) / seconds
-            target = min(rate / 2, max(accepted, 1 / pause)) if self._ramping else max(0.9 * rate, accepted)
-            self._base = max(_SLOWEST, min(0.98 * rate, target))
-            self._patience = min(60.0, 2 * self._patience) if rate > 0.93 * self._refused_rate else 0.5
-            self._refused_rate = math.inf if self._ramping else rate
-        self._since, self._ramping = now + pause, False
-        self._refused_at, self.free_at = now, max(self.free_at, now + pause)
+            target = min(0.98 * rate, max(0.9 * rate, self._seen(now, _EVIDENCE_S)))
+        if target < rate:
+            again = rate > 0.93 * self._refused_rate
+            self._patience = min(_PATIENCE_S[1], 2 * self._patience) if again else _PATIENCE_S[0]
+            self._refused_rate = math.inf if ramping else rate
+            self._base, self._since, self._ramping = max(_SLOWEST, target), now, False
+        self._patience = max(self._patience, min(_PATIENCE_S[1], closed))
+        self._probe_s = min(1.0, 1.2 * (now - sent_at)) if was_closed or ramping else None
+        self._closed_since = now if self._closed_since is None else self._closed_since
+        self._refused_at, self._paused_until = now, max(self._paused_until, now + pause)
+
+    def _seen(self, now: float, seconds: float) -> float:
+        """Return the calls per second that were accepted over the last seconds, as far as is known."""
+        recent = sum(1 for time in self._sent if time >= now - seconds)
+        return max(1, recent) / min(seconds, max(1.0, now - self._sent[0] if self._sent else 1.0))
