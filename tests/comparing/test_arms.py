@@ -127,8 +127,6 @@ OF_TEXT = {"aligned", "text-labels", "shuffled", "class-name"}
     ("there", "arms"),
     [
         ({}, {"baseline"}),
-        ({"scarce": True}, {"baseline", "self-training", "oracle"}),
-        ({"answered": True}, {"baseline", "asked"}),
         (
             {"described": True, "answered": True, "class_conditioned": True},
             {"baseline", "asked", *OF_TEXT} - {"text-labels"},

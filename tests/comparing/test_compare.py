@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from comparing.cases import BARE, SMALL, options
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import ConfigError, DataError, ModelError, RunError, TableError
+from gpt4image.base.errors import ConfigError, DataError, ModelError, TableError
 from gpt4image.base.files import read_json
 from gpt4image.comparing.compare import compare
 from gpt4image.comparing.planning import make_plan
@@ -26,7 +26,6 @@ from gpt4image.comparing.results import crossed
 from gpt4image.data import load_dataset
 from gpt4image.models.weights import save_tensors
 from gpt4image.training.trainer import make_backbone
-from held_folders import held_by_another
 from tables import make_table
 
 
@@ -233,15 +232,6 @@ def test_without_any_label_arms_that_read_answers_train_and_the_first_is_the_ref
     names = [place.parents[1].name.split("-")[0] for place in out.glob("runs/*/seed-0/run.json")]
     assert (names.count("fused"), names.count("asked")) == (2, 2), "answers alone read no pictures"
     assert (out / "pictures.features").is_dir()
-
-
-def test_one_comparison_at_a_time_works_in_a_folder(
-    colour_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runs, "PATIENCE", 0.1)
-    config = options(colour_folder, table, tmp_path / "cmp", arms="baseline")
-    with held_by_another(config.out) as process, pytest.raises(RunError, match=rf"id {process}\) trains here"):
-        compare(config)
 
 
 def test_a_variant_is_taught_by_the_variant_with_the_same_options(

@@ -28,7 +28,6 @@ from gpt4image.labelling.label import label
 from gpt4image.tasks.classification import Classification
 from gpt4image.training.prepare import prepare
 from gpt4image.training.targets import check_fitting
-from gpt4image.training.training_data import TrainingData
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
 NAMES = ("baseline", "asked", "oracle")
@@ -123,17 +122,11 @@ def test_masks_that_are_kept_are_drawn_per_seed_and_are_part_of_more(root: Path,
         options(root, tmp_path, labels_per_class=2)
 
 
-def prepared(root: Path, out: Path) -> dict[str, TrainingData]:
-    plan = make_plan(options(root, out, arms=",".join(NAMES)))
-    assert tuple(plan.members) == NAMES
-    return {
-        name: training_data(ARMS[job.arm], situation(job, plan.prepared.data))
-        for name, job in zip(plan.members, plan.jobs, strict=True)
-    }
-
-
 def test_every_arm_is_told_what_its_name_says(root: Path, tmp_path: Path) -> None:
-    arms = prepared(root, tmp_path)
+    plan = make_plan(options(root, tmp_path, arms=",".join(NAMES)))
+    assert tuple(plan.members) == NAMES
+    made = [training_data(ARMS[job.arm], situation(job, plan.prepared.data)) for job in plan.jobs]
+    arms = dict(zip(NAMES, made, strict=True))
     data = arms["baseline"]
     train, true = data.indices("train"), data.all_labels.presence_of_classes
     known = data.labels.known[train]

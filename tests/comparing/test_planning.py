@@ -149,18 +149,13 @@ def test_arms_that_lack_class_names_are_left_out_with_a_note_unless_they_are_ask
 READ_BY_NONE = ("baseline", "self-training", "fixmatch", "oracle")
 
 
-def table_of(folder: Path, path: Path, encoder: str = "given") -> Path:
-    digests = load_dataset(f"folder:{folder}").digests
-    make_table(path, {digest: np.random.default_rng(i).normal(size=(1, 8)) for i, digest in enumerate(digests)})
-    if encoder != "given":
-        manifest = {**read_json(path / "manifest.json"), "encoder": encoder, "revision": ""}
-        write_json(path / "manifest.json", manifest)
-    return path
-
-
 @pytest.fixture
 def ready(colour_folder: Path, tmp_path: Path) -> Prepared:
-    table = table_of(colour_folder, tmp_path / "table", "bag-of-words:8")
+    """Data with a table of random vectors, by an encoder that also embeds the names of classes."""
+    table, rng = tmp_path / "table", np.random.default_rng(0)
+    make_table(table, {digest: rng.normal(size=(1, 8)) for digest in load_dataset(f"folder:{colour_folder}").digests})
+    manifest = {**read_json(table / "manifest.json"), "encoder": "bag-of-words:8", "revision": ""}
+    write_json(table / "manifest.json", manifest)
     return prepare(TrainConfig(data=f"folder:{colour_folder}", out=tmp_path, image_size=16, embeddings=table))
 
 

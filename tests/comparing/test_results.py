@@ -20,11 +20,9 @@ from gpt4image.base.errors import DamagedError
 from gpt4image.base.files import read_json, write_parquet
 from gpt4image.comparing.compare import compare, write_extras
 from gpt4image.comparing.planning import Member, make_plan
-from gpt4image.comparing.results import crossed, mean_ci, method, pair, paired, scores_of, uninformative_texts
+from gpt4image.comparing.results import crossed, mean_ci, pair, paired, scores_of, uninformative_texts
 from gpt4image.config import CompareConfig
 from gpt4image.reporting.extras import Descriptions, Example
-from gpt4image.tasks.classification import Classification
-from gpt4image.tasks.multilabel import MultiLabel
 
 
 @pytest.mark.parametrize("resampled", [False, True])
@@ -41,15 +39,6 @@ def test_other_images_never_make_a_difference_surer_than_the_seeds_alone(resampl
         alone = crossed(**(by_resamples or scores), averaged=not resampled)
         surer += (alone.p or 0.0) < found["p"]
     assert surer, "the second test alone is surer at times, or this test says nothing"
-
-
-def test_variants_that_keep_other_weights_are_named() -> None:
-    config = CompareConfig(data="openmoji", out=Path("cmp"))
-    members = {"x": Member(arm="aligned", options={"select": "best"})}
-    plain = " ".join(method(config, members, Classification()))
-    assert "Kept are the weights of the last step ('x': the best weights on validation)." in plain
-    assert "They need a score per image: whether the class is right." in plain
-    assert "found by 1,000 bootstrap samples" in " ".join(method(config, members, MultiLabel()))
 
 
 def test_scores_by_image_are_read_without_images_that_have_no_label(tmp_path: Path) -> None:

@@ -147,10 +147,10 @@ def test_tags_and_boxes_are_bounded() -> None:
 # What becomes of an answer
 
 
-def judged(text: str | None, *ask: str, last_try: bool = False, **values: Any) -> Judged:
+def judged(text: str | None, *ask: str, **values: Any) -> Judged:
     prompt = asking_for(PROMPTS["short"], ask or ("description", "class"), CLASSES)
     request = base.Request(digest="a" * 64, keys=("a",), prompt=prompt, question="What is it?", read=lambda: b"")
-    return judge(base.Answer(request=request, text=text, **values), last_try=last_try)
+    return judge(base.Answer(request=request, text=text, **values), last_try=False)
 
 
 CAT = Answer(class_name="cat")
@@ -179,14 +179,9 @@ def test_answers_are_kept_or_rejected(
     assert judged(text, *ask, **values) == expected
 
 
-def test_json_that_was_cut_names_the_limit_of_tokens_and_a_class_outside_the_list_is_kept_only_at_the_last_try() -> (
-    None
-):
+def test_json_that_was_cut_names_the_limit_of_tokens() -> None:
     found = judged('{"boxes": [{"label": "cat", "box', "boxes", finish_reason="length")
     assert found.error is not None and found.error.endswith("'boxes'; it ends at the limit of tokens (--max-tokens)")
-    first, last = (judged('{"class": "wolf"}', "class", last_try=last) for last in (False, True))
-    assert (first.outside_list, first.text) == (True, '{"class": "wolf"}')
-    assert first.error == "the class is not in the list: wolf" and last == Judged(None, Answer(said="wolf"))
 
 
 # Flaws

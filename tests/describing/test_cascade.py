@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import gpt4image.describing.asking
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import DescribeConfig
 from gpt4image.config.results import DescribeResult
-from gpt4image.describing.cascade import PILOT, Known, curve, forecast, next_round, pilot
+from gpt4image.describing.cascade import PILOT, Known, forecast, pilot
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.base import Answer, FreeDescriber, Request
 from gpt4image.describing.describers.registry import DESCRIBERS
@@ -182,30 +180,6 @@ def test_the_second_may_be_at_another_address(tmp_path: Path, monkeypatch: pytes
         found = describe(DescribeConfig(**data, **who, base_url=one.url, then_base_url=other.url))
     models = [[call.body["model"] for call in stub.calls] for stub in (one, other)]
     assert models == [["small"] * 6, ["large"] * 6] and found.then_another_class == 6
-
-
-known_images = st.lists(
-    st.tuples(st.integers(-1, 3), st.floats(0.05, 1.0), st.booleans(), st.integers(-1, 1), st.integers(-1, 1)),
-    min_size=1,
-    max_size=40,
-)
-
-
-@settings(max_examples=30)
-@given(known_images, st.floats(0.0, 1.0))
-def test_plans_hold_for_any_answers(rows: list[tuple[int, float, bool, int, int]], least: float) -> None:
-    said, sure, second, differs, right = (np.array(part) for part in zip(*rows, strict=True))
-    known = Known(said, sure, second, differs, np.stack([right, np.where(differs < 0, -1, right)], axis=1))
-    found = forecast(known)
-    assert ((found.gain >= 0) & (found.gain <= 1)).all() and (found.gain[differs >= 0] == 0).all()
-    assert 0 <= found.right <= len(rows)
-    chosen = next_round(found.gain, least)
-    assert (found.gain[chosen] >= least).all() and len(set(chosen.tolist())) == len(chosen)
-    assert not len(next_round(found.gain, least, set(range(len(rows)))))
-    points = curve(found, least, 0.5)
-    assert [images for images, *_ in points] == sorted({images for images, *_ in points})
-    assert all(a[2] <= b[2] + 1e-9 for a, b in itertools.pairwise(points))
-    assert all(usd == 0.5 * images for images, usd, _ in points)
 
 
 def test_few_looks_stay_near_the_stated_confidence_and_many_correct_it() -> None:

@@ -74,13 +74,10 @@ def pairs(folder: Path) -> dict[str, list[str]]:
         (3, "a row is an object"),
         ({"digest": "abc", "description": "x"}, "64 hexadecimal digits, got 'abc'"),
         ({"key": "a", "description": " \n"}, "the description is empty or missing"),
-        ({"key": "a", "description": ["x"]}, "description must be of type str"),
         ({"key": True, "description": "x"}, "key must be of type str, got True"),
         ({"key": "a", "description": "x", "sample": -1}, "sample is out of range: -1"),
-        ({"key": "a", "description": "x", "tokens_in": 2**70}, "tokens_in is out of range"),
         ({"key": "a", "description": "x", "cost_usd": float("nan")}, "cost_usd is out of range"),
         ({"key": "a", "description": "\ud800"}, "description is not valid Unicode"),
-        ({"key": "a", "class": ["cat"]}, "class must be of type str"),
         ({"key": "a", "class": "cat", "tags": 3}, "tags must be a list of texts"),
         ({"key": "a", "boxes": [{"label": "cat"}]}, "boxes must be a list of objects with label and box_2d"),
         ({"key": "a", "boxes": "[[["}, "boxes must be a list"),
@@ -254,7 +251,6 @@ def parquet(path: Path) -> None:
         ("d.parquet", parquet, DataError, "only key, caption"),
         ("d.csv", lambda path: path.write_bytes(b"key,description\nk0,\xff\n"), DataError, "not a CSV file in UTF-8"),
         ("d.parquet", lambda path: path.write_bytes(b"PAR1 not really"), DataError, "cannot be read as Parquet"),
-        ("folder", lambda path: path.mkdir(), ConfigError, "no such file"),
         (
             "d.jsonl",
             lambda path: write_lines(path, [{"key": "x/1", "description": "t"}]),
@@ -357,22 +353,11 @@ def test_boxes_in_files_are_made_fit_for_use_once(tmp_path: Path, pets: str) -> 
     assert tuple(json.loads((tmp_path / "out.jsonl").read_text(encoding="utf-8"))["boxes"]) == expected
 
 
-@pytest.mark.parametrize(
-    ("box_format", "written"),
-    [("xyxy-1000", [250, 500, 750, 750]), ("yxhw-1", [0.5, 0.25, 0.25, 0.5]), ("xywh-original", [10, 10, 20, 5])],
-)
-def test_boxes_in_files_are_read_as_the_option_says(
-    tmp_path: Path, pets: str, box_format: str, written: list[float]
-) -> None:
-    rows = [{"key": "cat/0.png", "boxes": [{"label": "cat", "box_2d": written}]}]
-    bring(tmp_path, rows, pets, box_format=box_format)
-    assert by_key(tmp_path, pets)["cat/0.png"].boxes == ({"label": "cat", "box_2d": [250, 500, 750, 750]},)
-    assert bring(tmp_path, rows, pets, box_format=box_format).unchanged == 1
-
-
 def test_boxes_in_pixels_need_their_picture_and_keys_their_dataset(tmp_path: Path, pets: str) -> None:
-    rows = [{"digest": "a" * 64, "boxes": [BOX]}, {"key": "cat/0.png", "boxes": [BOX]}]
-    outcome = bring(tmp_path, rows, pets, box_format="xyxy-original")
+    in_pixels = {"label": "cat", "box_2d": [10, 10, 20, 5]}
+    rows = [{"digest": "a" * 64, "boxes": [BOX]}, {"key": "cat/0.png", "boxes": [in_pixels]}]
+    outcome = bring(tmp_path, rows, pets, box_format="xywh-original")
+    assert by_key(tmp_path, pets)["cat/0.png"].boxes == ({"label": "cat", "box_2d": [250, 500, 750, 750]},)
     assert outcome.added == 1 and "picture cannot be read" in outcome.skipped[0].reason
     for data, options, message in (
         (None, {"box_format": "xyxy-original"}, "needs --data"),
@@ -381,19 +366,6 @@ def test_boxes_in_pixels_need_their_picture_and_keys_their_dataset(tmp_path: Pat
     ):
         with pytest.raises(ConfigError, match=message):
             bring(tmp_path, rows, data, **options)
-
-
-def test_a_csv_file_by_hand(tmp_path: Path, pets: str) -> None:
-    (tmp_path / "by-hand.csv").write_text(
-        "key,class,second,confidence,tags\ncat/0.png,Cat,,97 %,fur|whiskers\n"
-        "cat/1.png,none of these,,very,\nbig_dog/0.png,,,,\n"
-    )
-    outcome = bring(tmp_path, tmp_path / "by-hand.csv", pets)
-    assert (outcome.added, outcome.summary["bad_rows"]) == (2, 1)
-    assert by_key(tmp_path, pets) == {
-        "cat/0.png": Answer(class_name="cat", said="Cat", confidence=0.97, tags=("fur", "whiskers")),
-        "cat/1.png": Answer(),
-    }
 
 
 def test_replay_brings_what_is_asked_for(tmp_path: Path, pets: str) -> None:

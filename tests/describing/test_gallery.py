@@ -15,11 +15,11 @@ import gpt4image.describing.asking
 import gpt4image.describing.contents
 from encoded_images import encoded
 from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, StoreError
 from gpt4image.config import StatsConfig, ViewConfig
 from gpt4image.data.dataset import NO_LABEL, Dataset
-from gpt4image.describing.contents import describer_names, stats, stored_flaws, view
+from gpt4image.describing.contents import stats, stored_flaws, view
 from loaded_sets import in_memory
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", class_conditioned=False)
@@ -124,19 +124,6 @@ def test_money_tokens_flaws_and_reasons_are_counted_by_describer(tmp_path: Path,
         assert shown in outcome.text
 
 
-def test_describers_have_short_names_that_tell_them_apart() -> None:
-    expected: list[tuple[dict[str, Any], str]] = [
-        (MODEL, "openai:m (temperature=0.5)"),
-        (HOT, "openai:m (temperature=1.0)"),
-        ({"kind": "replay", "file": "f"}, "replay:f"),
-        ({"name": "Claude"}, "Claude"),
-        ({}, "{}"),
-        ({"x": 1}, '{"x":1}'),
-    ]
-    names = describer_names(describer for describer, _ in expected)
-    assert [names[canonical_json(describer)] for describer, _ in expected] == [name for _, name in expected]
-
-
 def test_texts_from_outside_do_not_act_on_the_terminal(tmp_path: Path, images: Dataset) -> None:
     nasty = "\x1b[2J\x1b]0;x\x07 [bold]A cat[/bold]\u202e"
     rows = [result(digest, nasty, describer={"name": nasty}) for digest in images.digests[:2]]
@@ -209,10 +196,6 @@ def test_the_sample_is_seeded_and_what_is_wrong_has_a_place_in_it(tmp_path: Path
     assert [sum(low <= n < high for n in number) for low, high in [(36, 40), (30, 36), (0, 30)]] == [3, 3, 6]
     assert page_of(tmp_path, [], limit=12) == page
     assert len(keys_of(page_of(tmp_path, [], limit=1))) == 1
-    (tmp_path / "few").mkdir()
-    few_are_good = [result(digest, f"{GOOD} " * 9) for digest in images.digests[:20]]
-    page = page_of(tmp_path / "few", [*few_are_good, result(images.digests[20], GOOD)], limit=10)
-    assert len(keys_of(page)) == 10 and "k20" in keys_of(page), "the flawed fill the page"
 
 
 def test_one_prompt_or_only_texts(tmp_path: Path, images: Dataset) -> None:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.prompts import PROMPTS
-from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt
+from gpt4image.artifacts.store import ClassOption
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import DescribeConfig
-from gpt4image.describing.asking import brings, find_missing
+from gpt4image.describing.asking import brings
 from gpt4image.describing.class_lists import NONE_OF_THESE, ClassNames, class_list, is_none
-from gpt4image.describing.questions import asked_again, asking_for, question, schema_of
+from gpt4image.describing.questions import asking_for, question, schema_of
 
 SHORT = PROMPTS["short"]
 CLASSES = class_list("big_dog: {class_name}, and more\ncat\nowl\n")
@@ -26,12 +24,6 @@ def properties(prompt: Any) -> dict[str, Any]:
     schema = schema_of(prompt)
     assert schema is not None and schema["required"] == [*schema["properties"]]
     return schema["properties"]
-
-
-def test_a_description_alone_is_asked_as_ever() -> None:
-    assert asking_for(SHORT, ("description",), CLASSES) is SHORT
-    assert question(SHORT, "", "ab") == SHORT.text and schema_of(SHORT) is None
-    assert asking_for(replace(SHORT, text=""), ("description", "class"), CLASSES).text == "", "no text asks nothing"
 
 
 def test_one_question_asks_for_everything() -> None:
@@ -60,11 +52,6 @@ def test_options_are_shuffled_the_same_way_for_the_same_image() -> None:
     first = Counter(question(prompt, "", f"{number:064x}").split("Classes:\n- ")[1][:3] for number in range(300))
     assert set(first) == {"big", "cat", "owl"} and min(first.values()) > 70, "each stands first for a third of images"
     assert question(prompt, "", "ab") == question(prompt, "", "ab")
-
-
-def test_a_second_try_names_the_mistake_once() -> None:
-    again = asked_again("Which?")
-    assert again.startswith("Which?") and "not in the list" in again and asked_again(again) == again
 
 
 # Class lists
@@ -131,51 +118,9 @@ def test_words_for_no_class_are_none_unless_a_class_is_called_so() -> None:
 
 
 TWO = (ClassOption("cat"), ClassOption("dog", "a friend"))
-ME = {"kind": "test"}
-BOTH = ("description", "class")
-A, B, C = (letter * 64 for letter in "abc")
 
 
-def row(digest: str, prompt: Prompt, **values: Any) -> Description:
-    content = {"text": "A cat." if "description" in prompt.ask else None}
-    content["answer"] = None if prompt.ask == ("description",) else Answer(class_name="cat")  # type: ignore[assignment]
-    fields = {"digest": digest, "prompt": prompt, "describer": ME, "created": 0.0, **content, **values}
-    return Description(**fields)  # type: ignore[arg-type]
-
-
-def wanted(path: Path, rows: list[Description], **options: Any) -> tuple[dict[tuple[str, ...], set[str]], int]:
-    """The images that each set of parts is asked of, and how many have everything."""
-    values: dict[str, Any] = {
-        "bases": [SHORT],
-        "ask": BOTH,
-        "classes": TWO,
-        "digests": (A, B, C),
-        "retry_rejected": False,
-        **options,
-    }
-    with DescriptionStore(path / "a.db", write=True) as store:
-        store.add(rows)
-        missing, done = find_missing(store, ME, **values)
-    return {one.prompt.ask: one.wanted for one in missing if one.wanted}, done
-
-
-def test_parts_that_are_there_are_not_asked_for_again(tmp_path: Path) -> None:
-    assert wanted(tmp_path, []) == ({BOTH: {A, B, C}}, 0)
-    rows = [row(A, SHORT), row(B, asking_for(SHORT, ("class",), TWO)), row(C, asking_for(SHORT, BOTH, TWO))]
-    assert wanted(tmp_path, rows) == ({("class",): {A}, ("description",): {B}}, 1)
-    assert wanted(tmp_path, [], ask=("description",)) == ({("description",): {B}}, 2)
-    assert wanted(tmp_path, [], ask=("class",)) == ({("class",): {A}}, 2)
-
-
-def test_answers_of_others_and_failures_do_not_count_and_rejected_ones_only_until_asked_for(tmp_path: Path) -> None:
-    both = asking_for(SHORT, BOTH, TWO)
-    rows = [row(A, both, describer={"kind": "other"}), row(B, both, text=None, answer=None, error="HTTP 500")]
-    rows += [row(C, both, text="no json", answer=None, error="broken")]
-    assert wanted(tmp_path, rows) == ({BOTH: {A, B}}, 0)
-    assert wanted(tmp_path, [], retry_rejected=True)[0] == {BOTH: {A, B, C}}
-
-
-def test_tags_of_a_list_and_tags_in_words_do_not_stand_for_each_other(tmp_path: Path) -> None:
+def test_tags_of_a_list_and_tags_in_words_do_not_stand_for_each_other() -> None:
     ask = ("description", "tags")
     listed, words = asking_for(SHORT, ask, TWO), asking_for(SHORT, ask, ())
     beside = asking_for(SHORT, ("description", "class", "tags"), TWO)
@@ -183,5 +128,3 @@ def test_tags_of_a_list_and_tags_in_words_do_not_stand_for_each_other(tmp_path: 
     assert [brings(words, "tags", SHORT, ask, given) for given in (TWO, ())] == [False, True]
     assert brings(words, "tags", SHORT, beside.ask, TWO) and not brings(listed, "tags", SHORT, beside.ask, TWO)
     assert brings(listed, "description", SHORT, ask, ()) and brings(words, "description", SHORT, ask, TWO)
-    kept = asking_for(SHORT, ("description", "class"), TWO)
-    assert ("tags",) in wanted(tmp_path, [row(A, kept)], ask=beside.ask)[0]

@@ -20,7 +20,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError
+from gpt4image.base.errors import DataError, Gpt4ImageError
 from gpt4image.config import TrainConfig
 from gpt4image.data import annotation
 from gpt4image.models.alignment_losses import LOSSES
@@ -70,19 +70,14 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def joined_as(rank: int, count: int, port: int) -> contextlib.AbstractContextManager[None]:
-    """Be one of ``count`` processes of this machine that meet at a port, for a block, as torchrun would start it."""
-    os.environ |= {"WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(count)}
-    return processes.joined(torch.device("cpu"))
-
-
 def _process(rank: int, ports: list[int], work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     run_model.EVAL_BATCH = 4  # so that each process reads several batches, and not all as many
     for count, port in zip(COUNTS, ports, strict=True):
         if rank < count:
-            with joined_as(rank, count, port):
+            os.environ |= {"WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": str(rank)}  # as torchrun would
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(count)}
+            with processes.joined(torch.device("cpu")):
                 work(count, *arguments)
 
 
@@ -185,7 +180,7 @@ def runs_of_each_count(count: int, options: dict[str, Any], out: Path) -> None:
         with contextlib.suppress(StoppedError), stopping_after(1):
             train(TrainConfig(**options | SHARED | handed_on, out=out / f"{name}-handed-on"))
     if count > 1:
-        with pytest.raises(ConfigError, match="2 processes share each batch: --batch-size 9"):
+        with pytest.raises(Gpt4ImageError, match="2 processes share each batch: --batch-size 9"):
             train(TrainConfig(**options | SHARED | RESNET | {"batch_size": 9}, out=out / "odd"))
         assert not (out / "odd").exists()
 

@@ -32,16 +32,7 @@ from gpt4image.models.weights import load_tensors
 from gpt4image.parallel import processes
 from gpt4image.training.train import train
 from made_pictures import write_boxes
-from parallel.several_processes import (
-    COUNTS,
-    OTHERS,
-    RESNET,
-    RUNS,
-    SHARED,
-    everything,
-    gradient_cases,
-    on_each_count,
-)
+from parallel.several_processes import COUNTS, OTHERS, RESNET, RUNS, SHARED, everything, gradient_cases, on_each_count
 from tables import make_table
 from tiny_text_models import WORDS, make_sentence_transformer
 

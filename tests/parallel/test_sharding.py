@@ -1,4 +1,4 @@
-"""Devices, and models too large for one: structure and layers. Steps of shards: see test_processes.py."""
+"""Models too large for one device: what cannot be spread, and layers. Steps of shards: see test_processes.py."""
 
 from __future__ import annotations
 
@@ -10,34 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from threadpoolctl import threadpool_info, threadpool_limits
 from timm.layers import DropPath  # pyright: ignore[reportPrivateImportUsage]
 from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 
-from gpt4image.base.errors import ConfigError, ModelError
+from gpt4image.base.errors import ModelError
 from gpt4image.cli import main
 from gpt4image.models.backbones import create_backbone
 from gpt4image.parallel import launch
 from gpt4image.parallel.batch_layers import SharedBatchNorm, SharedDropPath
-from gpt4image.parallel.devices import choose_device, cpu_threads, suited_memory_format, suited_precision
-from gpt4image.parallel.sharding import blocks, shard, structure_alone, unshardable
-
-
-def structure(name: str) -> nn.Module:
-    with structure_alone():
-        return create_backbone(name, classes=1000, image_size=224).module
-
-
-@pytest.mark.parametrize(
-    ("name", "kind", "count"),
-    [("vit_tiny_patch16_224", "Block", 12), ("convnext_atto", "ConvNeXtBlock", 12), ("resnet50", "Bottleneck", 16)],
-)
-def test_the_repeated_blocks_of_a_model_are_found_inner_ones_first(name: str, kind: str, count: int) -> None:
-    found = blocks(structure(name))
-    assert sum(type(block).__name__ == kind for block in found) == count
-    for number, block in enumerate(found):
-        assert not any(block in set(earlier.modules()) for earlier in found[:number]), "outer ones come later"
+from gpt4image.parallel.sharding import shard, structure_alone, unshardable
 
 
 def test_optimisers_that_need_whole_matrices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +41,6 @@ LAYERS: dict[str, Callable[[], Any]] = {
     "no statistics": lambda: nn.BatchNorm2d(5, track_running_stats=False),
     "with activation": lambda: BatchNormAct2d(5),
 }
-DIMENSIONS = {"one dimension": 0}
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -72,7 +53,7 @@ def test_it_is_the_layer_that_it_replaces(name: str) -> None:
     assert list(shared.state_dict()) == list(layer.state_dict())
     for mode in (True, True, False):
         layer.train(mode), shared.train(mode)
-        x = 100 + torch.randn(6, 5, *[2] * DIMENSIONS.get(name, 2), dtype=torch.float64)
+        x = 100 + torch.randn(6, 5, *[2] * (0 if name == "one dimension" else 2), dtype=torch.float64)
         inputs = [x.clone().requires_grad_() for _ in range(2)]
         expected, found = layer(inputs[0]), shared(inputs[1])
         torch.testing.assert_close(found, expected)
@@ -98,49 +79,6 @@ def test_stochastic_depth_drops_what_one_process_would(patches: int) -> None:
     if patches == 1:
         torch.manual_seed(0)
         assert torch.equal(whole, DropPath(0.5)(x))
-
-
-CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize(
-    ("device", "native", "precision", "convolutions", "others"),
-    [
-        ("cpu", True, "bf16", "channels_last", "contiguous"),
-        ("cpu", False, "fp32", "channels_last", "contiguous"),
-        ("cuda", True, "bf16", "channels_last", "contiguous"),
-        ("cuda", False, "fp32", "contiguous", "contiguous"),
-        ("mps", False, "fp32", "contiguous", "contiguous"),
-    ],
-)
-def test_precision_and_memory_format_follow_what_a_device_computes_natively(
-    device: str, native: bool, precision: str, convolutions: str, others: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gpt4image.parallel.devices.computes_bf16", lambda _kind: native)
-    assert suited_precision(device) == precision
-    assert [suited_memory_format(device, convolves=there) for there in (True, False)] == [convolutions, others]
-
-
-def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
-    assert choose_device("cpu") == CPU
-    for name in ("tpu", "cpu:x", "cuda", ""):
-        with pytest.raises(ConfigError, match="available: auto, cpu"):
-            choose_device(name)
-
-
-def test_threads_are_those_of_torch_numpy_and_scipy_and_given_back() -> None:
-    def counts() -> list[int]:
-        blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-        return [torch.get_num_threads(), *blas]
-
-    with threadpool_limits(2, user_api="blas"):
-        before = counts()
-        assert len(before) > 1, "numpy has its own threads, or the test sees nothing"
-        with cpu_threads(None):
-            assert counts() == before
-        with cpu_threads(1):
-            assert set(counts()) == {1}
-        assert counts() == before
 
 
 @pytest.fixture

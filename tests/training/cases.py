@@ -54,19 +54,26 @@ def losses_at(trainer: Trainer, step: int = 0) -> Any:
     return batch_losses(trainer, step, images, pixels)
 
 
-@pytest.fixture
-def worded(colour_folder: Path, tmp_path: Path) -> dict[str, Any]:
-    """Options of a run on images whose texts, in a store, name their colour; one has two texts, one none."""
-    files = sorted(colour_folder.rglob("*.png"))
-    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    texts = {digest: [TEXTS[number // 16]] for number, digest in enumerate(digests[1:])}
-    texts[digests[1]].append("A single zebra.")
+def digests_of(folder: Path) -> list[str]:
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.rglob("*.png"))]
+
+
+def write_texts(store_path: Path, texts: dict[str, list[str]]) -> None:
+    """Write a store with the texts of each digest."""
     prompt = Prompt("paper", 1, "Describe this image in detail.", False)
-    with DescriptionStore(tmp_path / "words.db", write=True) as store:
+    with DescriptionStore(store_path, write=True) as store:
         store.add(
             Description(digest=digest, prompt=prompt, describer={"sample": number}, created=0, text=text)
             for digest, several in texts.items()
             for number, text in enumerate(several)
         )
+
+
+@pytest.fixture
+def worded(colour_folder: Path, tmp_path: Path) -> dict[str, Any]:
+    """Options of a run on images whose texts, in a store, name their colour; one has two texts, one none."""
+    texts = {digest: [TEXTS[number // 16]] for number, digest in enumerate(digests_of(colour_folder)[1:])}
+    texts[next(iter(texts))].append("A single zebra.")
+    write_texts(tmp_path / "words.db", texts)
     encode(EncodeConfig(store=tmp_path / "words.db", encoder="bag-of-words:8", out=tmp_path / "words"))
     return {"data": f"folder:{colour_folder}", "embeddings": tmp_path / "words", "out": tmp_path / "run", **SMALL}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -22,13 +23,37 @@ def choose(folder: Path, **given: object) -> tuple[TrainConfig, dict[str, object
     return auto.choose(config, images)
 
 
-def test_everything_left_open_is_filled_and_named(colour_folder: Path) -> None:
-    config, chosen = choose(colour_folder)
-    for name in ("image_size", "batch_size", "epochs", "optimizer", "lr", "weight_decay", "model", "stem"):
-        assert getattr(config, name) == chosen[name] is not None
-    assert (config.image_size, config.batch_size, config.stem) == (32, 16, "small")
-    assert (config.optimizer, config.lr, config.weight_decay) == ("muon", 0.02, 0.3)
-    assert (chosen["precision"], chosen["memory_format"]) == (suited_precision("cpu"), "channels_last")
+FREE = {"image_size": 32, "batch_size": 16, "stem": "small", "optimizer": "muon", "lr": 0.02, "weight_decay": 0.3}
+RESNET, VIT = "resnet18", "vit_tiny_patch16_224"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, FREE),
+        ({"init": "pretrained"}, {"image_size": 96, "model": RESNET, "model_args": {}, "stem": "standard"}),
+        ({"init": "pretrained", "image_size": 32}, {"image_size": 32}),
+        ({"init": "run/model.safetensors"}, {"image_size": 32, "model_args": auto.SMALL_MODEL[1]}),
+        ({"init": "pretrained", "model": RESNET}, {"optimizer": "muon", "stem": "standard", "lr": 2e-3}),
+        ({"init": "pretrained", "model": VIT}, {"lr": 1e-4}),
+        ({"init": "pretrained", "model": RESNET, "optimizer": "adamw"}, {"lr": 1e-3}),  # the whole rate: batch norm
+        ({"fsdp": True}, {"optimizer": "adamw"}),
+        ({"task": "detection"}, {"min_scale": 0.4, "shift": 0.0, "optimizer": "muon", "lr": 0.02}),
+        (
+            {"task": "detection", "init": "pretrained", "model": RESNET, "min_scale": 0.9},
+            {"min_scale": 0.9, "shift": 0.0, "optimizer": "muon", "lr": 2e-3, "new_layers_lr_scale": 10},
+        ),
+        ({"task": "detection", "init": "pretrained", "model": VIT}, {"optimizer": "adamw"}),
+    ],
+)
+def test_what_is_left_open_follows_from_what_is_given(
+    given: dict[str, Any], expected: dict[str, Any], colour_folder: Path
+) -> None:
+    config, chosen = choose(colour_folder, **given)
+    found = {name: getattr(config, name) for name in expected}
+    assert found == {k: pytest.approx(v) if isinstance(v, float) else v for k, v in expected.items()}
+    assert all(value is not None and getattr(config, name, value) == value for name, value in chosen.items())
+    assert chosen["precision"] == suited_precision("cpu")
 
 
 def test_what_was_given_is_kept_and_not_named(colour_folder: Path) -> None:
@@ -59,32 +84,12 @@ def test_a_named_model_starts_from_weights_that_lie_on_this_machine(
     assert choose(colour_folder, model="transformers:folder")[0].init == "scratch"
 
 
-def test_a_start_from_weights_is_gentler_and_keeps_the_stem_of_pretrained_ones(colour_folder: Path) -> None:
-    config, _ = choose(colour_folder, init="pretrained", model="resnet18")
-    assert (config.optimizer, config.stem, config.lr) == ("muon", "standard", pytest.approx(2e-3))
-    assert choose(colour_folder, init="pretrained", model="vit_tiny_patch16_224")[0].lr == pytest.approx(1e-4)
-    gentle = choose(colour_folder, init="pretrained", model="resnet18", optimizer="sgd")[0].lr
-    assert gentle == pytest.approx(0.1 * choose(colour_folder, model="resnet18", optimizer="sgd")[0].lr)
-    adamw = choose(colour_folder, init="pretrained", model="resnet18", optimizer="adamw")[0]
-    assert adamw.lr == 1e-3, "models with batch norm take the whole rate"
-
-
-def test_pretrained_weights_see_small_pictures_enlarged_and_belong_to_a_whole_model(colour_folder: Path) -> None:
-    config, chosen = choose(colour_folder, init="pretrained")
-    assert (config.image_size, config.model, config.model_args, config.stem) == (96, "resnet18", {}, "standard")
-    assert "model_args" not in chosen
-    assert choose(colour_folder, init="pretrained", image_size=32)[0].image_size == 32
-    own = choose(colour_folder, init="run/model.safetensors")[0]
-    assert (own.image_size, own.model_args) == (32, auto.SMALL_MODEL[1]), "a file of ours fits what made it"
-
-
-def test_muon_is_not_chosen_where_it_cannot_work_or_was_never_tried(
+def test_muon_is_not_chosen_for_large_sets_where_it_was_never_tried(
     colour_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert choose(colour_folder, fsdp=True)[0].optimizer == "adamw"
     monkeypatch.setattr(auto, "LARGE_SET", 10)
     assert choose(colour_folder, model="convnext_atto")[0].optimizer == "adamw"
-    assert choose(colour_folder, model="resnet18")[0].optimizer == "muon"
+    assert choose(colour_folder, model=RESNET)[0].optimizer == "muon"
 
 
 @pytest.mark.parametrize(("side", "size"), [(28, 32), (32, 32), (48, 48), (72, 64), (150, 128), (500, 128)])
@@ -118,16 +123,6 @@ def test_the_weights_of_a_run_bring_their_model_unless_another_is_named(colour_f
     named, _ = choose(colour_folder, **weights, model="resnet18")
     assert (named.model, named.model_args, named.image_size) == ("resnet18", {}, 32)
     assert choose(colour_folder, **weights, image_size=48)[0].image_size == 48
-
-
-def test_boxes_get_crops_and_given_weights_a_small_rate_unless_the_user_says_otherwise(colour_folder: Path) -> None:
-    scratch, _ = choose(colour_folder, task="detection")
-    assert (scratch.min_scale, scratch.shift, scratch.optimizer) == (0.4, 0.0, "muon")
-    given = {"task": "detection", "init": "pretrained"}
-    config, _ = choose(colour_folder, **given, model="resnet18", min_scale=0.9)
-    assert (config.min_scale, config.shift, config.optimizer) == (0.9, 0.0, "muon")
-    assert config.lr == pytest.approx(scratch.lr / 10) and config.new_layers_lr_scale == 10
-    assert choose(colour_folder, **given, model="vit_tiny_patch16_224")[0].optimizer == "adamw"
 
 
 def test_tasks_that_need_whole_pictures_store_no_larger_ones(tmp_path: Path) -> None:

@@ -197,16 +197,11 @@ def test_images_without_any_label_are_enough(worded: dict[str, Any], tmp_path: P
     assert outcome.summary["val_pretraining_loss"] > 0
 
 
-@pytest.fixture
-def pretrained(worded: dict[str, Any], tmp_path: Path) -> Path:
-    """A finished run with captions, and its report."""
-    train(TrainConfig(**asked(worded, "simclr,captions", out=tmp_path / "pretrained")))
-    return tmp_path / "pretrained"
-
-
-def test_fine_tuning_starts_from_its_weights_and_a_probe_leaves_them(
-    pretrained: Path, worded: dict[str, Any], tmp_path: Path
+def test_pretrained_weights_are_tuned_or_probed_and_predict_nothing_alone(
+    worded: dict[str, Any], tmp_path: Path
 ) -> None:
+    pretrained = tmp_path / "pretrained"
+    train(TrainConfig(**asked(worded, "simclr,captions", out=pretrained)))
     init = str(pretrained / runs.MODEL)
     named = {"model": None, "model_args": {}, "image_size": None}  # the weights say which
     fresh = worded | {"embeddings": None, "epochs": 1, "optimizer": "adamw", "lr": 0.01}
@@ -222,9 +217,6 @@ def test_fine_tuning_starts_from_its_weights_and_a_probe_leaves_them(
     assert {name for name in given if name not in classifier and not torch.equal(given[name], probe[name])} == set()
     assert not torch.equal(given["conv1.0.weight"], tuned["conv1.0.weight"])
     assert probe["fc.weight"].shape[0] == 3 and probe["fc.weight"].any()
-
-
-def test_what_needs_predictions_is_refused_with_the_way_on(pretrained: Path) -> None:
     (pretrained / "any.png").touch()
     for stage in (
         lambda: gpt4image.evaluate(pretrained),

@@ -199,25 +199,6 @@ def test_a_broken_picture_is_named_after_an_interruption_too_and_the_others_trai
     assert counts["with_target"] == counts["labelled"] == counts["train"] == outcome.summary["train_images"]
 
 
-def test_a_run_says_what_it_does_and_how_each_epoch_went(
-    described_colours: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, table = described_colours
-    (folder / "unlabelled").mkdir()
-    for name in ("01.png", "02.png"):
-        (folder / "red" / name).rename(folder / "unlabelled" / name)
-    capsys.readouterr()
-    outcome = train(options(folder, tmp_path / "run", epochs=2, embeddings=table))
-    told = capsys.readouterr().err.splitlines()
-    assert told[0] == f"reading folder:{folder} and decoding its images"
-    (line,) = [line for line in told if line.startswith("train on")]
-    assert line == "train on  36 images: 34 labels, 36 descriptions to align to"
-    assert any(line.startswith("model     resnet10t (scratch), 16 x 16 pixels") for line in told)
-    epochs = [line for line in told if line.startswith("epoch ")]
-    assert len(epochs) == 2 and all("val accuracy" in line for line in epochs)
-    assert outcome.described == 36 and outcome.labelled == 34
-
-
 def test_the_last_run_trains_on_the_validation_images_too_and_on_no_test_image(
     colour_folder: Path, tmp_path: Path
 ) -> None:
@@ -229,22 +210,6 @@ def test_the_last_run_trains_on_the_validation_images_too_and_on_no_test_image(
 ROW: dict[str, Any] = {"epoch": 1, "step": 4, "loss": 0.5, "align_loss": None, "val": {"top1": 0.25}}
 
 
-def trained(colour_folder: Path, tmp_path: Path, tracker: str, **environment: str) -> list[dict[str, Any]]:
-    """Train two epochs in a process of its own, so that what a tracker warns of is its own, and return the rows."""
-    words = f"train --data folder:{colour_folder} --model resnet10t --image-size 16 --batch-size 8 --epochs 2 --out run"
-    small = ["--model-args", '{"channels": [8, 8, 16, 16], "stem_width": 8}', "--precision", "fp32"]
-    result = subprocess.run(
-        [sys.executable, "-m", "gpt4image", *words.split(), *small, "--threads", "1", "--track", tracker],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, **environment},
-    )
-    assert result.returncode == 0, result.stderr
-    assert " stops: " not in result.stderr
-    return read_json_lines(tmp_path / "run" / runs.METRICS)
-
-
 @pytest.mark.slow
 def test_every_tracker_shows_every_epoch(colour_folder: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -252,7 +217,10 @@ def test_every_tracker_shows_every_epoch(colour_folder: Path, tmp_path: Path) ->
     store = tmp_path / "mlruns"
     environment = {"WANDB_MODE": "offline", "MLFLOW_TRACKING_URI": store.as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"}
     environment |= {"TRACKIO_DIR": str(tmp_path / "trackio")}
-    rows = trained(colour_folder, tmp_path, "tensorboard,wandb,mlflow,trackio", **environment)
+    config = options(colour_folder, tmp_path / "run", epochs=2, track="tensorboard,wandb,mlflow,trackio")
+    result = subprocess.run(command(config), capture_output=True, text=True, env={**os.environ, **environment})
+    assert result.returncode == 0 and " stops: " not in result.stderr, result.stderr
+    rows = read_json_lines(config.out / runs.METRICS)
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     shown = {name: [(event.step, event.value) for event in events.Scalars(name)] for name in ("loss", "val/top1")}
     assert shown["loss"] == [(row["step"], pytest.approx(row["loss"])) for row in rows]

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from timm.optim import create_optimizer_v2
-from torch import nn
 
 import gpt4image
 from gpt4image.base.errors import ConfigError, DataError
@@ -19,7 +17,6 @@ from gpt4image.models.backbones import create_backbone
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.segmentation import Segmentation
-from gpt4image.training import trainer as trainers
 from gpt4image.training.prepare import check, prepare
 from gpt4image.training.train import train
 from gpt4image.training.trainer import idle_options
@@ -129,52 +126,25 @@ def test_layers_that_start_anew_learn_faster_than_given_weights(
     assert all("lr_scale" not in group for group in scratch.optimizers["optimizer"].param_groups)
 
 
-@pytest.mark.parametrize(("native", "computed"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_muon_computes_in_bf16_only_where_the_cpu_does(
-    native: bool, computed: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[torch.dtype] = []
-    whole = trainers._newton_schulz
-
-    def watched(*args: Any, **options: Any) -> torch.Tensor:
-        found = whole(*args, **options)
-        seen.append(found.dtype)
-        return found
-
-    monkeypatch.setattr(trainers, "_newton_schulz", watched)
-    monkeypatch.setattr(trainers, "computes_bf16", lambda _: native)
-    weight = nn.Parameter(torch.ones(8, 4, 3, 3))  # smaller matrices learn by AdamW
-    weight.grad = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0))
-    create_optimizer_v2([weight], opt="muon", lr=0.1).step()
-    assert seen == [computed]
-
-
-def test_a_single_class_is_refused_before_training(colour_folder: Path, tmp_path: Path) -> None:
-    above = tmp_path / "above"
-    above.mkdir()
-    colour_folder.rename(above / "colours")
-    with pytest.raises(DataError, match="has one class, 'colours': there is nothing to tell apart"):
-        train(options(above, tmp_path / "run", epochs=1))
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_set_without_a_usable_box_is_refused_with_what_was_wrong_with_its_boxes(tmp_path: Path) -> None:
-    file = write_coco_set(tmp_path, coco({"image_id": 1, "category_id": 9, "bbox": [1, 1, 9, 9]}, images=4))
-    with pytest.raises(
-        DataError, match=r"no box at all.* Skipped were: train\.json: 1 annotation: its category is not"
-    ):
-        train(options(tmp_path, tmp_path / "run", data=f"coco:{file}"))
-
-
-def test_pictures_and_clips_without_any_class_are_refused_before_they_are_decoded(
+def test_sets_with_nothing_to_learn_are_refused_before_they_are_decoded(
     colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpt4image.training.prepare.load_pixels", None)  # to call it would be another error
-    (tmp_path / "clips").mkdir()
+    for name in ("clips", "above", "boxes"):
+        (tmp_path / name).mkdir()
     (tmp_path / "clips" / "1.mp4").write_bytes(b"not read")
-    said = "No training image has a label or a text label"
-    for data in (f"folder:{colour_folder / 'red'}", f"clips:{tmp_path / 'clips'}"):
+    outside = coco({"image_id": 1, "category_id": 9, "bbox": [1, 1, 9, 9]}, images=4)
+    none = "No training image has a label or a text label"
+    colour_folder = colour_folder.rename(tmp_path / "above" / "colours")
+    for data, said in (
+        (f"folder:{tmp_path / 'above'}", "has one class, 'colours': there is nothing to tell apart"),
+        (f"coco:{write_coco_set(tmp_path / 'boxes', outside)}", r"no box at all.* 1 annotation: its category is not"),
+        (f"folder:{colour_folder / 'red'}", none),
+        (f"clips:{tmp_path / 'clips'}", none),
+    ):
         with pytest.raises(DataError, match=said):
             train(options(tmp_path, tmp_path / "run", data=data, model="resnet18", model_args={}))
-        with pytest.raises(DataError, match=said):
-            gpt4image.compare(data=data, out=tmp_path / "cmp", model="resnet18", seeds=1)
+        if said == none:
+            with pytest.raises(DataError, match=said):
+                gpt4image.compare(data=data, out=tmp_path / "cmp", model="resnet18", seeds=1)
+    assert not (tmp_path / "run").exists()

@@ -29,7 +29,6 @@ from gpt4image.tasks.classification import Classification, Video
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.segmentation import Segmentation
 from gpt4image.training import run_model as predictions
-from gpt4image.training.auto import stored_size
 from gpt4image.training.prepare import prepare, with_table
 from gpt4image.training.run_model import TextSpace, images_at_once, load_run_model, options_of, predict, read_text_space
 from gpt4image.training.targets import Noise, class_targets, says_nothing
@@ -66,9 +65,10 @@ def test_only_described_drops_the_others_from_train_and_takes_validation_from_th
 
 def test_a_table_of_other_images_is_refused(colour_folder: Path, tmp_path: Path) -> None:
     make_table(tmp_path / "table", {"0" * 64: np.ones((1, 4))})
-    with pytest.raises(TableError, match="made from descriptions of other images"):
+    message = "None of the 36 training images of folder:.* the table is of other images"
+    with pytest.raises(TableError, match=message):
         prepare(options(colour_folder, embeddings=tmp_path / "table"))
-    with pytest.raises(TableError, match="None of the 36 training images of folder:"):
+    with pytest.raises(TableError, match=message):
         with_table(prepare(options(colour_folder)), tmp_path / "table")
 
 
@@ -94,20 +94,16 @@ def some_targets(counts: np.ndarray, seed: int = 0) -> TextTargets:
     )
 
 
-def own_texts(targets: TextTargets, image: int) -> np.ndarray:
-    return targets.matrix[targets.rows[targets.offsets[image] : targets.offsets[image + 1]]].astype(np.float32)
-
-
 @given(counts=COUNTS, seed=st.integers(0, 5))
 def test_targets_are_the_mean_of_an_images_own_texts(counts: np.ndarray, seed: int) -> None:
     targets = some_targets(counts, seed)
     batch = np.random.default_rng(seed).integers(0, len(counts), 12)
     vectors, described, identity = targets.take(batch)
     for position, image in enumerate(batch):
-        own = own_texts(targets, image)
+        first, end = targets.offsets[image : image + 2]
+        own = targets.matrix[targets.rows[first:end]].astype(np.float32)
         assert bool(described[position]) == (len(own) > 0)
         assert np.allclose(vectors[position], own.mean(0) if len(own) else np.zeros(3), atol=1e-6)
-        first, end = targets.offsets[image : image + 2]
         assert int(identity[position]) == (targets.rows[first:end].min() if len(own) else -1)
 
 
@@ -177,18 +173,6 @@ def test_a_run_reads_no_text_labels_that_say_nothing_unless_it_is_told_to(colour
     assert told.data.from_text is not None and told.data.from_text.all()
 
 
-def test_predictions_are_those_of_the_classifier_on_the_features(small_run: Path) -> None:
-    model = load_run_model(small_run, None, runs.class_names(small_run))
-    side = stored_size(model.config)
-    images = torch.randint(0, 256, (5, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    found = model.read(MemoryPixels(images), np.arange(5))
-    classifier = model.backbone.get_submodule("fc")
-    logits = classifier(torch.from_numpy(found.features))
-    assert np.allclose(logits.softmax(1).detach().numpy(), found.predictions, atol=1e-5)
-    some = found.only(np.array([True, False, True, False, False]))
-    assert np.array_equal(some.features, found.features[[0, 2]]) and len(some.predictions) == 2
-
-
 def test_another_number_of_classes_is_refused(small_run: Path) -> None:
     with pytest.raises(RunError, match="do not fit a set of 2 classes"):
         load_run_model(small_run, None, ["a", "b"])
@@ -245,13 +229,7 @@ def test_rows_are_those_of_their_images_in_batches_of_any_size(
 
 @pytest.mark.parametrize(
     ("task", "classes", "size", "count"),
-    [
-        (Classification(), 150, 64, 256),
-        (Classification(), 150, 448, 64),
-        (Segmentation(), 8, 224, 32),
-        (Segmentation(), 150, 448, 1),
-        (Video(8), 150, 224, 32),
-    ],
+    [(Classification(), 150, 448, 64), (Segmentation(), 150, 448, 1), (Video(8), 150, 224, 32)],
 )
 def test_masks_of_many_classes_and_clips_of_many_frames_go_in_smaller_batches(
     task: Task, classes: int, size: int, count: int

@@ -143,15 +143,6 @@ def test_every_image_is_described_at_half_the_price_and_a_second_run_sends_nothi
     assert len(api.server.requests) == calls
 
 
-def test_a_batch_whose_model_has_no_schemas_says_how_to_go_on(api: Api) -> None:
-    wrong = 400, {"error": {"message": "'response_format' of type 'json_schema' is not supported"}}
-    api.server.answer = lambda body: wrong if body["response_format"] else completion('{"class": "square"}')
-    options = {"ask": "class", "classes": "square, circle"}
-    outcome = api.run({"failed": 8}, **options)
-    assert all("--extra-body '{\"response_format\": null}'" in item.reason for item in outcome.skipped)
-    api.run({"described": 8}, **options, extra_body={"response_format": None})
-
-
 def test_an_image_that_cannot_be_decoded_is_named_and_never_sent(api: Api) -> None:
     (api.pictures / "bad.png").write_bytes(b"no picture")
     outcome = api.run({"described": 8})

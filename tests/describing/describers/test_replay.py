@@ -71,25 +71,6 @@ def test_a_text_of_a_writer_that_was_told_the_class_answers_only_a_prompt_that_t
     assert [answer.text for group in describer.describe(told) for answer in group] == ["told", "free"]
 
 
-def test_bad_lines_are_named_and_cost_no_other(tmp_path: Path) -> None:
-    rows: list[object] = [
-        "\ufeff" + json.dumps({"key": "k0", "description": "good"}) + "\n",
-        "\n",
-        "{broken\n",
-        {"key": "k1"},
-        {"description": "whose?"},
-        {"key": "k0", "description": "good"},
-        {"key": "k0", "description": "contradicts"},
-        json.dumps({"key": "k2", "description": "no newline at the end"}),
-    ]
-    describer = load(write_lines(tmp_path / "d.jsonl", rows))
-    images = in_memory([b"one", b"two", b"three"])
-    assert [a.text for a in answers_of(describer, images)] == ["good", None, "no newline at the end"]
-    report = describer.report(images)
-    assert [item.name for item in report.skipped] == [f"d.jsonl, line {n}" for n in (3, 4, 5, 7)]
-    assert report.facts["replay_rows_twice"] == 1
-
-
 @pytest.mark.parametrize("columns", ["key,description", "image,caption", "path,text"])
 def test_a_table_is_replayed_and_twice_the_same_row_is_one(tmp_path: Path, columns: str) -> None:
     path = tmp_path / "texts.csv"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ from torch import Tensor
 from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.encoding.text_encoders import neural
 from gpt4image.encoding.text_encoders.long_texts import chunked, split
-from gpt4image.encoding.text_encoders.neural import NeuralEncoder, Tower, folder_revision
+from gpt4image.encoding.text_encoders.neural import NeuralEncoder, Tower
 from gpt4image.encoding.text_encoders.registry import load_known_encoder, load_text_encoder
 
 
@@ -45,25 +43,6 @@ def test_vectors_of_another_revision_or_width_are_not_mixed_with_its_own() -> No
         load_known_encoder(spec, "cpu", revision="0" * 64, width=32, whose=whose)
     with pytest.raises(ModelError, match="has vectors of 64 numbers, and that encoder gives 32"):
         load_known_encoder(spec, "cpu", revision=revision, width=64, whose=whose)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "model" / "1_Pooling").mkdir(parents=True)
-    for name in ("model.safetensors", "config.json", "vocab.txt", "1_Pooling/config.json", "README.md"):
-        (tmp_path / "model" / name).write_text(name)
-    return tmp_path / "model"
-
-
-def test_the_revision_knows_contents_and_names_and_not_the_place(folder: Path, tmp_path: Path) -> None:
-    revision = folder_revision(folder)
-    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    (copy / "README.md").write_text("other words")
-    assert folder_revision(copy) == revision
-    (copy / "1_Pooling" / "config.json").write_text("{}")
-    assert folder_revision(copy) != revision
-    shutil.rmtree(copy / "1_Pooling")
-    assert folder_revision(copy) != revision
 
 
 TEXTS = ["A brown dog runs over green grass.", "A red bus under a blue sky.", "Two dogs and a bus."]
@@ -142,22 +121,6 @@ def test_chunks_end_at_sentences_or_words_and_begin_as_the_text_does(
     text: str, limit: int, expected: list[str]
 ) -> None:
     assert split(text, limit, lengths) == expected
-
-
-def test_chunks_are_found_in_few_tokenisations_of_any_tokenizer() -> None:
-    calls = []
-
-    def counted(texts: Sequence[str]) -> NDArray[np.int64]:
-        calls.append(len(texts))
-        return lengths(texts)
-
-    def with_newlines(texts: Sequence[str]) -> NDArray[np.int64]:
-        assert texts, "some tokenizers take no empty list"
-        return lengths(texts) + [text.count("\n") for text in texts]
-
-    assert split("a dog\n\n\n\n\n\nruns.", 7, with_newlines) == ["a dog runs."], "too long only by its newlines"
-    chunks = split(" ".join(["dog"] * 2_000), 20, counted)
-    assert all(lengths([chunk])[0] <= 20 for chunk in chunks) and len(calls) < 50
 
 
 texts = st.text(alphabet="ab .\n?", max_size=120)

@@ -15,12 +15,7 @@ from gpt4image.describing.prices import FREE
 from openai_cases import ask, request
 from openai_stub import answer, serve
 
-KEYS = {
-    "anthropic": "ANTHROPIC_API_KEY",
-    "gemini": "GEMINI_API_KEY",
-    "ollama": "OLLAMA_API_KEY",
-    "openai": "OPENAI_API_KEY",
-}
+KEYS = {kind: f"{kind.upper()}_API_KEY" for kind in ("anthropic", "gemini", "ollama", "openai")}
 
 
 @pytest.fixture(autouse=True)
