@@ -7,7 +7,6 @@ way out; exit code 2, no traceback, nothing left.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -197,18 +196,6 @@ def test_help_has_every_command_with_an_example_and_loads_nothing_heavy() -> Non
     assert [command for command in COMMANDS if f"Example: gpt4image {command} " not in shown] == []
     overview = shown.split("Example:")[0]
     assert told.returncode == 0 and all(command in overview for command in COMMANDS)
-
-
-def test_json_output_is_one_object_and_set_aside_items_give_exit_code_1(
-    colour_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (colour_folder / "red" / "broken.png").write_bytes(b"no picture")
-    words = f"train --data folder:{colour_folder} --out {tmp_path / 'run'} {TINY} --test-fraction 0 --precision fp32"
-    words += ' --model-args {"channels":[8,8,8,8],"stem_width":8}'
-    assert main([*words.split(), "--memory-format", "contiguous", "--json"]) == 1
-    answer = json.loads(capsys.readouterr().out)
-    assert [item["name"] for item in answer["skipped"]] == ["red/broken.png"]
-    assert answer["path"] == str(tmp_path / "run")
 
 
 KEPT = "Interrupted; what was finished is kept. Give the same command again"

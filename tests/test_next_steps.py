@@ -94,11 +94,3 @@ def test_the_next_command_has_the_paths_that_were_given(
     found = with_next(name, outcome, options, python=False)
     assert found.next == step
     assert found.wrote == (() if name == "doctor" else (Path("w/t.parquet"),))
-
-
-def test_an_earlier_result_is_not_proposed_as_the_place_of_a_new_one(desk: Path) -> None:
-    labelling = config.LabelConfig(data="photos", answers=Path("p.db"), out=Path("t.parquet"))
-    for name, expected in (("run", "run-2"), ("run-2", "run-3")):
-        (desk / name).mkdir()
-        found = with_next("label", told("label", {}), labelling, python=False)
-        assert found.next == f"gpt4image train --data photos --out {expected}"

@@ -76,12 +76,8 @@ def test_words_are_options_written_in_any_usual_way() -> None:
     assert (among.model, among.images, among.top) == (Path("run"), ("a.jpg", "b.jpg"), 3)
     several = ["--data", "x", "--store", "s", "--describer", "d", "--prompt", "short", "paper"]
     assert vars(parse("gpt4image describe", DescribeConfig, several, {}))["prompt"] == ("short", "paper")
-
-
-def test_options_are_read_by_their_earlier_names() -> None:
-    words = ["--data", "x", "--out", "run", "--text-labels", "t.parquet", "--teacher=earlier"]
-    read: Any = parse("gpt4image train", TrainConfig, words, {})
-    assert (read.targets, read.self_train) == (Path("t.parquet"), Path("earlier"))
+    earlier: Any = parse("gpt4image train", TrainConfig, [*NEEDED, "--text-labels", "t.parquet", "--teacher=run"], {})
+    assert (earlier.targets, earlier.self_train) == (Path("t.parquet"), Path("run")), "names of before"
 
 
 def test_help_shows_what_everybody_needs_help_all_every_option_and_it_fits_the_terminal(

@@ -47,17 +47,6 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, seed: int, images: int
     assert found.facts == written.facts
 
 
-def test_boxes_belong_to_digests(tmp_path: Path) -> None:
-    table = some(3)
-    digests = [table.digests[4], "f" * 64, table.digests[0], table.digests[4]]
-    found = table.by_digest(digests)
-    assert found.known.tolist() == [table.boxes.known[4], False, table.boxes.known[0], table.boxes.known[4]]
-    for mine, row in ((0, 4), (2, 0), (3, 4)):
-        assert all(np.array_equal(a, b) for a, b in zip(found.image(mine), table.boxes.image(row), strict=True))
-    assert len(found.image(1)[1]) == 0
-    assert not some(0, 0).by_digest(["a", "b"]).known.any()
-
-
 def test_another_file_or_none_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("no Parquet")
     pq.write_table(pa.table({"key": ["a"]}), tmp_path / "other.parquet")

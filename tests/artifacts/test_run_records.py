@@ -8,20 +8,10 @@ from typing import Any
 
 import pytest
 
-from gpt4image.artifacts.run_records import Comparison, load_arm_runs, load_comparisons, load_items, load_run
+from gpt4image.artifacts.run_records import Comparison, load_arm_runs, load_comparisons, load_run
 from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.reporting.extras import Descriptions, SuspectedError
-from synthetic_records import comparison_record, data_url, descriptions, write_comparison, write_run
-
-
-def test_the_reference_is_the_baseline_or_else_the_first_arm(tmp_path: Path) -> None:
-    record = comparison_record(means={"baseline": 0.3, "mine": 0.4})
-    assert Comparison.model_validate(record).reference == "baseline"
-    record |= {"arms": {"theirs": record["arms"]["baseline"], "mine": record["arms"]["mine"]}, "pairs": []}
-    assert Comparison.model_validate(record).reference == "theirs"
-    write_json(tmp_path / "comparison.json", {**record, "comparisons": {"few": record, "all": record}})
-    assert list(load_comparisons(tmp_path)) == ["few", "all"]
+from synthetic_records import comparison_record, write_comparison, write_run
 
 
 @pytest.mark.parametrize(
@@ -82,15 +72,3 @@ def test_runs_that_are_missing_unfinished_or_outside_are_skipped(tmp_path: Path)
         reasons.values(), ("outside the comparison", "does not exist", "no finished run"), strict=True
     ):
         assert words in reason
-
-
-def test_a_bad_item_costs_no_good_item_and_files_may_be_missing(tmp_path: Path) -> None:
-    path = tmp_path / "doubtful.json"
-    good = {"key": "a", "picture": data_url(), "given": "cat", "text": "dog", "probability": 0.9}
-    write_json(path, [good, {**good, "picture": "http://x"}, 5, good])
-    items, skipped = load_items(path, SuspectedError)
-    assert len(items) == 2 and [item.name for item in skipped] == ["doubtful.json[1]", "doubtful.json[2]"]
-    assert load_items(tmp_path / "absent.json", SuspectedError) == ([], [])
-    write_json(path, descriptions())
-    ((found,), skipped) = load_items(path, Descriptions)
-    assert found.words is not None and found.words["max"] == 133 and skipped == []

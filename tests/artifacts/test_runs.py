@@ -8,7 +8,7 @@ import pytest
 
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import RunError
-from gpt4image.base.files import read_json, write_json
+from gpt4image.base.files import read_json
 from gpt4image.config import TrainConfig
 from held_folders import held_by_another
 
@@ -41,20 +41,6 @@ def test_a_folder_is_started_once_and_resumed_only_as_it_was(tmp_path: Path) -> 
         runs.start(tmp_path / "mine", record(), {}, resume=False)
 
 
-@pytest.mark.parametrize("name", [runs.CONFIG, runs.ENVIRONMENT, runs.RUN])
-def test_a_record_that_holds_something_else_is_named(tmp_path: Path, name: str) -> None:
-    runs.start(tmp_path, record(), {}, resume=False)
-    write_json(tmp_path / runs.RUN, {"set_aside": []})
-    (tmp_path / runs.METRICS).touch()
-    with pytest.raises(RunError, match=r"metrics.jsonl is damaged: it is empty"):
-        runs.read_run(tmp_path)
-    (tmp_path / runs.METRICS).write_text("{}\n")
-    runs.read_run(tmp_path)
-    write_json(tmp_path / name, ["something else"])
-    with pytest.raises(RunError, match=f"{name} is damaged"):
-        runs.read_run(tmp_path)
-
-
 def test_a_folder_is_written_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "some" / "folder"
     monkeypatch.setattr(runs, "PATIENCE", 0.1)
@@ -68,19 +54,6 @@ def test_a_folder_is_written_by_one_process_at_a_time(tmp_path: Path, monkeypatc
     with pytest.raises(RunError, match="a mistake"), runs.writing(tmp_path / "new"):
         raise RunError("a mistake")
     assert not (tmp_path / "new").exists(), "nor an empty folder"
-
-
-def test_a_run_is_finished_when_its_last_file_is_there(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="does not exist"):
-        runs.read_run(tmp_path / "missing")
-    with pytest.raises(RunError, match="no run folder"):
-        runs.read_run(tmp_path)
-    runs.start(tmp_path / "run", record(), {}, resume=False)
-    with pytest.raises(RunError, match="finish it with"):
-        runs.read_run(tmp_path / "run")
-    write_json(tmp_path / "run" / runs.RUN, {"set_aside": [{"name": "a.png", "reason": "broken"}]})
-    assert runs.is_finished(tmp_path / "run")
-    assert [item.name for item in runs.read_skipped(tmp_path / "run")] == ["a.png"]
 
 
 def test_a_set_of_other_classes_than_the_run_is_refused_by_the_first_that_differs(small_run: Path):

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from distilling_cases import made
-from gpt4image.artifacts.stage_records import RECORD, StageRecords, changed
-from gpt4image.base.errors import RunError
+from gpt4image.artifacts.stage_records import StageRecords, changed
 from gpt4image.base.outcome import Skipped
 from gpt4image.config.results import LabelResult
 
@@ -36,10 +33,3 @@ def test_what_came_of_a_stage_is_found_by_what_it_was_made_of_where_both_name_it
     again.begin("label", {"b": 1})
     assert StageRecords(tmp_path).finished("label", {"k": 1}) is None
     assert not StageRecords(tmp_path).is_finished("label") and changed("a fingerprint", {"b": 1}) == ["b"]
-
-
-@pytest.mark.parametrize("content", ["[]", "{}", '{"options": {}, "stages": []}'])
-def test_a_damaged_record_is_named(tmp_path: Path, content: str) -> None:
-    (tmp_path / RECORD).write_text(content, encoding="utf-8")
-    with pytest.raises(RunError, match=r"distill\.json is damaged"):
-        StageRecords(tmp_path)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,7 +14,6 @@ from gpt4image.artifacts import targets
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.targets import Facts, LabelEvidence, Targets
 from gpt4image.base.checksums import fingerprint
-from gpt4image.base.errors import TableError
 from gpt4image.data.regions import Boxes
 from tables import labels_of_one_image
 from text_label_cases import made
@@ -41,23 +38,6 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path, rows: int, monkeypatch
     assert columns["given_label"] == ["cat", "dög", None]
     assert columns["text_label"] == ["cat", "cat", "dög"]
     assert columns["doubt"] == [pytest.approx(0.1), pytest.approx(0.8), None]
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda path: path.write_bytes(path.read_bytes()[:-20]),
-        lambda path: pq.write_table(pa.table({"key": ["a"]}), path),
-    ],
-)
-def test_a_file_that_is_no_text_labels_is_refused(tmp_path, spoil: Callable[[Path], object]):
-    path = tmp_path / "labels.parquet"
-    made().save(path)
-    spoil(path)
-    with pytest.raises(TableError, match="not a file of targets"):
-        Targets.load(path)
-    with pytest.raises(TableError, match="there are no targets"):
-        Targets.load(tmp_path / "none.parquet")
 
 
 FACTS = labels_of_one_image(seed=3).facts

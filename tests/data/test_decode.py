@@ -131,17 +131,6 @@ def test_a_decompression_bomb_is_refused_by_its_header(monkeypatch: pytest.Monke
             read(data)
 
 
-@pytest.mark.parametrize(("width", "height"), [(90, 30), (31, 47)])
-def test_the_centre_is_cropped(width: int, height: int) -> None:
-    image = Image.new("RGB", (width, height), RED)
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    image.paste((0, 0, 255), (left, top, left + side, top + side))
-    square = decode_square(encoded(image), 10)
-    assert square.shape == (10, 10, 3)
-    assert np.abs(square[2:8, 2:8].astype(int) - (0, 0, 255)).max() <= 2
-
-
 def test_a_heic_picture_is_read_by_the_extra_and_named_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
     pillow_heif.register_heif_opener()

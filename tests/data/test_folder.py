@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from gpt4image.base.errors import DataError
 from gpt4image.data import Dataset, load_dataset
 from loaded_sets import aside, label_names
 
@@ -102,19 +101,3 @@ def test_images_outside_the_class_folders_are_named(tmp_path: Path, write_images
     other = "is none of train, val, test and unlabelled; images left out with it: "
     loose = dict.fromkeys(("train/loose.png", "loose.png"), "lies outside the class folders")
     assert aside(images) == {"holdout": f"{other}2", "extra": f"{other}1", **loose}
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["train/cat/1.png", "train/dog/1.png", "test/bird/1.png"], "train lacks the class 'bird'.*'cat'"),
-        (["val/cat/1.png", "test/cat/1.png"], "no class folders in train"),
-        (["notes.txt"], "there are no class folders"),
-    ],
-)
-def test_what_cannot_be_splits_or_classes_is_refused(
-    tmp_path: Path, write_images: Write, names: list[str], message: str
-) -> None:
-    write_images(tmp_path, *names)
-    with pytest.raises(DataError, match=message):
-        load(tmp_path)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gpt4image.base.errors import DataError
-from gpt4image.data.labels import encode_labels, encode_several, presence, rarest_classes
+from gpt4image.data.labels import encode_labels, encode_several, presence
 
 
 @pytest.mark.parametrize(
@@ -73,12 +71,3 @@ def test_a_column_of_one_class() -> None:
     found = presence([1, 0, "1.0", " TRUE", "False", "", None, float("nan"), True, 0.0])
     assert found is not None and found.tolist() == [1, 0, 1, 1, 0, -1, -1, -1, 1, 0]
     assert presence(["1", "-1"]) is None and presence([1, [1]]) is None and presence(["2"]) is None
-
-
-@given(st.lists(st.lists(st.integers(-1, 1), min_size=3, max_size=3), min_size=1, max_size=8))
-def test_the_rarest_class_is_present_and_none_that_is_present_is_rarer(rows: list[list[int]]) -> None:
-    labels = np.array(rows, np.int8)
-    counts = (labels == 1).sum(axis=0)
-    for row, rarest in zip(labels, rarest_classes(labels).tolist(), strict=True):
-        present = np.flatnonzero(row == 1)
-        assert rarest == (min(present, key=lambda k: (counts[k], k)) if len(present) else -1)

@@ -58,23 +58,6 @@ def test_faults_name_a_few_and_count_all_and_an_image_that_lost_all_it_had_is_no
     assert boxes(load(records)).known.tolist() == [False, True, True, False]
 
 
-@pytest.mark.parametrize(
-    ("stated", "picture", "meant"),
-    [
-        ((20, 40), PICTURE, (20, 40)),  # the picture was made smaller
-        ((20, 10), PICTURE, (10, 20)),  # sides exchanged
-        ((0, 20), PICTURE, (10, 20)),
-        ((20, 10), b"", (20, 10)),
-        ((0, 10), b"", (math.nan, math.nan)),
-    ],
-)
-def test_a_stated_size_counts_if_its_proportions_are_those_of_the_picture(
-    stated: tuple[float, float], picture: bytes, meant: tuple[float, float]
-) -> None:
-    record = Record(key="a", size=stated, objects=[Object("box", 0, (1, 1, 2, 2))])
-    np.testing.assert_array_equal(picture_sizes([record], lambda _: picture), [meant])
-
-
 @pytest.mark.parametrize(("turned", "most"), [(False, SAMPLE), (True, 500)])
 def test_a_sample_of_pictures_tells_whether_stated_sizes_are_right(turned: bool, most: int) -> None:
     size, read = (20.0, 10.0) if turned else (10.0, 20.0), list[int]()
@@ -82,6 +65,7 @@ def test_a_sample_of_pictures_tells_whether_stated_sizes_are_right(turned: bool,
     empty = [Record(key=str(image), size=size, objects=[]) for image in range(500, 1000)]
     sizes = picture_sizes([*boxed, *empty], lambda image: read.append(image) or PICTURE)
     assert (sizes[:500] == (10, 20)).all()
+    assert picture_sizes(boxed[:1], lambda _: b"").tolist() == [[*size]], "of a picture that cannot be read"
     assert most / 2 < len(read) <= most and len(set(read)) == len(read), "and those without a box are not read"
 
 

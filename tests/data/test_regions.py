@@ -45,15 +45,6 @@ def test_choosing_images_keeps_the_boxes_of_each_and_padded_rows_hold_each_once(
         assert set(padded[i, len(labels) :, 4].tolist()) <= {NO_BOX if boxes.known[i] else NO_ANNOTATION}
 
 
-def test_presence_is_not_known_where_all_regions_of_a_class_count_for_nothing() -> None:
-    corners = np.array([[0, 0, 1, 1], [0, 0, 0.5, 0.5]], np.float32)
-    boxes = Boxes.of_images([(corners, np.array([2, 1]), np.array([1, 0], np.float32)), None])
-    assert boxes.presence(3).tolist() == [[0, -1, 1], [-1, -1, -1]]
-    hidden = boxes.hidden(np.array([True, False]))
-    assert not hidden.known.any() and len(hidden.labels) == 0
-    assert boxes.content() != hidden.content()
-
-
 @given(st.integers(0, 50), st.booleans())
 def test_a_box_and_a_mask_stay_with_their_pixels(seed: int, resized: bool) -> None:
     rng = np.random.default_rng(seed)

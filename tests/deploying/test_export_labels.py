@@ -66,7 +66,7 @@ def test_a_class_per_image_goes_around_in_every_format(photos: str, tmp_path: Pa
     assert tasks[0]["data"]["image"] == "/data/local-files/?d=photos/unlabelled/0.png"
 
 
-def test_tables_of_datasets_hold_classes_and_pictures(photos: str, tmp_path: Path) -> None:
+def test_tables_hold_several_classes_and_those_of_datasets_the_pictures(photos: str, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="the extra hf")
     found: list[Any] = []
     for task in ("classification", "multilabel"):
@@ -76,14 +76,10 @@ def test_tables_of_datasets_hold_classes_and_pictures(photos: str, tmp_path: Pat
         found.append(datasets.Dataset.from_parquet(table, cache_dir=str(tmp_path / "cache")))
     one, several = found
     assert one["label"][:] == [0, 1, 0] and one.features["label"].names == list(CLASSES)
-    assert several["labels"][:] == [[0], [1], [0, 1]] and one[0]["image"].size == (20, 10)
-
-
-def test_several_classes_are_joined_in_a_table(photos: str, tmp_path: Path) -> None:
-    file = targets(photos, tmp_path / "t.parquet", "multilabel")
     gpt4image.export_labels(data=photos, targets=file, format="csv", out=tmp_path / "labels.csv")
     with (tmp_path / "labels.csv").open(encoding="utf-8", newline="") as lines:
         assert [row["labels"] for row in csv.DictReader(lines)] == ["cat", "dog", "cat|dog"]
+    assert several["labels"][:] == [[0], [1], [0, 1]] and one[0]["image"].size == (20, 10)
 
 
 def test_boxes_go_around_in_every_format(photos: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import zipfile
 from dataclasses import replace
@@ -126,11 +127,7 @@ THRESHOLDS = (0.0, 0.25, 1.0)
 @pytest.fixture
 def several(small_run: Path, tmp_path: Path) -> ExportedModel:
     """The small run, as if it had been trained for several labels per image."""
-    run = tmp_path / "run"
-    run.mkdir()
-    for path in small_run.iterdir():
-        if path.is_file():
-            (run / path.name).write_bytes(path.read_bytes())
+    run = Path(shutil.copytree(small_run, tmp_path / "run"))
     rewrite_config(run, {**read_json(run / runs.CONFIG), "task": "multilabel"})
     write_json(run / runs.RUN, {**read_json(run / runs.RUN), "classes": list(CLASSES), "thresholds": THRESHOLDS})
     return ExportedModel(run_dir=run, model=load_run_model(run, None, CLASSES), classes=CLASSES)

@@ -67,23 +67,6 @@ def test_predictions_are_those_of_the_runs_own_evaluation(small_run: Path, pictu
         assert float(row["probability"]) == pytest.approx(max(probabilities), abs=2e-6)
 
 
-def test_rows_go_to_standard_output_and_nothing_else_does(
-    small_run: Path, pictures: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    images = sorted(map(str, (pictures / "food").iterdir()))
-    assert cli.main(["predict", str(small_run), str(pictures / "food"), "--top", "9"]) == 0
-    lines = capfd.readouterr().out.splitlines()
-    assert [line.split()[-1] for line in lines] == images
-    assert all(set(line.split()) >= set(CLASSES) for line in lines), (
-        "as many classes as there are, where more are asked"
-    )
-    assert cli.main(["predict", str(small_run), *images, "--format", "csv", "--top", "2"]) == 0
-    header, *rows = capfd.readouterr().out.splitlines()
-    assert header == "image,class,probability,class_2,probability_2"
-    assert [row.split(",")[0] for row in rows] == images
-    assert [row.split(",")[1::2] for row in rows] == [line.split()[1:4:2] for line in lines]
-
-
 def test_broken_files_are_named_and_cost_nothing_else(
     small_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

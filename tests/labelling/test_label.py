@@ -241,7 +241,7 @@ def unlabelled(tmp_path: Path, given: dict[str, dict[str, str]]) -> tuple[str, P
     return spec, store
 
 
-def test_no_label_is_needed_from_the_command_line_to_a_trained_model(tmp_path, unlabelled, capsys):
+def test_no_label_is_needed_and_texts_speak_against_wrong_answers(tmp_path, unlabelled):
     spec, store = unlabelled
     table_of(tmp_path, spec)
     out = tmp_path / "targets.parquet"
@@ -256,21 +256,6 @@ def test_no_label_is_needed_from_the_command_line_to_a_trained_model(tmp_path, u
     assert of_truth[wrong].mean() > 0.3, "texts speak against answers that are wrong, which leave it 0.25"
     assert found.facts.weights["answers"] > found.facts.weights["taught"] > 0
     assert not found.out_of_fold.any() and (found.labels == -1).all()
-    words = ("--model", "resnet10t", "--epochs", 1, "--batch-size", 16, "--image-size", 32, "--out", tmp_path / "run")
-    assert called("train", "--data", spec, "--targets", out, *words) == 0, capsys.readouterr().err
-    run_record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
-    assert run_record
-
-
-def test_answers_alone_need_no_descriptions_and_classes_can_be_listed(tmp_path, unlabelled):
-    spec, store = unlabelled
-    out = tmp_path / "out.parquet"
-    outcome = label(LabelConfig(data=spec, answers=store, out=out, classes=[*CLASSES, "emu"], features="none"))
-    found = Targets.load(out)
-    assert found.classes == (*CLASSES, "emu") and found.facts.embeddings == ()
-    assert outcome.summary["answered"] == 90 and outcome.summary["described"] == 0
-    with pytest.raises(ConfigError, match="classes are not known; name them with --classes"):
-        label(LabelConfig(data=spec, embeddings=tmp_path / "table", out=out))
 
 
 def test_a_promise_about_the_error_leaves_other_images_without_a_target(tmp_path, given):
@@ -350,6 +335,8 @@ def test_no_human_box_is_needed(tmp_path: Path) -> None:
     assert found.facts["human"] == [] and (found.boxes.weights > 0.5).all()
     assert len(found.boxes.labels) == 2 * len(found.keys)
     assert "Annotate a few images" in outcome.text
+    with pytest.raises(DataError, match=r"labels of .* are of multilabel"):
+        label(config(spec, store, task="classification"))
 
 
 def test_boxes_in_another_convention_are_told_where_they_fit_no_human_box(tmp_path: Path) -> None:
@@ -369,17 +356,3 @@ def test_boxes_in_another_convention_are_told_where_they_fit_no_human_box(tmp_pa
         told[name] = label(config(spec, tmp_path / f"{name}.db", val_fraction=0.0)).text
     assert "Only 0.0% of the human boxes have an answered box. The numbers may be in another" in told["xyxy-1000"]
     assert "convention" not in told["xyxy-original"]
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        ({"answers": None, "embeddings": None, "evidence": "fused"}, "label needs evidence"),
-        ({"task": "classification"}, "labels of .* are of multilabel"),
-    ],
-)
-def test_options_that_do_not_fit_are_refused(tmp_path: Path, more: dict[str, object], message: str) -> None:
-    spec = write_squares(tmp_path / "set")
-    store = answer_squares(spec, tmp_path / "a.db")
-    with pytest.raises((ConfigError, DataError), match=message):
-        label(config(spec, store, **more))

@@ -94,22 +94,12 @@ Corpus = tuple[NDArray[np.float32], NDArray[np.int64], int]
 
 
 @pytest.fixture(scope="session")
-def photographs(shared_data) -> Corpus:
-    """MiniLM embeddings of the plain descriptions of 500 photographs, their labels, and the number of classes."""
-    rows = read_json_lines(shared_data / "cifar10" / "descriptions-plain.jsonl")[::4]
-    return _encoded(rows, [row["key"].split("/")[0] for row in rows])
-
-
-@pytest.fixture(scope="session")
 def pictograms(shared_data) -> Corpus:
-    """The same of 775 pictograms."""
+    """MiniLM embeddings of the plain descriptions of 775 pictograms, their labels, and the number of classes."""
     rows = read_json_lines(shared_data / "openmoji" / "descriptions-plain.jsonl")[::2]
     with (shared_data / "openmoji" / "labels.csv").open(encoding="utf-8") as file:
         label_of = {row["key"]: row["label"] for row in csv.DictReader(file)}
-    return _encoded(rows, [label_of[row["key"]] for row in rows])
-
-
-def _encoded(rows: list[dict[str, str]], names: list[str]) -> Corpus:
+    names = [label_of[row["key"]] for row in rows]
     encoder, texts = load_text_encoder("minilm", "cpu"), [row["description"] for row in rows]
     order = np.argsort([len(text) for text in texts])  # texts of one length need no padding
     parts = [encoder.encode([texts[i] for i in part]) for part in np.array_split(order, len(rows) // 50)]
@@ -127,26 +117,8 @@ def log_loss(targets: NDArray, labels: NDArray) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "kept", "floor"), [("photographs", 5, 0.87)])
-def test_few_labels_name_the_rest(request, name: str, kept: int, floor: float):
-    vectors, labels, n_classes = request.getfixturevalue(name)
-    accuracies = []
-    for seed in range(1):
-        order = np.random.default_rng(seed).permutation(len(labels))
-        given = np.full_like(labels, -1)
-        for label in range(n_classes):
-            chosen = order[labels[order] == label][:kept]
-            given[chosen] = label
-        found = predict_labels(Texts(vectors, np.ones(len(labels), bool)), given, n_classes, seed)
-        accuracies.append(accuracy(found.probabilities[given < 0], labels[given < 0]))
-    assert np.mean(accuracies) > floor
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["pictograms"])
-@pytest.mark.parametrize("noise", [0.4])
-def test_wrong_labels_are_measured_and_mended(request, name: str, noise: float):
-    vectors, labels, n_classes = request.getfixturevalue(name)
+def test_wrong_labels_are_measured_and_mended(pictograms: Corpus):
+    (vectors, labels, n_classes), noise = pictograms, 0.4
     given = flip_labels(labels, np.arange(len(labels)), noise, n_classes, 0)
     found = predict_labels(Texts(vectors, np.ones(len(labels), bool)), given, n_classes, 0)
     targets = blend(found.probabilities, given, found.noise)

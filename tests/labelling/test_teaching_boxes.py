@@ -36,16 +36,6 @@ def given(tmp_path: Path) -> tuple[str, Path]:
     return spec, answer_squares(spec, tmp_path / "a.db")
 
 
-def test_a_file_of_boxes_leaves_human_ones_as_they_are(given: tuple[str, Path], tmp_path: Path) -> None:
-    spec, store = given
-    label(LabelConfig(data=spec, answers=store, out=tmp_path / "b.parquet", val_fraction=0.3, evidence="answers"))
-    plain = prepare(options(spec, tmp_path)).data
-    ready = prepare(options(spec, tmp_path, targets=tmp_path / "b.parquet"))
-    data = ready.data
-    assert data.soft is None and ready.config.task == "detection"
-    assert data.labels.content() == plain.labels.content(), "all training images have human boxes"
-
-
 def test_the_teacher_of_an_arm_sees_the_boxes_that_are_left(given: tuple[str, Path], tmp_path: Path) -> None:
     spec, store = given
     data = prepare(options(spec, tmp_path)).data

@@ -88,22 +88,6 @@ def test_searches_are_bounded(monkeypatch):
     assert (result.probabilities.argmax(axis=1) == labels).mean() > 0.9
 
 
-@pytest.mark.parametrize("counts", [(15, 15, 15, 15), (15, 10, 4, 1)])
-def test_without_class_names_it_is_the_regression_of_scikit_learn(counts: tuple[int, ...]):
-    from sklearn.linear_model import LogisticRegression
-
-    vectors, labels = clusters(4, 15, 1.0)
-    kept = np.concatenate([np.flatnonzero(labels == label)[:count] for label, count in enumerate(counts)])
-    vectors, labels = vectors[kept], labels[kept]
-    weights = np.array([(count + text_classifier.FEW) / count for count in counts])[labels]
-    model = text_classifier._Model(c=2.0, pull=np.zeros((32, 4)), transition=np.eye(4))  # pyright: ignore[reportPrivateUsage]
-    ours = text_classifier._fit(vectors, labels, model)  # pyright: ignore[reportPrivateUsage]
-    theirs = LogisticRegression(C=2.0, tol=1e-6, max_iter=1000).fit(vectors, labels, weights / weights.mean())
-    logits = ours.logits(vectors).scaled(1.0)
-    expected = theirs.decision_function(vectors)
-    assert logits - logits.mean(axis=1, keepdims=True) == pytest.approx(expected, abs=0.05)
-
-
 def test_class_names_help_where_they_say_something_and_do_no_harm_where_they_do_not():
     vectors, labels = clusters(6, 60, 2.0)
     few = hide(labels, 2)

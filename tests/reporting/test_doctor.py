@@ -12,7 +12,9 @@ from gpt4image.reporting import doctor
 from project_file import DEVELOPMENT, EXTRAS, PROJECT
 
 
-def test_all_extras_and_required_packages_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_extras_and_required_packages_are_told_and_how_to_get_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["doctor", "--json"]) == cli.OK
     told = json.loads(capsys.readouterr().out)
     assert told["extras"].keys() == EXTRAS.keys() - DEVELOPMENT
@@ -20,17 +22,11 @@ def test_all_extras_and_required_packages_are_told(capsys: pytest.CaptureFixture
     assert all(told["packages"].values())
     assert told["extras"]["hf"]["missing"] == []
     assert told["machine"]["device"]
-
-
-def test_a_missing_package_is_told_with_the_way_to_get_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
     known = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("datasets", "timm") else known(name))
     assert cli.main(["doctor"]) == cli.OK
-    told = capsys.readouterr().out
-    assert install_command("hf") in told
-    assert "timm                   MISSING" in told
+    shown = capsys.readouterr().out
+    assert install_command("hf") in shown and "timm                   MISSING" in shown
 
 
 def test_keys_are_told_as_set_and_never_shown(

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from browser import SCHEMES, fits
@@ -87,7 +85,10 @@ def test_the_page_answers_first_and_then_shows_why(page: str) -> None:
         for part in (
             "What do descriptions buy with 5 labels a category?",
             "With 5 labels per class, text labels raised test accuracy from 35.1 % to 49.4 % (+14.3 points",
+            "Described by openai:gpt-4.1-mini, prompt paper",
             "1,600 descriptions; 1,240,000 tokens in, 72,000 out; $0.61",
+            "minilm: 384 numbers per text; 1.2 % are longer than 256 tokens and pooled from chunks",
+            " min together, on cpu",
             "Dashed line with a grey band: mean and interval of oracle; control and reference arms are bounds",
             "Points over baseline",
             "48.6 49.1 50.6",
@@ -244,6 +245,8 @@ def run_page(run: Path) -> str:
 def test_the_page_of_a_run_has_a_title_curves_and_wrong_and_right_pictures(run: Path, run_page: str) -> None:
     outcome = report(ReportConfig(dir=run))
     assert outcome.summary == {"top1": 0.437}
+    code = re.search(r"To do it again</h3>\s*<pre><code>(.*?)</code>", run_page, re.DOTALL)
+    assert code and html.unescape(code[1]).split("\n")[:-1] == ["gpt4image train --out run"]
     assert outcome.text.startswith("Test accuracy 43.7 % on 430 pictures (top-5 accuracy 90.0 %; calibration error ")
     text = words(run_page)
     places = [
@@ -261,11 +264,6 @@ def test_the_page_of_a_run_has_a_title_curves_and_wrong_and_right_pictures(run: 
         )
     ]
     assert places == sorted(places)
-
-
-def test_a_run_can_be_made_again_by_its_command(run_page: str) -> None:
-    code = re.search(r"To do it again</h3>\s*<pre><code>(.*?)</code>", run_page, re.DOTALL)
-    assert code and html.unescape(code[1]).split("\n")[:-1] == ["gpt4image train --out run"]
 
 
 def test_a_run_without_validation_and_evaluation_has_a_page_named_by_its_folder(tmp_path: Path) -> None:
@@ -371,12 +369,3 @@ def test_bitmaps_are_let_through_and_everything_else_is_no_picture() -> None:
     for picture in (*other, "data:text/html;base64,AAAA", f'{good}" onerror="alert(1)', f"{good}\n", f" {good}"):
         with pytest.raises(ValidationError, match="pattern"):
             example(picture)
-
-
-@given(st.text())
-def test_no_text_that_could_leave_an_attribute_is_a_picture(tail: str) -> None:
-    try:
-        picture = example("data:image/png;base64," + tail).picture
-    except ValidationError:
-        return
-    assert not set(picture) & set("\"'<>& \n\t")

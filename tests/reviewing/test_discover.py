@@ -93,17 +93,6 @@ def test_proposed_names_stand_without_a_page_and_labels_are_only_compared(
     assert sorted(classes("other")) == sorted(classes())
 
 
-@pytest.mark.slow
-def test_the_next_step_trains_and_the_class_list_asks(photos: Mapping[str, Any], tmp_path: Path) -> None:
-    gpt4image.discover(**photos, page=False)
-    tiny: dict[str, Any] = {"epochs": 1, "device": "cpu", "image_size": 32, "model": "resnet10t", "batch_size": 8}
-    run = gpt4image.train(data="photos", targets="discovered/targets.parquet", out="run", **tiny)
-    assert (run.described, run.classes) == (24, 3)
-    write_text(tmp_path / "answers.csv", "key,class\nunlabelled/00-red.png,Red\n")
-    asked = {"store": "p.db", "describer": "replay:answers.csv", "ask": "class", "classes": "discovered/classes.txt"}
-    assert gpt4image.describe(data="photos", **asked).class_in_list == 1
-
-
 def test_an_unsure_cluster_is_no_class(photos: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discover, "serve", person(("red", "")))
     found = gpt4image.discover(**photos)

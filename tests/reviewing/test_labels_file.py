@@ -44,15 +44,6 @@ def without_digests(path: Path) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def test_the_file_is_a_manifest_of_all_images_with_the_labels_of_the_dataset(pictures: Path, tmp_path: Path) -> None:
-    images, path = load_dataset(f"folder:{pictures}"), tmp_path / "labels.csv"
-    sitting(path, images)
-    read = load_dataset(f"manifest:{path}")
-    assert (read.keys, read.digests) == (images.keys, images.digests)
-    assert [read.label_names(i) for i in range(len(read))] == [images.label_names(i) for i in range(len(images))]
-    assert {f"unlabelled/{name}" for name in HOSTILE} < set(read.keys)
-
-
 def test_labels_are_on_disk_when_set_returns_and_are_read_again(pictures: Path, tmp_path: Path) -> None:
     images, path, key = load_dataset(f"folder:{pictures}"), tmp_path / "labels.csv", f"unlabelled/{HOSTILE[0]}"
     file = LabelsFile(path, images)

@@ -64,15 +64,6 @@ def test_answers_propose_before_there_is_a_label(colours: tuple[Dataset, Path, l
     assert (opinion.labelled, opinion.suspects) == ([], 0)
 
 
-def test_texts_speak_against_an_answer(colours: tuple[Dataset, Path, list[str]], answers: Path) -> None:
-    images, table, true = colours
-    opinion = Teacher(images, answers, table).opinion(cells(images.labels), CLASSES)
-    alone = Teacher(images, answers).opinion(cells(images.labels), CLASSES)
-    assert opinion.shown(0).reason == "answer: green, 0.50"
-    assert [opinion.shown(row).proposal for row in range(1, len(images))] == true[1:]
-    assert opinion.shown(0).share < 0.95 * alone.shown(0).share
-
-
 def test_a_label_against_which_answers_and_texts_agree_comes_first(
     colours: tuple[Dataset, Path, list[str]], answers: Path
 ) -> None:
@@ -87,16 +78,6 @@ def test_a_label_against_which_answers_and_texts_agree_comes_first(
         assert sorted(opinion.labelled) == list(range(len(images)))
         assert list(opinion.order) == []
         assert opinion.wrong is None
-
-
-def test_the_first_images_are_unlike_each_other_where_nothing_else_is_known(
-    colours: tuple[Dataset, Path, list[str]],
-) -> None:
-    images, table, true = colours
-    opinion = Teacher(images, None, table).opinion([""] * len(images), ())
-    assert sorted(opinion.order) == list(range(len(images)))
-    assert opinion.shown(0).reason == ""
-    assert {true[row] for row in opinion.order[:9]} == set(CLASSES)
 
 
 def test_test_images_come_last_and_their_labels_teach_nothing(

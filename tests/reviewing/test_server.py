@@ -13,7 +13,6 @@ from PIL import Image
 pytest.importorskip("starlette", reason="the page: pip install 'gpt4image[review]'")
 from starlette.testclient import TestClient
 
-from gpt4image.data import load_dataset
 from gpt4image.reviewing.server import PAGE, make_app
 from gpt4image.reviewing.session import Session
 
@@ -127,23 +126,6 @@ def test_no_script_but_that_of_the_page_runs(opened: Callable[..., Session]) -> 
     assert re.findall(r"<script(?! src=\"/page\.js\" defer></script>)|\son\w+=|style=|javascript:", page.text) == []
     script = (PAGE / "page.js").read_text(encoding="utf-8")
     assert re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", script) == []
-
-
-def test_a_click_is_on_disk_when_it_is_answered_and_can_be_undone(opened: Callable[..., Session]) -> None:
-    session = opened()
-    client = client_of(session)
-    card = client.get("/cards?mode=label&count=1").json()["cards"][0]
-    answer = label(client, card["id"], "dog").json()
-    assert answer["before"] == {card["id"]: {"label": "", "note": ""}}
-    assert answer["cards"][card["id"]]["label"] == "dog"
-
-    def on_disk() -> tuple[str, ...]:
-        read = load_dataset(f"manifest:{session.file.path}")
-        return read.label_names(read.keys.index(card["key"]))
-
-    assert on_disk() == ("dog",)
-    assert client.post("/marks", content=json.dumps(answer["before"])).status_code == 200
-    assert on_disk() == ()
 
 
 @pytest.mark.parametrize(
