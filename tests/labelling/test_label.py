@@ -335,7 +335,7 @@ def test_no_human_box_is_needed(tmp_path: Path) -> None:
     assert found.facts["human"] == [] and (found.boxes.weights > 0.5).all()
     assert len(found.boxes.labels) == 2 * len(found.keys)
     assert "Annotate a few images" in outcome.text
-    with pytest.raises(DataError, match=r"labels of .* are of multilabel"):
+    with pytest.raises(ConfigError, match=r"labels of .* are of multilabel"):
         label(config(spec, store, task="classification"))
 
 
