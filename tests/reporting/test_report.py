@@ -85,9 +85,7 @@ def test_the_page_answers_first_and_then_shows_why(page: str) -> None:
         for part in (
             "What do descriptions buy with 5 labels a category?",
             "With 5 labels per class, text labels raised test accuracy from 35.1 % to 49.4 % (+14.3 points",
-            "openai:gpt-4.1-mini, prompt paper",
             "1,600 descriptions; 1,240,000 tokens in, 72,000 out; $0.61",
-            "minilm: 384 numbers per text; 1.2 % are longer than 256 tokens and pooled from chunks",
             " together, on cpu",
             "Dashed line with a grey band: mean and interval of oracle; control and reference arms are bounds",
             "Points over baseline",
@@ -100,6 +98,7 @@ def test_the_page_answers_first_and_then_shows_why(page: str) -> None:
             "predicted as another class, summed over seeds",
             "With all 1,007 training images labelled, text labels made no significant difference",
             "What was done, and at what cost Pictures1,549, 1,524 of them described",
+            "minilm: 384 numbers per text; 1.2 % are longer than 256 tokens and pooled from chunks",
             "A random sample, drawn across classes.",
             "Held-out pictures and their predictions",
             "Suspected label errors The description",
