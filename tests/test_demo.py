@@ -37,7 +37,6 @@ def test_the_demo_distills_compares_and_says_how_to_go_on(short: Path, capsys: p
     assert printed[0].startswith("demo: ") and "replayed" in printed[0] and "would cost about $0." in printed[1]
     ended = [line for line in printed if line.startswith("run ")]
     assert len(ended) == 6 and ended[0].startswith("run 1 of 6: ") and all(" left" in line for line in ended[1:-1])
-    assert sum(": mean " in line and "over 2 seeds" in line for line in printed) == 3, "each arm, when it is there"
     assert not any("loss" in line and "epoch" not in line for line in printed)
     assert 'distill photos --describer openai:gpt-4.1-mini --classes "' in done.text.splitlines()[-1]
     record = read_json(short / "comparison.json")
