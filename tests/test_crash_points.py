@@ -347,7 +347,7 @@ def imported() -> None:
 def test_stopped_anywhere_or_disturbed_the_next_run_ends_as_if_nothing_had_happened() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     points = ["describe: server", "describe: batch", "train: segmentation", "distill: changed"]
-    words = [sys.executable, __file__, "--most", "2", "--points", *points, "--faults", "describe: server"]
+    words = [sys.executable, __file__, "--most", "6", "--points", *points, "--faults", "describe: server"]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     rows = {row["stage"]: row for row in map(json.loads, done.stdout.splitlines())}

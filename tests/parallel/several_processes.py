@@ -182,7 +182,6 @@ def runs_of_each_count(count: int, options: dict[str, Any], out: Path) -> None:
     if count > 1:
         with pytest.raises(Gpt4ImageError, match="2 processes share each batch: --batch-size 9"):
             train(TrainConfig(**options | SHARED | RESNET | {"batch_size": 9}, out=out / "odd"))
-        assert not (out / "odd").exists()
 
 
 @contextlib.contextmanager
