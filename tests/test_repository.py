@@ -16,7 +16,6 @@ from gpt4image.base import files
 from gpt4image.data import coco, decode, file_source, video, voc, yolo
 from gpt4image.deploying.model_card import front_matter
 from gpt4image.describing.describers import batch
-from gpt4image.describing.describers.openai import describer
 from gpt4image.describing.describers.openai import server as reply
 from gpt4image.reviewing import server
 from gpt4image.tasks.classification import Classification, Video
@@ -95,7 +94,6 @@ def test_the_limits_of_the_page_are_those_that_are_used() -> None:
         "finish reason": f"{reply.MAX_NAME}",
         "error text": f"{reply.MAX_MESSAGE}",
         "id of a file or batch": f"{batch._MAX_ID}",
-        "tries of a paid call whose answer cannot be read": f"{describer._MOST_WASTED}",
     }
     assert limits == used
     for text in (

@@ -124,6 +124,20 @@ def test_value_and_gradients_equal_the_naive_loop(name, batch, temperature, bias
         torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
 
 
+def test_one_image_drawn_twice_finds_its_text_as_if_drawn_once():
+    image_emb = torch.randn(5, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    text_emb = image_emb + 0.1
+    ids = torch.tensor([0, 0, 1, 2, 3, 4])
+
+    def first_row(*batch, **options):
+        return info_nce_one_way(*batch, target=torch.eye(len(batch[0]))[0].diag(), **options)
+
+    once = first_row(image_emb, text_emb)
+    twice = image_emb[ids], text_emb[ids]
+    torch.testing.assert_close(first_row(*twice, exclude=ids[:, None] == ids), once)
+    assert first_row(*twice) > once + 0.3  # without it the copy is a negative as near as the positive
+
+
 @pytest.mark.parametrize("loss", LOSSES.values())
 def test_images_without_text_take_no_part(loss):
     image_emb, text_emb = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(1))

@@ -79,6 +79,15 @@ def test_coverage_counts_missing_and_unused(image_set, table):
     assert DescribedImages(image_set, table, split=None).coverage.images == 8
 
 
+def test_the_join_does_not_depend_on_order_or_names(image_set, table):
+    order = [6, 2, 5, 0, 1, 4, 3, 7]
+    shuffled = DescribedImages(image_set.select(order), table, split=None)
+    straight = DescribedImages(image_set, table, split=None)
+    for position, original in enumerate(order):
+        if original != 3:  # damaged
+            torch.testing.assert_close(shuffled[position].text, straight[original].text)
+
+
 def test_a_damaged_image_is_named_and_takes_part_in_no_loss(image_set, table):
     pairs = DescribedImages(image_set, table, transform=TO_TENSOR)
     with pytest.warns(UserWarning, match=r"image-3: .* left out of the losses"):
