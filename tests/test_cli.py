@@ -45,7 +45,7 @@ train --data phtos --out new -> there is no such file or folder | --data
 train --data foldr:photos --out new -> Did you mean 'folder'?
 train --data empty --out new -> there are no class folders | unlabelled
 train --data loose --out new -> No training image has a label | distill
-train --data single --out new -> single has one class, 'cat' | a folder above those of the classes?
+train --data single --out new -> single has one class, 'cat' | nothing to tell apart
 train --data broken --out new TINY -> broken
 train --data column.csv --out new -> 'lable' | Did you mean 'label'?
 train --data semicolon.csv --out new -> names the columns 'path;label', separated by commas
@@ -69,7 +69,7 @@ describe --data photos --store s.db --describer openai:m --base-url http://127.0
 describe --data photos --store s.db --describer replay:other.jsonl -> none of its 1 rows belongs | 'other/1.jpg'
 descriptions check --store other.db --data photos -> belongs to other images
 encode --store other.db --encoder minillm --out new.emb -> Did you mean 'minilm'?
-train --data photos --out new --embeddings other.emb -> was made from descriptions of other images
+train --data photos --out new --embeddings other.emb -> the table is of other images
 export run --format onx --out model.onnx -> --format | Did you mean 'onnx'?
 predict run empty -> No image is found: 'empty': holds no image
 compare --data photos --out new --targets other.parquet -> labels that an arm must not see

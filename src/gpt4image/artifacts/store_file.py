@@ -231,7 +231,9 @@ def _connect(
             raise StoreError(f"{path}: this is not a description store but {kind}; give another --store.")
         if version != SCHEMA_VERSION:
             found = f"the store has layout {version}, but this gpt4image reads layout {SCHEMA_VERSION}"
-            raise StoreError(f"{path}: {found}; export its descriptions with the version that wrote it.")
+            raise StoreError(
+                f"{path}: {found}; update gpt4image, or export its descriptions with the version that wrote it."
+            )
         _require_nothing_lost(connection, path)
         prepare(connection)
     except BaseException:

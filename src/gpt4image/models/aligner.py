@@ -74,6 +74,10 @@ class Headed(nn.Module):
         """Return a table of the outputs of ``heads``, where there are some, as what ``forward`` returns last."""
         return ({name: head(pooled) for name, head in self.heads.items()},) if len(self.heads) else ()
 
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of parameters that are not to decay, as timm's optimizers ask for them."""
+        return {f"backbone.{name}" for name in getattr(self.backbone, "no_weight_decay", set)()}
+
     def release(self) -> nn.Module:
         """Return the backbone exactly as it was given, without the hook; the heads cannot run afterwards."""
         self._hook.remove()

@@ -408,7 +408,8 @@ def _check_image_size(module: nn.Module, name: str, image_size: int) -> None:
             module(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
-            f"{name} cannot take images of {image_size} x {image_size} pixels: {first_line(error)}."
+            f"{name} cannot take images of {image_size} x {image_size} pixels ({first_line(error)}); "
+            "give another --image-size."
         ) from None
     module.train()
 

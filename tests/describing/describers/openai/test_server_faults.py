@@ -172,7 +172,7 @@ def secret(watched: Watch, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Texts in which, as in every file and all output, no secret may stand. Waits are short: what is asked counts."""
     monkeypatch.setattr(calls, "_BACKOFF_S", 0.02)
     monkeypatch.setattr(calls, "_LONGEST_BACKOFF_S", 0.1)
-    monkeypatch.setattr(calls, "_LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr(calls, "_PAUSE_S", (0.05, 0.05))
     monkeypatch.setattr(calls, "_SLOWEST", 20.0)
     return watched.texts
 
