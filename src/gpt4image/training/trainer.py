@@ -405,8 +405,9 @@ def idle_options(config: ResolvedOptions, data: TrainingData) -> tuple[str, ...]
 def make_optimizer(model: Headed, config: ResolvedOptions, new_layers: Sequence[str]) -> torch.optim.Optimizer:
     """Return the optimiser of a run, except that of its text encoder. Raises ConfigError: timm has none of its name."""
     trained = nn.ModuleDict({name: child for name, child in model.named_children() if name != "texts"})
-    spared = [f"backbone.{name}" for name in getattr(model.backbone, "no_weight_decay", set)()]
-    groups: list[dict[str, Any]] = param_groups_weight_decay(trained, config.weight_decay, no_weight_decay_list=spared)
+    groups: list[dict[str, Any]] = param_groups_weight_decay(
+        trained, config.weight_decay, no_weight_decay_list=model.no_weight_decay()
+    )
     if config.init != "scratch":
         starts = tuple(f"{name}." for name in new_layers)
         given = {id(each) for name, each in model.backbone.named_parameters() if not f"{name}.".startswith(starts)}
