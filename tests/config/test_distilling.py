@@ -55,6 +55,8 @@ def test_an_option_reaches_its_stage_and_no_other() -> None:
     assert config.describe("description").temperature is None and config.train().temperature == 0.5
     assert config.encode().device == config.train().device == config.describe("description").device == "cpu"
     assert config.train().seed == config.label(["class"]).seed == 3
+    spread = distilling(engine="ray", workers=2)
+    assert spread.describe("class").engine == "ray" and spread.encode().engine == "local"
     assert config.train().embeddings == Path("distilled/embeddings") and config.train().resume
 
 

@@ -69,7 +69,9 @@ _Describing = _part(
     "Describing, and what is asked.",
     without={"dry_run", "ask", "then_targets", *TrainConfig.model_fields},
 )
-_Encoding = _part(EncodeConfig, "Embeddings of the descriptions.", without={"prompt", *TrainConfig.model_fields})
+_Encoding = _part(
+    EncodeConfig, "Embeddings of the descriptions.", without={"prompt", "engine", "workers", *TrainConfig.model_fields}
+)
 _Labelling = _part(LabelConfig, "The teacher, which makes the targets.", without={"seed", "classes"})
 _Text = _part(TextOptions, "What is learned from text.", without={"targets", "only_described"})
 _Training = _part(TrainConfig, "The run.", without={"resume", *TrainOptions.model_fields})
@@ -155,7 +157,8 @@ class DistillConfig(
 
     def encode(self) -> EncodeConfig:
         """Return the options of encoding."""
-        return self.of(EncodeConfig, store=self.out / ANSWERS, out=self.out / EMBEDDINGS, prompt=None)
+        own: dict[str, Any] = {"prompt": None, "engine": "local", "workers": None}  # --engine is of asking alone
+        return self.of(EncodeConfig, store=self.out / ANSWERS, out=self.out / EMBEDDINGS, **own)
 
     def label(self, asked: Collection[str]) -> LabelConfig:
         """Return the options of the teacher, which reads what was ``asked`` for."""

@@ -267,7 +267,7 @@ def _after_answers(
     out, labels = config.out, config.out / TARGETS
     with DescriptionStore(out / ANSWERS) as store:
         content = store.fingerprint()
-    encoder = _options(config.encode(), {"device"}, of="encode ")
+    encoder = _options(config.encode(), {"device", "engine", "workers"}, of="encode ")
     if "description" in asked:
         table, key = out / EMBEDDINGS, {"answers": content, **encoder}
         stages.do("encode", lambda: encode(config.encode()), key, goes_on=encoder, made=[table], needs=table / TABLE)
