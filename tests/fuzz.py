@@ -47,9 +47,8 @@ from gpt4image.data.video import Frames, decode_frames
 from gpt4image.deploying.loading import load_classifier
 from gpt4image.describing.answer_json import parse_answer
 from gpt4image.describing.class_lists import ClassNames, class_list
-from gpt4image.describing.describers.batch import line_number
 from gpt4image.describing.describers.openai.chat import completion_of, fault_of_response
-from gpt4image.describing.describers.openai.server import NotJsonError, mapping
+from gpt4image.describing.describers.openai.server import NotJsonError
 from gpt4image.describing.describers.openai.server import parse_json as parse_reply
 from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.questions import asking_for
@@ -83,13 +82,6 @@ def read_reply(content: bytes) -> None:
     fault_of_response(429, {"retry-after": content[:40].decode("latin-1")}, content)
     with contextlib.suppress(NotJsonError):
         assert isinstance(completion_of(parse_reply(content)).text, str | None)
-
-
-def read_batch_line(content: bytes) -> None:
-    with contextlib.suppress(NotJsonError):
-        row = parse_reply(content)
-        assert line_number(row) >= 0
-        completion_of(mapping(mapping(row).get("response")).get("body"))
 
 
 def read_picture(content: bytes) -> None:
@@ -138,7 +130,6 @@ def of_bytes(read: Callable[[bytes], Any]) -> Callable[[Path], Any]:
 TARGETS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "answer-json": ("answer-json/*", of_bytes(read_answer)),
     "server-answer": ("server-answer/*", of_bytes(read_reply)),
-    "batch-line": ("batch-line/*", of_bytes(read_batch_line)),
     "picture": ("picture/*", of_bytes(read_picture)),
     "video": ("video/*", of_bytes(lambda content: decode_frames(content, Frames(4)))),
     **{f"rows-{kind}": (f"rows/rows.{kind}", read_all_rows) for kind in ("jsonl", "csv", "parquet")},

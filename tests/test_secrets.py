@@ -97,7 +97,6 @@ def test_a_batch_keeps_no_secret(
     status: int | None, give: Callable[..., int], photos: Callable[[int], Photos], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos(2)
-    monkeypatch.setattr("gpt4image.describing.describers.batch._FIRST_WAIT_S", 0.01)
     monkeypatch.setattr("gpt4image.describing.describers.batch.SETTLING_S", 0.2)
     with serving(BatchServer()) as server:
         body = {"error": {"message": f"wrong key {KEY} at {with_secrets(server.url)}", "code": "x", "type": "y"}}

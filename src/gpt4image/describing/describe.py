@@ -55,7 +55,7 @@ from gpt4image.describing.boxes import box_facts, find_box_format, how_read, pro
 from gpt4image.describing.cascade import describe_in_turn
 from gpt4image.describing.class_lists import ClassNames, class_list, class_names, compare_with, readable
 from gpt4image.describing.describers.base import Answer, Describer, Example, Name
-from gpt4image.describing.describers.batch import BatchDescriber, pending
+from gpt4image.describing.describers.batch import BatchDescriber, Ledger
 from gpt4image.describing.describers.images import bounded, data_url
 from gpt4image.describing.describers.openai.describer import OpenAIDescriber
 from gpt4image.describing.describers.registry import SERVERS, load_describer
@@ -134,6 +134,10 @@ def _checked_prompts(config: DescribeConfig) -> list[Prompt]:
         (structured and len(names) > 1, f"{asked} goes with one --prompt, not with {given[9:]}."),
         (CLASS in ask and telling, f"{asked}: the prompt {telling} tells the class; use another prompt."),
         (sheets and telling, f"{sheet}: the prompt {telling} tells the class; use another."),
+        (
+            config.batch and kind != "openai",
+            f"--batch goes with openai:MODEL, not with {config.describer}; leave it out.",
+        ),
         (config.batch and sheets, f"--batch sends one image per request; leave out {sheet}."),
         (config.batch and not alone, "--batch sends everything from here; leave out --engine ray."),
         (config.examples and CLASS not in ask, f"--examples shows what classes look like; add class to {asked}."),
@@ -327,7 +331,8 @@ class _Run:
     def _look_for_batches(self, bases: Sequence[Prompt], classes: Sequence[ClassOption]) -> None:
         """Refuse what is pending in a batch and would be paid for again; a run through batches waits for its own."""
         mine = {one.prompt: one for one in self.missing} if _through_batches(self.config) else {}
-        sent, batches = pending(self.config.store, self.settings, self.store.prompts())
+        with Ledger(self.config.store, self.settings) as ledger:
+            sent, batches = ledger.pending(self.store.prompts())
         lacking, doubled = set[str]().union(*(one.lacking for one in self.missing)), set[str]()
         for prompt, digests in sent.items():
             if (own := mine.get(prompt)) is not None:

@@ -31,7 +31,7 @@ from gpt4image.describing.prices import FREE, Price
 _LIMIT_NAMES = ("max_completion_tokens", "max_tokens")
 _MOST_TOKENS = 2**53  # what is more is no count, and no database takes it
 
-_NO_MONEY = {
+NO_MONEY = {
     *("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"),
     *("insufficient_funds", "insufficient_balance", "exceeded_current_quota_error", "arrearage"),
 }
@@ -177,7 +177,7 @@ def fault_of_response(status: int, headers: Mapping[str, str], content: bytes, s
 
 
 def _verdict(status: int, codes: set[str], text: str) -> Verdict:
-    if codes & _NO_MONEY or status == 402 or (status == 400 and _NO_MONEY_TEXT.search(text)):
+    if codes & NO_MONEY or status == 402 or (status == 400 and _NO_MONEY_TEXT.search(text)):
         return Verdict.STOP
     if 400 <= status < 500 and (codes & _FILTERED or (status in (400, 403) and _FILTERED_TEXT.search(text))):
         return Verdict.FILTERED
