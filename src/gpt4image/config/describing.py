@@ -55,7 +55,7 @@ class DescriberOptions(StageConfig):
     (JSON lines, CSV or Parquet with key or digest, and description)."""
 
     # What is asked
-    system: str = GUARD
+    system: Rare[str] = GUARD
     """System message; an empty one is not sent, since some chat templates know none."""
     temperature: float | None = Field(default=None, ge=0.0)
     """Sampling temperature; 0 always takes the most probable token. Default: that of the model."""
@@ -89,7 +89,7 @@ class DescriberOptions(StageConfig):
     """Maximum calls per minute. Default: as many as the server accepts."""
     timeout: Rare[float] = Field(default=120.0, gt=0.0)
     """Maximum wait for an answer, in seconds."""
-    retries: int = Field(default=8, ge=0)
+    retries: Rare[int] = Field(default=8, ge=0)
     """Maximum retries of a failed call. An answer that was paid for and cannot be read is asked for once more."""
     price: tuple[NonNegativeFloat, NonNegativeFloat] | None = None
     """US dollars per million tokens, input and output, for --max-cost and estimates. Default: the published price."""
@@ -178,7 +178,7 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
     one. A random pilot of 50 images comes first. See docs/cascade.md."""
     then_base_url: Rare[str | None] = None
     """Address of its server. Default: as --base-url."""
-    least_gain: float = Field(default=0.05, ge=0.0, le=1.0)
+    least_gain: Rare[float] = Field(default=0.05, ge=0.0, le=1.0)
     """Least expected gain of an image that --then is asked about: the probability that a wrong class becomes right."""
     worth: float | None = Field(default=None, gt=0.0)
     """Worth of one more right class, in US dollars: --then is not asked where its price is above the expected gain
@@ -308,7 +308,7 @@ class EncodeConfig(StageConfig):
     """Folder of the embedding table."""
     prompt: str | None = None
     """Encode only descriptions that answer the prompt of this name. Default: all in the store."""
-    long: Literal["cut", "pool"] = "pool"
+    long: Rare[Literal["cut", "pool"]] = "pool"
     """Texts longer than the encoder reads: pool averages the embeddings of their chunks, cut drops what is too long."""
     batch_tokens: Rare[int] = Field(default=8192, ge=64)
     """Tokens per encoding batch, padding included."""

@@ -9,10 +9,10 @@ import itertools
 import json
 import random
 import re
-from array import array
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any, get_args
 
 import numpy as np
@@ -103,68 +103,69 @@ def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Sto
     """
     dataset, images = (None, None) if config.data is None else asked_images(config, config.data)
     names = {} if dataset is None else class_names(dataset)
-    described, answered, words, boxes = set[str](), set[str](), array("q"), Counter[str]()
+    described, answered, boxes = set[str](), set[str](), Counter[str]()
     # By prompt and settings of the describer; a sum is missing as long as nothing is known.
     parts: dict[tuple[Prompt, str], Counter[str]] = defaultdict(Counter)
     counts: dict[str, Counter[Any]] = defaultdict(Counter)
     with DescriptionStore(config.store) as store:
         for result in shown_results(store, "read"):
-            if prompts is not None and result.prompt not in prompts:
-                continue
-            text, answer, is_good = result.text, result.answer, result.status == "ok"
-            found = stored_flaws(result, names.get(result.digest))
-            part = parts[result.prompt, canonical_json(result.describer)]
-            part.update({name: value for name in _SUMS if (value := getattr(result, name)) is not None})
-            if not is_good:
-                kind = "no_answer" if text is None and answer is None else "rejected"
-                part[kind] += 1
-                reason = _PARTICULAR.sub("…", one_line(visible(result.error or "")))[:_LONGEST_REASON]
-                counts[f"{kind}_reasons"][reason] += 1
-                counts["flaws_of_rejected"].update(found)
-                continue
-            if text is not None:
-                part["descriptions"] += 1
-                counts["flaws_of_descriptions"].update(found)
-                counts["flawed"][bool(found)] += 1
-                described.add(result.digest)
-                words.append(len(text.split()))
-            if answer is not None:
-                part["answers"] += 1
-                answered.add(result.digest)
-                boxes.update(box_facts([result], result.prompt.class_names))
-                if CLASS in result.prompt.ask:
-                    counts["answer_kinds"][answer.kind] += 1
-                    if answer.class_name is not None:
-                        counts["classes"][answer.class_name] += 1
-                    elif answer.said is not None:
-                        counts["outside_list"][one_line(visible(answer.said))] += 1
-    totals = sum(parts.values(), Counter[str]())
-    kinds = counts["answer_kinds"]
+            if prompts is None or result.prompt in prompts:
+                part = parts[result.prompt, canonical_json(result.describer)]
+                _count(result, stored_flaws(result, names.get(result.digest)), part, counts)
+                if result.status == "ok":
+                    described |= set() if result.text is None else {result.digest}
+                    answered |= set() if result.answer is None else {result.digest}
+                    boxes.update(box_facts([result], result.prompt.class_names))
+    totals, kinds = sum(parts.values(), Counter[str]()), counts["answer_kinds"]
     summary: dict[str, Any] = {"descriptions": totals["descriptions"], "images": len(described | answered)}
     if answered:
         summary |= {"answers": totals["answers"], "images_answered": len(answered)}
         summary |= {f"class_{kind}": kinds[kind] for kind in KINDS if kinds} | boxes
     summary |= {"failures": totals["rejected"] + totals["no_answer"]}
-    summary |= {"rejected": totals["rejected"], "no_answer": totals["no_answer"], "flawed": counts["flawed"][True]}
+    summary |= {"rejected": totals["rejected"], "no_answer": totals["no_answer"], "flawed": totals["flawed"]}
     summary |= {name: totals[name] for name in _SUMS if any(name in part for part in parts.values())}
     if images is not None:
         covered, has_answer = (sum(digest in own for digest in images.digests) for own in (described, answered))
         summary |= {"images_in_set": len(images), "images_described": covered}
         summary |= {"coverage": round(covered / len(images), 6)}
         summary |= {"answer_coverage": round(has_answer / len(images), 6)} if answered else {}
-    flaws_of = {kind: counts[f"flaws_of_{kind}"] for kind in ("descriptions", "rejected")}
-    by_flaw = {flaw: {kind: own[flaw] for kind, own in flaws_of.items()} for flaw in get_args(Flaw)}
-    short = describer_names(json.loads(settings) for _, settings in parts)
-    by_prompt = Counter[Prompt]()
+    record = _record(parts, counts)
+    return StoreResult(path=config.store, counted=summary, distributions=record, text=_tables(record))
+
+
+def _count(result: Description, found: list[Flaw], part: Counter[str], counts: dict[str, Counter[Any]]) -> None:
+    text, answer = result.text, result.answer
+    part.update({name: value for name in _SUMS if (value := getattr(result, name)) is not None})
+    if result.status != "ok":
+        kind = "no_answer" if text is None and answer is None else "rejected"
+        part[kind] += 1
+        counts[f"{kind}_reasons"][_PARTICULAR.sub("…", one_line(visible(result.error or "")))[:_LONGEST_REASON]] += 1
+        counts["flaws_of_rejected"].update(found)
+        return
+    if text is not None:
+        part.update(descriptions=1, flawed=bool(found))
+        counts["flaws_of_descriptions"].update(found)
+        counts["words"][len(text.split())] += 1
+    if answer is not None:
+        part["answers"] += 1
+        if CLASS in result.prompt.ask:
+            counts["answer_kinds"][answer.kind] += 1
+            if answer.class_name is not None:
+                counts["classes"][answer.class_name] += 1
+            elif answer.said is not None:
+                counts["outside_list"][one_line(visible(answer.said))] += 1
+
+
+def _record(parts: Mapping[tuple[Prompt, str], Counter[str]], counts: Mapping[str, Counter[Any]]) -> dict[str, Any]:
+    short, by_prompt = describer_names(json.loads(settings) for _, settings in parts), Counter[Prompt]()
     for (prompt, _), part in parts.items():
         by_prompt[prompt] += part["descriptions"]
-    record = {
-        "words": _distribution(words),
-        "flaws": {flaw: own for flaw, own in by_flaw.items() if any(own.values())},
-        **{
-            name: dict(counts[name].most_common(_SHOWN))
-            for name in ("rejected_reasons", "no_answer_reasons", "outside_list")
-        },
+    kinds, listed = ("descriptions", "rejected"), ("rejected_reasons", "no_answer_reasons", "outside_list")
+    flaws_of = {flaw: {kind: counts[f"flaws_of_{kind}"][flaw] for kind in kinds} for flaw in get_args(Flaw)}
+    return {
+        "words": _distribution([*counts["words"].elements()]),
+        "flaws": {flaw: own for flaw, own in flaws_of.items() if any(own.values())},
+        **{name: dict(counts[name].most_common(_SHOWN)) for name in listed},
         "classes": dict(counts["classes"].most_common()),
         "prompts": [{**asdict(prompt), "descriptions": count} for prompt, count in sorted(by_prompt.items())],
         "describers": [
@@ -175,16 +176,13 @@ def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Sto
             for (prompt, settings), part in sorted(parts.items(), key=lambda item: item[0])
         ],
     }
-    return StoreResult(path=config.store, counted=summary, distributions=record, text=_tables(record))
 
 
-def _distribution(values: array[int]) -> dict[str, float] | None:
+def _distribution(values: list[int]) -> dict[str, float] | None:
     if not values:
         return None
-    numbers = np.asarray(values)
-    median, p95 = np.percentile(numbers, (50, 95)).tolist()
-    low, mean, high = numbers.min().item(), round(numbers.mean().item(), 1), numbers.max().item()
-    return {"min": low, "median": median, "mean": mean, "p95": p95, "max": high}
+    median, p95 = np.percentile(values, (50, 95)).tolist()
+    return {"min": min(values), "median": median, "mean": round(fmean(values), 1), "p95": p95, "max": max(values)}
 
 
 def _tables(record: Mapping[str, Any]) -> str:
@@ -237,25 +235,19 @@ def view(config: ViewConfig) -> StoreResult:
             rank = 0 if result.status == "failed" else 1 if stored_flaws(result, names.get(result.digest)) else 2
             worst[result.digest] = min(rank, worst.get(result.digest, rank))
         groups = [[digest for digest in rows if worst.get(digest) == rank] for rank in range(len(_SECTIONS))]
-        sizes = [len(group) for group in groups]
-        if not any(sizes):
-            known = sorted({prompt.name for prompt, *_ in store.counts()})
-            if config.prompt is not None and known and config.prompt not in known:
-                raise StoreError(f"{config.store}: no answer to this prompt: {nearest(config.prompt, known)}")
-            about = f" about an image of {config.data}; compare both by `descriptions check`" if config.data else ""
-            raise StoreError(f"{config.store}: there is no answer{about}.")
-        rng = random.Random(0)
+        if not any(groups):
+            raise _nothing_to_show(config, store)
+        rng, shares = random.Random(0), _shares([len(group) for group in groups], config.limit)
         shown = [
             [group[place] for place in sorted(rng.sample(range(len(group)), share))]
-            for group, share in zip(groups, _shares(sizes, config.limit), strict=True)
+            for group, share in zip(groups, shares, strict=True)
         ]
         results: dict[str, list[Description]] = {digest: [] for digest in itertools.chain(*shown)}
         for result in shown_results(store, "read", config.prompt, list(results)):
             results[result.digest].append(result)
         formats = {key: {"box_format": name} for key, name in store.box_formats().items()}
     every = list(itertools.chain(*results.values()))
-    side = 2 * PICTURE if any(_drawn(result) for result in every) else PICTURE
-    thumbnails = None if images is None else Thumbnails(images, side)
+    thumbnails = None if images is None else Thumbnails(images, (1 + any(map(_drawn, every))) * PICTURE)
     described_by = describer_names(result.describer for result in every)
 
     def card(digest: str) -> dict[str, Any]:
@@ -270,33 +262,43 @@ def view(config: ViewConfig) -> StoreResult:
             "answers": [_answer(one, described_by[canonical_json(one.describer)], names.get(digest)) for one in own],
         }
 
-    summary: dict[str, Any] = {"images_shown": len(results), "images_answered": sum(sizes), "images_in_set": len(rows)}
-    summary |= {"with_failures": sizes[0], "with_flaws": sizes[1]}
-    describers = {canonical_json(one.describer): one.describer for one in every}
-    page = render(
+    sections = [
+        {"title": title, "note": note, "total": len(group), "cards": list(map(card, digests))}
+        for (title, note), group, digests in zip(_SECTIONS, groups, shown, strict=True)
+        if digests
+    ]
+    summary: dict[str, Any] = {"images_shown": len(results), "images_answered": sum(map(len, groups))}
+    summary |= {"images_in_set": len(rows), "with_failures": len(groups[0]), "with_flaws": len(groups[1])}
+    title = visible(config.data or str(config.store))
+    write_text(config.out, _page(every, described_by, formats, data=title, facts=summary, sections=sections))
+    skipped = () if images is None or thumbnails is None else (*images.skipped, *thumbnails.skipped)
+    return StoreResult(path=config.out, skipped=skipped, counted=summary)
+
+
+def _nothing_to_show(config: ViewConfig, store: DescriptionStore) -> StoreError:
+    known = sorted({prompt.name for prompt, *_ in store.counts()})
+    if config.prompt is not None and known and config.prompt not in known:
+        return StoreError(f"{config.store}: no answer to this prompt: {nearest(config.prompt, known)}")
+    about = f" about an image of {config.data}; compare both by `descriptions check`" if config.data else ""
+    return StoreError(f"{config.store}: there is no answer{about}.")
+
+
+def _page(every: list[Description], names: dict[str, str], formats: dict[str, dict[str, str]], **others: Any) -> str:
+    """Return the page of results; ``names`` of describers and ``formats`` of their boxes are by settings."""
+    describers = {canonical_json(one.describer): {**one.describer} for one in every}
+    return render(
         "gallery.html",
-        data=visible(config.data or str(config.store)),
-        facts=summary,
-        sections=[
-            {"title": title, "note": note, "total": size, "cards": [card(digest) for digest in digests]}
-            for (title, note), size, digests in zip(_SECTIONS, sizes, shown, strict=True)
-            if digests
-        ],
         prompts=[
             {**vars(prompt), "name": visible(prompt.name), "text": visible(prompt.text)}
             for prompt in sorted({result.prompt for result in every})
         ],
         describers={
-            visible(described_by[key]): {
-                visible(k): visible(str(v)) for k, v in {**own, **formats.get(key, {})}.items()
-            }
+            visible(names[key]): {visible(k): visible(str(v)) for k, v in (own | formats.get(key, {})).items()}
             for key, own in sorted(describers.items())
         },
         meanings=MEANINGS,
+        **others,
     )
-    write_text(config.out, page)
-    skipped = () if images is None or thumbnails is None else (*images.skipped, *thumbnails.skipped)
-    return StoreResult(path=config.out, skipped=skipped, counted=summary)
 
 
 def _shares(sizes: Sequence[int], limit: int) -> list[int]:
