@@ -43,8 +43,9 @@ from gpt4image.artifacts.runs import environment
 from gpt4image.base.files import read_json_lines
 from gpt4image.data import load_with_splits
 from gpt4image.labelling.answers import Answers
+from gpt4image.labelling.pictures import Pictures
 from gpt4image.labelling.predictions import predict_labels
-from gpt4image.labelling.text_vectors import Texts
+from gpt4image.labelling.text_vectors import Texts, unit
 from gpt4image.models.backbones import create_backbone
 from gpt4image.training.auto import SMALL_MODEL
 from teacher import answers_of
@@ -55,6 +56,8 @@ Bools = NDArray[np.bool_]
 STUDENTS = {"lite0": ("tf_efficientnet_lite0", 96), "lite2": ("tf_efficientnet_lite2", 128)}
 SIZES = (2_000, 5_000, 10_000, 20_000, 50_000)
 TARGETS = ("true", "class", "evenly", "evenly+10", "picture")
+WEAK = ("lite2@3", "lite2@10", "lite2@30", "lite2@100", "lite0@10", "lite0@100")
+"""Weak answerers: who sees the photographs, and from how many labels per class it learned."""
 NEAREST = 5
 USUAL, MOST = 0.15, 0.55
 """Points of accuracy per point of wrong targets, and their upper end, as fixed before they were judged."""
@@ -69,13 +72,14 @@ RECORDS = Path(__file__).parents[1] / "docs" / "research" / "records" / "where-i
 @dataclass(frozen=True)
 class Options:
     parts: tuple[str, ...]
-    """real, heads, judge, rule, trained, record."""
+    """real, heads, weak, judge, rule, trained, record."""
     cache: Path
     """Folder of weights, features and finished cells."""
     sizes: tuple[int, ...] = SIZES
     seeds: tuple[int, ...] = (0, 1, 2)
     students: tuple[str, ...] = tuple(STUDENTS)
     targets: tuple[str, ...] = TARGETS
+    weak: tuple[str, ...] = WEAK
 
 
 class Photographs(NamedTuple):
@@ -193,12 +197,30 @@ def simulated(cache_folder: Path, rows: Ints, targets: str, seed: int) -> Answer
     return answers.take(which[at, column])
 
 
-def teach(answers: Answers, truth: Ints, classes: int, targets: str, seed: int) -> Array:
+def weak_answers(cache_folder: Path, rows: Ints, answerer: str, seed: int) -> Answers:
+    """Return answers of a linear classifier on frozen features that learned from few labels of other photographs."""
+    eyes, _, per_class = answerer.partition("@")
+    known, pool = cifar(cache_folder, eyes), cifar(cache_folder, "lite2").train
+    others = np.random.default_rng([seed, 13]).permutation(np.setdiff1d(pool, rows))
+    own = np.concatenate([others[known.labels[others] == c][: int(per_class)] for c in range(known.classes)])
+    mean, deviation = known.features[own].mean(axis=0), np.maximum(known.features[own].std(axis=0), 1e-6)
+    seen = [torch.from_numpy((known.features[some] - mean) / deviation) for some in (own, rows)]
+    weights = fit(seen[0], torch.from_numpy(one_hot(known.labels[own], known.classes)), 0.1)
+    found, classes = apply(weights, seen[1]).softmax(dim=1).topk(2)
+    return Answers(classes[:, 0].numpy(), classes[:, 1].numpy(), found[:, 0].numpy())
+
+
+def teach(
+    answers: Answers, truth: Ints, classes: int, targets: str, seed: int, pictures: Pictures | None = None
+) -> Array:
     """Return the targets that the project makes of answers, and of 10 labels per class if ``targets`` ends in "+10"."""
     kept = int(targets.partition("+")[2] or 0)
     given = kept_labels(truth, kept, seed) if kept else np.full_like(truth, -1)
     answers = weaker(answers, targets.partition("+")[0].partition("-")[2], classes, seed)
-    found = predict_labels(Texts.none(len(truth)), given, classes, seed, answers=answers, evidence="answers")
+    evidence = "answers" if pictures is None else "fused"
+    found = predict_labels(
+        Texts.none(len(truth)), given, classes, seed, answers=answers, evidence=evidence, pictures=pictures
+    )
     return targets_by(found, given)
 
 
@@ -285,6 +307,36 @@ def heads(options: Options, cells: Cells) -> None:
                             k, r, aims(options.cache, k, r, t, s), c
                         ),
                     )
+
+
+def weak(options: Options, cells: Cells) -> None:
+    """Answerers that are worse than the student can be: their answers, with pictures as evidence, with 10 labels."""
+    known = cifar(options.cache, "lite0")
+    for size, seed in itertools.product(options.sizes, options.seeds):
+        rows = np.sort(np.random.default_rng([seed, size]).permutation(cifar(options.cache, "lite2").train)[:size])
+        truth = known.labels[rows]
+        few = rows[kept_labels(truth, 10, seed) >= 0]
+        cells.make(
+            ["weak", "lite0", size, "true", seed],
+            lambda r=rows: head(known, r, aims(options.cache, known, r, "true", 0)),
+        )
+        cells.make(
+            ["weak", "lite0", size, "labels+10", seed],
+            lambda r=few: head(known, r, aims(options.cache, known, r, "true", 0)),
+        )
+        for answerer, more, labels in itertools.product(options.weak, ("", "~pictures"), ("", "+10")):
+            targets = answerer + more + labels
+
+            def made(
+                r: Ints = rows, a: str = answerer, t: str = targets, s: int = seed, y: Ints = truth
+            ) -> dict[str, Any]:
+                answers = weak_answers(options.cache, r, a, s)
+                seen = Pictures(unit(known.features[r]), np.ones(len(r), bool)) if "~" in t else None
+                first = cells.rows.get(json.dumps(["weak", "lite0", len(r), t, options.seeds[0]]))
+                found = head(known, r, teach(answers, y, known.classes, t, s, seen), first and first["strength"])
+                return found | {"answers": float((answers.first == y).mean())}
+
+            cells.make(["weak", "lite0", size, targets, seed], made)
 
 
 def aims(cache_folder: Path, known: Photographs, rows: Ints, targets: str, seed: int) -> Array:
@@ -419,7 +471,11 @@ def run(
 def record(options: Options, cells: Cells) -> None:
     """Write what is in the cache as records, one per dataset."""
     about = "benchmarks/where_it_ends.py: bits are the test pictures named right, np.packbits in base85, in their order"
-    for name, sets in (("cifar10", ("cifar10", "described")), ("judged", ("clothes", "openmoji"))):
+    for name, sets in (
+        ("cifar10", ("cifar10", "described")),
+        ("judged", ("clothes", "openmoji")),
+        ("weak", ("weak",)),
+    ):
         rows = [{"tested": 5_000} | row for row in cells.rows.values() if row["cell"][0] in sets]
         text = ",\n".join(json.dumps(row) for row in sorted(rows, key=lambda row: json.dumps(row["cell"])))
         head = json.dumps({"about": about, "environment": environment()})[:-1]
@@ -460,7 +516,7 @@ def gaps(cells: Cells, sets: Sequence[str]) -> list[tuple[list[Any], float, floa
     return sorted(means, key=lambda found: str(found[0]))
 
 
-PARTS = {"real": real, "heads": heads, "judge": judge, "rule": rule, "trained": trained, "record": record}
+PARTS = {"real": real, "heads": heads, "weak": weak, "judge": judge, "rule": rule, "trained": trained, "record": record}
 
 if __name__ == "__main__":
     asked = parsed(Options, "parts")

@@ -416,7 +416,7 @@ def _require_runnable(
 def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
     """Build a run once; of the targets that an arm makes, only which images will have one is known."""
     if arm.predicts_targets or arm.evidence == "names" or arm.after is not None:
-        has = _described(data)
+        has = _described(data) & arm.text
         if arm.predicts_targets:
             has = has | annotation.known(data.labels)
         if own.answers is not None:
