@@ -150,7 +150,6 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
     """
     record = runs.read_run(config.run_dir)
     runs.require_predicting(config.run_dir)
-    own_options = options = options_of(record)
     skipped: list[Skipped] = []
     share, labelled = share_by_looks(config)
     looked: dict[str, Any] = {}
@@ -163,35 +162,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
     name = config.split if config.data is None else f"{config.split}-{runs.identity({'data': config.data})[:8]}"
     path = config.run_dir / f"evaluation-{name}.json"
     if config.data is not None or not path.is_file() or _facts(path).get("absent"):
-        if config.data is not None:
-            options = options.model_copy(update={"data": config.data, "embeddings": None, "only_described": False})
-        elif not options.only_described and options.embeddings and not is_table(options.embeddings):
-            options = options.model_copy(update={"embeddings": None})  # accuracy needs none
-        options = options.model_copy(update={"targets": None})
-        described = options.embeddings is not None and (config.run_dir / runs.HEAD).is_file()
-        splits = dict.fromkeys((config.split, "val") if described else (config.split,))  # see held_out_described
-        with processes.joined(choose_device(options.device)):
-            processes.by_first(lambda: require_writable(path))
-            loaded, note = processes.together(lambda: _load(config, record, options), first_ahead=True)
-            ready = processes.together(
-                lambda: prepare(
-                    options, tuple(splits), to_train=False, task=task, loaded=loaded, labelled=config.split
-                ),
-                first_ahead=True,
-            )
-            names = find_class_names(ready.config.embeddings, ready.config.device, ready.data.classes)
-
-            there = (n for n in REPORTED if n == config.split or (config.run_dir / f"evaluation-{n}.json").is_file())
-            is_reported = config.data is None and next(there, config.split) == config.split
-
-            def write_extras() -> None:
-                if is_reported:
-                    skipped.extend(write_run_extras(config.run_dir, own_options, *loaded, config.split))
-
-            note = " ".join(filter(None, [note, *ready.notes]))
-            measure_run(
-                config.run_dir, ready.data, config.split, names=names, name=name, note=note, before_record=write_extras
-            )
+        skipped = _measure(config, record, path, name, task)
     facts = _facts(path)
     absent = dict(facts.get("absent", {}))
     if not (config.run_dir / runs.HEAD).is_file():
@@ -213,6 +184,42 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
         text="\n".join([_per_class(facts, path), *not_measured]),
         skipped=(*(Skipped(**item) for item in facts.get("set_aside", ())), *skipped),
     )
+
+
+def _measure(
+    config: EvaluateConfig, record: Mapping[str, Any], path: Path, name: str, task: Task | None
+) -> list[Skipped]:
+    """Measure the run and write its record; return what the report's examples had to skip."""
+    own_options = options = options_of(record)
+    skipped: list[Skipped] = []
+    if config.data is not None:
+        options = options.model_copy(update={"data": config.data, "embeddings": None, "only_described": False})
+    elif not options.only_described and options.embeddings and not is_table(options.embeddings):
+        options = options.model_copy(update={"embeddings": None})  # accuracy needs none
+    options = options.model_copy(update={"targets": None})
+    described = options.embeddings is not None and (config.run_dir / runs.HEAD).is_file()
+    splits = dict.fromkeys((config.split, "val") if described else (config.split,))  # see held_out_described
+    with processes.joined(choose_device(options.device)):
+        processes.by_first(lambda: require_writable(path))
+        loaded, note = processes.together(lambda: _load(config, record, options), first_ahead=True)
+        ready = processes.together(
+            lambda: prepare(options, tuple(splits), to_train=False, task=task, loaded=loaded, labelled=config.split),
+            first_ahead=True,
+        )
+        names = find_class_names(ready.config.embeddings, ready.config.device, ready.data.classes)
+
+        there = (n for n in REPORTED if n == config.split or (config.run_dir / f"evaluation-{n}.json").is_file())
+        is_reported = config.data is None and next(there, config.split) == config.split
+
+        def write_extras() -> None:
+            if is_reported:
+                skipped.extend(write_run_extras(config.run_dir, own_options, *loaded, config.split))
+
+        note = " ".join(filter(None, [note, *ready.notes]))
+        measure_run(
+            config.run_dir, ready.data, config.split, names=names, name=name, note=note, before_record=write_extras
+        )
+    return skipped
 
 
 def share_by_looks(config: EvaluateConfig) -> tuple[Share | None, int]:

@@ -84,43 +84,59 @@ def search(config: SearchConfig) -> SearchResult:
         "query_seconds": round(time.monotonic() - indexed, 4),
     }
     numbers: Any = find_digests(digests, index.digests[rows.reshape(-1)]).reshape(rows.shape).tolist()
-
-    def hit(rank: int, number: int, cosine: float) -> dict[str, Any]:
-        place = int(first[number])
-        label = ", ".join(images.label_names(place)) or None
-        return {"rank": rank, "similarity": round(cosine, 4), "key": images.keys[place], "label": label}
-
-    found = [
-        [hit(rank, number, cosine) for rank, (number, cosine) in enumerate(zip(*both, strict=True), start=1)]
-        for both in zip(numbers, cosines.tolist(), strict=True)
-    ]
-    unshown: list[Skipped] = []
+    found = [_hits(images, first, *both) for both in zip(numbers, cosines.tolist(), strict=True)]
+    unshown: Sequence[Skipped] = ()
     if config.html is not None:
         pictures = Thumbnails(images)
-        sections: list[dict[str, Any]] = []
-        for name, own, hits in zip(queries.names, numbers, found, strict=True):
-            asked = thumbnail(queries.pictures[name], clips=images.clips) if name in queries.pictures else None
-            shown = [{"picture": pictures.of(int(first[k])), "equal": int(counts[k]) - 1} for k in own]
-            cards = [one | more for one, more in zip(hits, shown, strict=True)]
-            sections.append({"name": name, "picture": asked, "cards": cards})
-        write_text(config.html, render("search.html", sections=sections, facts=facts))
+        shown = [[{"picture": pictures.of(int(first[k])), "equal": int(counts[k]) - 1} for k in own] for own in numbers]
+        write_text(
+            config.html, render("search.html", sections=_sections(queries, found, shown, images.clips), facts=facts)
+        )
         unshown = pictures.skipped
-    answers: list[dict[str, Any]] = [
-        {"query": name, "results": hits} for name, hits in zip(queries.names, found, strict=True)
-    ]
+    answers = [{"query": name, "results": hits} for name, hits in zip(queries.names, found, strict=True)]
     head = ("rank", "similarity", "image", "label")
-    tables = [
-        [(str(one["rank"]), f"{one['similarity']:.3f}", one["key"], one["label"] or "") for one in hits]
-        for hits in found
-    ]
+    tables = (
+        text_table(
+            name,
+            [head, *((str(one["rank"]), f"{one['similarity']:.3f}", one["key"], one["label"] or "") for one in hits)],
+        )
+        for name, hits in zip(queries.names, found, strict=True)
+    )
     return SearchResult(
         path=config.html or folder,
         **facts,
         queries=answers,
-        read_rows=partial(list, [{"query": each["query"], **one} for each in answers for one in each["results"]]),
-        text="\n\n".join(text_table(name, [head, *rows]) for name, rows in zip(queries.names, tables, strict=True)),
+        read_rows=partial(
+            list, [{"query": name, **one} for name, hits in zip(queries.names, found, strict=True) for one in hits]
+        ),
+        text="\n\n".join(tables),
         skipped=tuple(dict.fromkeys((*queries.skipped, *images.skipped, *unreadable, *unshown))),
     )
+
+
+def _hits(images: Dataset, first: Any, numbers: Sequence[int], cosines: Sequence[float]) -> list[dict[str, Any]]:
+    """Return what is said of the images found for a query; ``first`` has the place of each distinct image."""
+    return [
+        {
+            "rank": rank,
+            "similarity": round(cosine, 4),
+            "key": images.keys[int(first[number])],
+            "label": ", ".join(images.label_names(int(first[number]))) or None,
+        }
+        for rank, (number, cosine) in enumerate(zip(numbers, cosines, strict=True), start=1)
+    ]
+
+
+def _sections(queries: Queries, found: Any, shown: Any, clips: bool) -> list[dict[str, Any]]:
+    """Return what the page says of each query: its name, its picture, and a card per image found."""
+    return [
+        {
+            "name": name,
+            "picture": thumbnail(queries.pictures[name], clips=clips) if name in queries.pictures else None,
+            "cards": [one | more for one, more in zip(*both, strict=True)],
+        }
+        for name, *both in zip(queries.names, found, shown, strict=True)
+    ]
 
 
 def _images(config: SearchConfig, options: TrainConfig) -> Dataset:

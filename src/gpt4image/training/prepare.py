@@ -123,11 +123,7 @@ def prepare(
     if taught is not None:
         check_fitting(taught, config, image_set, task)
     if not (task.boxes and isinstance(taught, BoxLabels)):
-        try:
-            task.require(task.annotations(image_set), image_set.classes, config.data)
-        except DataError as error:  # with what was skipped: often all annotations were
-            skipped = "; ".join(f"{item.name}: {item.reason}" for item in image_set.skipped[:3])
-            raise DataError(f"{error} Skipped were: {skipped}." if skipped else str(error)) from None
+        _require_annotations(image_set, task, config.data)
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
     # In `compare` text may name the classes of images, if there are classes.
     unnamed = to_train and taught is None and (targets or not image_set.classes)
@@ -166,6 +162,15 @@ def prepare(
         images=images,
         notes=tuple(wrong_copies(as_loaded)),
     )
+
+
+def _require_annotations(image_set: Dataset, task: Task, spec: str) -> None:
+    """Refuse a set that lacks what the task learns, and say what was skipped: often all annotations were."""
+    try:
+        task.require(task.annotations(image_set), image_set.classes, spec)
+    except DataError as error:
+        skipped = "; ".join(f"{item.name}: {item.reason}" for item in image_set.skipped[:3])
+        raise DataError(f"{error} Skipped were: {skipped}." if skipped else str(error)) from None
 
 
 def _check_splits(image_set: Dataset, task: Task, splits: Sequence[str], *, labelled: str, targets: bool) -> None:

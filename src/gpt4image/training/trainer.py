@@ -204,28 +204,8 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     device = choose_device(config.device)
     batch_size, count = config.batch_size, len(data.indices("train"))
     torch.manual_seed(config.seed)
-    copied = config.ema > 0.0 or config.select == "best"
-    place = structure_alone if config.fsdp and processes.rank() > 0 and not copied else contextlib.nullcontext
-    backbone, notes, new_layers = processes.together(lambda: make_model(config, data.task, data.classes, place))
-    new_layers = processes.from_first(new_layers)  # others may have only the structure
-    tower: TextTower | None = None
-    if data.text is None or not config.aligns:
-        model = Headed(backbone)
-    else:
-        text, table = data.text, data.text.table
-        if config.tune_text != "none" and table is not None:
-            how = config.tune_text
-            tower = processes.together(lambda: TextTower(text, table, how, device))
-        model = Aligner(
-            backbone,
-            data.text.width,
-            head=config.head,
-            texts=tower,
-            loss=config.align_loss,
-            temperature=config.temperature,
-            bias=-math.log(max(batch_size - 1, 1)),  # the log odds of a pair taken at random
-            paper_compat=config.paper_compat,
-        )
+    model, tower, notes, new_layers = _model_and_texts(config, data, device)
+    backbone = model.get_submodule("backbone")
     if config.compares_views:
         model.heads[VIEWS_HEAD] = view_head(model.feature_width)
     targeted, others = participants(config, data, aligned=isinstance(model, Aligner))
@@ -277,6 +257,35 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         texts=tower,
         objectives=tuple(objectives),
     )
+
+
+def _model_and_texts(
+    config: ResolvedOptions, data: TrainingData, device: torch.device
+) -> tuple[Headed, TextTower | None, Sequence[str], Sequence[str]]:
+    """Return the model, the text encoder if it is tuned, notes, and the layers that start from random weights."""
+    copied = config.ema > 0.0 or config.select == "best"
+    place = structure_alone if config.fsdp and processes.rank() > 0 and not copied else contextlib.nullcontext
+    backbone, notes, new_layers = processes.together(lambda: make_model(config, data.task, data.classes, place))
+    new_layers = processes.from_first(new_layers)  # others may have only the structure
+    tower: TextTower | None = None
+    if data.text is None or not config.aligns:
+        model = Headed(backbone)
+    else:
+        text, table = data.text, data.text.table
+        if config.tune_text != "none" and table is not None:
+            how = config.tune_text
+            tower = processes.together(lambda: TextTower(text, table, how, device))
+        model = Aligner(
+            backbone,
+            data.text.width,
+            head=config.head,
+            texts=tower,
+            loss=config.align_loss,
+            temperature=config.temperature,
+            bias=-math.log(max(config.batch_size - 1, 1)),  # the log odds of a pair taken at random
+            paper_compat=config.paper_compat,
+        )
+    return model, tower, notes, new_layers
 
 
 def make_model(
