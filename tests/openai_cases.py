@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from PIL import Image
 
 import openai_stub as server
 from encoded_images import encoded
-from gpt4image.artifacts.store import Prompt
-from gpt4image.config import DescriberOptions
+from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
+from gpt4image.config import DescribeConfig, DescriberOptions
+from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.openai import describer as openai_describer
 from gpt4image.describing.describers.openai.describer import OpenAIDescriber
@@ -54,6 +56,23 @@ def ask_one(
 ) -> tuple[list[Answer], server.Stub]:
     with server.serve(handler) as stub:
         return ask(describer(stub.url, **options), question or request()), stub
+
+
+def describe_by(handler: server.Handler, data: str, store: Path, **options: Any) -> tuple[Any, server.Stub]:
+    """Describe a dataset by a server that answers like ``handler``."""
+    with server.serve(handler) as stub:
+        given: Any = {"data": data, "store": store, "describer": "openai:tiny", "base_url": stub.url}
+        return describe(DescribeConfig(**{**given, "server_name": "stub", **options})), stub
+
+
+def rows_of(store: Path, status: Any = "ok") -> list[Any]:
+    with DescriptionStore(store) as opened:
+        return list(opened.descriptions(status=status))
+
+
+def answers_of(store: Path) -> list[StoredAnswer]:
+    with DescriptionStore(store) as opened:
+        return list(opened.answers())
 
 
 def body(message: str = "no", **fields: object) -> bytes:

@@ -155,6 +155,8 @@ def judged(text: str | None, *ask: str, **values: Any) -> Judged:
 
 CAT = Answer(class_name="cat")
 REFUSAL = "I'm sorry, but I can't help with that."
+CUT, NO_JSON = '{"boxes": [{"label": "cat", "box', "the answer is not the JSON that was asked for"
+AT_LIMIT = "; it ends at the limit of tokens (--max-tokens)"
 
 
 @pytest.mark.parametrize(
@@ -171,17 +173,13 @@ REFUSAL = "I'm sorry, but I can't help with that."
         (None, (), {"error": "HTTP 500"}, Judged(error="HTTP 500")),
         ("", ("class",), {"finish_reason": "content_filter"}, Judged("", None, "refusal")),
         (REFUSAL, (), {}, Judged(REFUSAL, None, "refusal")),
+        (CUT, ("boxes",), {"finish_reason": "length"}, Judged(CUT, None, f"{NO_JSON}: it lacks 'boxes'{AT_LIMIT}")),
     ],
 )
 def test_answers_are_kept_or_rejected(
     text: str | None, ask: tuple[str, ...], values: dict[str, Any], expected: Judged
 ) -> None:
     assert judged(text, *ask, **values) == expected
-
-
-def test_json_that_was_cut_names_the_limit_of_tokens() -> None:
-    found = judged('{"boxes": [{"label": "cat", "box', "boxes", finish_reason="length")
-    assert found.error is not None and found.error.endswith("'boxes'; it ends at the limit of tokens (--max-tokens)")
 
 
 # Flaws
@@ -205,7 +203,6 @@ NONE = [
     "the cat is on the left, the dog is on the right, the bird is on the top, the fish is on the bottom",
 ]
 EMPTY = ["", " \n", "…", "42", "\u200b\u202e", "-----"]
-THOUGHTS = ["<think>The user wants", "\n<think>A dog.</think>\n\nA dog.", "<Thinking> Let me", "◁think▷Hm. A cat"]
 ECHOES = [
     "Describe this image in detail.",
     "describe this image in detail",
@@ -228,19 +225,6 @@ def test_every_flaw_is_found_where_it_is_and_nowhere_else() -> None:
         assert found("", finish_reason=reason) == found(LONG, finish_reason=reason) == {"refusal"}
 
 
-@pytest.mark.parametrize("text", THOUGHTS)
-def test_thoughts_where_the_answer_should_begin_are_none(text: str) -> None:
-    assert "empty" in found(text)
-    assert found(text, finish_reason="refusal") == {"refusal"}
-    assert not found(f"A card on which {text} is written in large red letters.")
-
-
-def test_an_echo_shares_more_than_words() -> None:
-    for text in ("Describe this image in detail: a red car drives on snow.", "image", "a photo of a dog"):
-        assert "echo" not in found(text) | found(text, question="A photo of a cat")
-    assert "echo" not in found("A dog.", question="What is this? One of: a cat, a dog, a bird.")
-
-
 def test_no_packaged_description_would_be_thrown_away() -> None:
     file = files("gpt4image") / "packaged" / "openmoji" / "descriptions-plain.jsonl"
     texts = [json.loads(line)["description"] for line in file.read_text("utf-8").splitlines()]
@@ -249,17 +233,14 @@ def test_no_packaged_description_would_be_thrown_away() -> None:
 
 REFUSALS = """\
 I'm sorry, but I can't assist with that request.
-I’m sorry, but I can’t assist with that.
 As an AI language model, I am unable to view images.
 I apologize, but I cannot describe this image as it may violate our content policy. Please try another image.
 Unfortunately, I am unable to view the image you are referring to. Please upload the image again.
 It looks like no image was provided.
-I'm just an AI model, I can't satisfy your request.
 I must respectfully decline to describe this.
 N/A
 **None**
 [image]
-Unable to process the image.
 The image could not be processed.
 Error: Failed to open the image file. File not found.
 I refuse."""
@@ -267,15 +248,11 @@ I refuse."""
 
 NO_REFUSALS = """\
 A yellow sign reads Sorry, We're Closed and hangs on a glass door.
-"I'm sorry, I can't assist you" is printed on a card beside a bouquet of roses.
 A dog whose tail cannot be seen lies on grass.
-I can see a cat. I can't identify the breed, though.
 I cannot identify the person, but the image shows a man in a blue suit at a lectern, in front of two flags.
 No image is visible on the screen of a black phone that lies on a table.
 Unfortunately blurred, a small bird sits on a branch that cannot be made out.
-Error: could not load image, reads a white dialog on a grey desktop.
 No image. The screen is black, with a small white cursor at the top.
-Image not found. A grey placeholder icon with a torn corner.
 The image cannot be seen clearly through the fog, but a tower rises on the left.
 I refuse to sink is written on a T-shirt."""
 

@@ -60,12 +60,6 @@ def test_money_cannot_be_limited_where_answers_do_not_tell_what_they_cost() -> N
             Budget(limit=None, max_cost=1.0, price=price, max_tokens=10)
 
 
-def test_answers_of_earlier_runs_are_reckoned_with_twice() -> None:
-    budget = costly()
-    budget.learn(PAPER, [8_000] * 15 + [10_000] * 17)
-    assert sum(budget.admit(request(number)) for number in range(100)) == 50
-
-
 def test_a_prompt_that_was_never_answered_is_reckoned_with_by_its_text() -> None:
     dearest = PRICE.of(1.25 * (10_000 + 20_000), 1_000)
     for more, admitted in ((1e-9, True), (-1e-9, False)):

@@ -14,17 +14,16 @@ from PIL import Image
 
 import gpt4image.describing.asking
 from encoded_images import encoded
-from gpt4image.artifacts.store import DescriptionStore, StoredAnswer
+from gpt4image.artifacts.store import StoredAnswer
 from gpt4image.base.errors import ConfigError, DescriberError
-from gpt4image.config import BOX_FORMATS, DescribeConfig, StatsConfig
+from gpt4image.config import BOX_FORMATS, StatsConfig
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.regions import Boxes
 from gpt4image.describing.boxes import probed_images
 from gpt4image.describing.contents import stats
-from gpt4image.describing.describe import describe
 from loaded_sets import in_memory, masks_of
-from openai_cases import openai_settings
-from openai_stub import Call, Handler, Reply, answer, serve
+from openai_cases import answers_of, describe_by, openai_settings
+from openai_stub import Call, Handler, Reply, answer
 
 __all__ = ["openai_settings"]
 pytestmark = pytest.mark.usefixtures("openai_settings")
@@ -90,17 +89,14 @@ def says(name: str = "xyxy-1000") -> Handler:
 
 
 def run(folder: Path, handler: Handler, **options: Any) -> tuple[Any, list[Call]]:
-    with serve(handler) as stub:
-        data: Any = {"data": "memory", "store": folder / "a.db", "describer": "openai:tiny", "base_url": stub.url}
-        how: Any = {"ask": "boxes", "server_name": "stub", "max_side": MAX_SIDE, "image_format": "png"}
-        outcome = describe(DescribeConfig(**{**data, **how, **options}))
-        assert outcome.skipped == ()
-        return outcome.summary, stub.calls
+    how: Any = {"ask": "boxes", "max_side": MAX_SIDE, "image_format": "png", **options}
+    outcome, stub = describe_by(handler, "memory", folder / "a.db", **how)
+    assert outcome.skipped == ()
+    return outcome.summary, stub.calls
 
 
 def stored(folder: Path) -> list[StoredAnswer]:
-    with DescriptionStore(folder / "a.db") as store:
-        return list(store.answers())
+    return answers_of(folder / "a.db")
 
 
 def error_of(folder: Path, images: Dataset) -> float:

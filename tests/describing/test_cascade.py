@@ -14,15 +14,14 @@ import gpt4image.describing.asking
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import DescribeConfig
 from gpt4image.config.results import DescribeResult
-from gpt4image.describing.cascade import PILOT, Known, forecast, pilot
+from gpt4image.describing.cascade import PILOT, Known, forecast
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.base import Answer, FreeDescriber, Request
 from gpt4image.describing.describers.registry import DESCRIBERS
 from gpt4image.describing.prices import Price
 from gpt4image.labelling.answers import read_by_describer
 from loaded_sets import in_memory
-from openai_cases import openai_settings, picture
-from openai_stub import answer, serve
+from openai_cases import openai_settings
 from text_label_cases import made_of
 
 __all__ = ["openai_settings"]
@@ -170,18 +169,6 @@ def test_with_targets_the_second_is_asked_where_they_are_in_doubt(
     assert all(number % 8 == 3 for number in second.asked[PILOT:])
 
 
-def test_the_second_may_be_at_another_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = in_memory([picture(number) for number in range(6)], np.full(6, -1))
-    monkeypatch.setattr(gpt4image.describing.asking, "load_with_splits", lambda _spec, **_: images)
-    said = {"small": '{"class": "cat", "confidence": 0.5}', "large": '{"class": "dog", "confidence": 0.9}'}
-    data: Any = {"data": "memory", "store": tmp_path / "a.db", "ask": "class", "classes": "cat,dog"}
-    with serve(lambda _: answer(said["small"])) as one, serve(lambda _: answer(said["large"])) as other:
-        who: Any = {"describer": "openai:small", "then": "openai:large"}
-        found = describe(DescribeConfig(**data, **who, base_url=one.url, then_base_url=other.url))
-    models = [[call.body["model"] for call in stub.calls] for stub in (one, other)]
-    assert models == [["small"] * 6, ["large"] * 6] and found.then_another_class == 6
-
-
 def test_few_looks_stay_near_the_stated_confidence_and_many_correct_it() -> None:
     def other(sure: float, looks: int) -> float:
         """Chance of another answer at 0.9, after looks of which a half differ."""
@@ -192,9 +179,3 @@ def test_few_looks_stay_near_the_stated_confidence_and_many_correct_it() -> None
         return float(forecast(known).gain[0])
 
     assert other(0.9, 0) < other(0.9, 4) < other(0.9, 400) == pytest.approx(0.5 * (7 - 1.5) / 10, abs=0.02)
-
-
-def test_a_pilot_stays_when_images_are_added() -> None:
-    digests = [f"{number:064x}" for number in range(300)]
-    assert pilot(digests) == pilot(digests[::-1]) and len(set(pilot(digests))) == PILOT
-    assert len({*pilot(digests)} & {*pilot([*digests, "f" * 64])}) >= PILOT - 1

@@ -32,7 +32,6 @@ from gpt4image.data import load_dataset
 from gpt4image.data.dataset import Dataset
 from gpt4image.describing.contents import stats, view
 from gpt4image.describing.describe import describe
-from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.descriptions import check, export_descriptions, import_descriptions
 from gpt4image.describing.rows import Row, describer_settings, parse_line, parse_row, to_fields, write_rows
 from loaded_sets import in_memory
@@ -339,20 +338,6 @@ def test_what_is_exported_comes_back_the_same(tmp_path: Path, pets: str, kind: s
         assert stored(tmp_path) == before and answers_of(tmp_path / "a.db") == found
 
 
-def test_boxes_in_files_are_made_fit_for_use_once(tmp_path: Path, pets: str) -> None:
-    large = [{"label": "Big Dog", "box_2d": [-5, 0, 1004, 300]}, {"label": "owl", "box_2d": [0, 0, 999, 1000]}]
-    rows = [{"key": "cat/0.png", "boxes": [BOX, BOX, *large]}]
-    summary = bring(tmp_path, rows, pets).summary
-    counts = {"boxes": 2, "boxes_clipped": 1, "boxes_duplicates": 1, "boxes_whole_image": 1}
-    assert {name: summary[name] for name in counts} == counts
-    expected = (BOX, {"label": "big_dog", "box_2d": [0, 0, 1000, 300]})
-    assert by_key(tmp_path, pets)["cat/0.png"].boxes == expected
-    assert bring(tmp_path, rows, pets).unchanged == 1
-    export(tmp_path, "out.jsonl")
-    assert bring(tmp_path, tmp_path / "out.jsonl", None).unchanged == 1
-    assert tuple(json.loads((tmp_path / "out.jsonl").read_text(encoding="utf-8"))["boxes"]) == expected
-
-
 def test_boxes_in_pixels_need_their_picture_and_keys_their_dataset(tmp_path: Path, pets: str) -> None:
     in_pixels = {"label": "cat", "box_2d": [10, 10, 20, 5]}
     rows = [{"digest": "a" * 64, "boxes": [BOX]}, {"key": "cat/0.png", "boxes": [in_pixels]}]
@@ -414,29 +399,6 @@ def test_stats_check_and_view_show_answers(tmp_path: Path, pets: str) -> None:
 
 
 # Damaged rows
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        '"cost_usd": 1e999',
-        '"tokens_in": ' + "9" * 5000,
-        '"prompt": "\\ud800"',
-        '"prompt": ' + "[" * 100_000,
-        '"note": ' + '{"a":' * 20_000 + "1" + "}" * 20_000,
-        '"digest": "' + "é" * 64 + '"',
-        '"prompt": "\0"',
-        "{",
-    ],
-    ids=lambda fault: fault[:16],
-)
-def test_a_bad_line_costs_itself_alone(fault: str, tmp_path: Path) -> None:
-    rows = Path(__file__).parents[1] / "fuzz_corpus" / "valid" / "rows" / "rows.jsonl"
-    good, bad = (row[:-1] for row in rows.read_text("utf-8").splitlines()[:2])
-    (file := tmp_path / "rows.jsonl").write_text(f"{good}}}\n{bad}, {fault}}}\n", "utf-8")
-    outcome = import_descriptions(ImportDescriptionsConfig(file=file, store=tmp_path / "a.db"))
-    assert (outcome.summary["added"], [item.name for item in outcome.skipped]) == (1, ["rows.jsonl, line 2"])
-    assert len(ReplayDescriber(str(file))._places) == 1
 
 
 def test_a_row_of_parquet_that_is_not_text_costs_itself_alone(tmp_path: Path) -> None:

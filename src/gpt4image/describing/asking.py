@@ -252,8 +252,9 @@ class Budget:
             return self._allows(request, sent)
 
     def settle(self, answer: Answer) -> None:
-        """Replace the reservation for an answer by what it cost. Raises DescriberError."""
+        """Replace the reservation by what an answer cost; without an answer, nothing was asked. Raises DescriberError."""
         with self._lock:
+            self.asked -= answer.text is None and answer.error is None
             self._reserved_sum -= self._reserved.pop(answer.request.name, 0.0)
             self.spent += answer.cost_usd or 0.0
             # A content filter leaves an empty text, which costs nothing.
@@ -271,13 +272,6 @@ class Budget:
                     lost = self._dearest(answer.request, alone=True)
                 self.spent += lost
                 self.uncertain += lost
-            self._keep_note()
-
-    def take_back(self, answer: Answer) -> None:
-        """Do not count a request that the describer has no answer for."""
-        with self._lock:
-            self.asked -= 1
-            self._reserved_sum -= self._reserved.pop(answer.request.name, 0.0)
             self._keep_note()
 
     def _keep_note(self, *, exactly: bool = False) -> None:

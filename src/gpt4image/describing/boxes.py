@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,22 +74,8 @@ def find_box_format(store: DescriptionStore, settings: Mapping[str, Any], images
     return {"box_format_iou": means[best], "box_format_human_boxes": pairs}
 
 
-def box_facts(results: Iterable[Description], classes: Sequence[str] = ()) -> dict[str, int]:
-    """Return what ``box_counts`` says of results, and how many of them were cut off within their boxes."""
-    cut = 0
-
-    def answers() -> Iterable[Any]:
-        nonlocal cut
-        for result in results:
-            if result.answer is not None and result.answer.boxes is not None:
-                cut += result.finish_reason == CUT_OFF
-                yield result.answer
-
-    counts = box_counts(answers(), classes)
-    return counts | {"boxes_cut_off": cut} if counts else {}
-
-
-def how_read(store: DescriptionStore, settings: str) -> dict[str, str]:
-    """Return as a fact how the boxes of a describer are read, and why so."""
-    known = store.box_formats().get(settings)
-    return {"box_format": f"{AS_ASKED} (as asked: not probed on human boxes)" if known is None else known}
+def box_facts(result: Description, classes: Sequence[str] = ()) -> dict[str, int]:
+    """Return what ``box_counts`` says of a result, and whether it was cut off within its boxes; {} without any."""
+    if result.answer is None or result.answer.boxes is None:
+        return {}
+    return box_counts([result.answer], classes) | {"boxes_cut_off": int(result.finish_reason == CUT_OFF)}

@@ -115,7 +115,7 @@ def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Sto
                 if result.status == "ok":
                     described |= set() if result.text is None else {result.digest}
                     answered |= set() if result.answer is None else {result.digest}
-                    boxes.update(box_facts([result], result.prompt.class_names))
+                    boxes.update(box_facts(result, result.prompt.class_names))
     totals, kinds = sum(parts.values(), Counter[str]()), counts["answer_kinds"]
     summary: dict[str, Any] = {"descriptions": totals["descriptions"], "images": len(described | answered)}
     if answered:

@@ -21,6 +21,7 @@ from typing import Any, get_args
 import numpy as np
 
 from gpt4image.artifacts import answers
+from gpt4image.artifacts.box_formats import AS_ASKED
 from gpt4image.artifacts.prompts import fill, load_prompt
 from gpt4image.artifacts.store import (
     OUTSIDE_LIST,
@@ -51,7 +52,7 @@ from gpt4image.describing.asking import (
     find_missing,
     is_shorter,
 )
-from gpt4image.describing.boxes import box_facts, find_box_format, how_read, probed_images
+from gpt4image.describing.boxes import box_facts, find_box_format, probed_images
 from gpt4image.describing.cascade import describe_in_turn
 from gpt4image.describing.class_lists import ClassNames, class_list, class_names, compare_with, readable
 from gpt4image.describing.describers.base import Answer, Describer, Example, Name
@@ -413,12 +414,10 @@ class _Run:
             )
             for answer, found in judged
         )
-        for answer, found in judged:
-            self.budget.settle(answer)
-            self._count(answer, found)
         for answer in group:
-            if answer.text is None and answer.error is None:
-                self.budget.take_back(answer)
+            self.budget.settle(answer)
+        for answer, found in judged:
+            self._count(answer, found)
 
     def _count(self, answer: Answer, found: Judged) -> None:
         request = answer.request
@@ -491,12 +490,12 @@ class _Run:
         )
 
     def _boxes(self) -> dict[str, Any]:
-        new = self.store.descriptions(digests=sorted(self.with_boxes), describer=self.settings)
-        return {
-            **box_facts(new, [option.name for option in self.classes]),
-            **how_read(self.store, canonical_json(self.settings)),
-            **self.probed,
-        }
+        """Return facts about the new boxes, and how they are read."""
+        facts, classes = Counter[str](), [option.name for option in self.classes]
+        for result in self.store.descriptions(digests=sorted(self.with_boxes), describer=self.settings):
+            facts.update(box_facts(result, classes))
+        known = self.store.box_formats().get(canonical_json(self.settings))
+        return {**facts, "box_format": known or f"{AS_ASKED} (as asked: not probed on human boxes)", **self.probed}
 
     def estimate(self, outcome: DescribeResult) -> DescribeResult:
         """Return the outcome of the sample with ``estimate_*`` facts of the rest of the run.

@@ -117,7 +117,7 @@ class _Importer:
             self.counts["unchanged"] += not is_new
             if is_new:
                 new.append(description)
-                self.boxes.update(box_facts([description], description.prompt.class_names))
+                self.boxes.update(box_facts(description, description.prompt.class_names))
                 if description.answer is not None and CLASS in description.prompt.ask:
                     self.classes[description.answer.kind] += 1
         self.counts["added"] += store.add(new)

@@ -78,7 +78,6 @@ def test_a_table_is_replayed_and_twice_the_same_row_is_one(tmp_path: Path, colum
     images, describer = in_memory([b"0", b"1"]), load(path)
     assert [answer.text for answer in answers_of(describer, images)] == ["one", "two"]
     report = describer.report(images)
-    assert report.facts["replay_rows_twice"] == 1
     assert [item.name for item in report.skipped] == ["texts.csv, row 4", "texts.csv, row 5"]
 
 

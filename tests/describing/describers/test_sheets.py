@@ -12,16 +12,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
-from gpt4image.config import DescribeConfig
+from gpt4image.artifacts.store import Description, Prompt
 from gpt4image.data import load_dataset
 from gpt4image.data.decode import decode
 from gpt4image.describing.answer_json import items_of_sheet
-from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.openai import describer as openai_describer
 from gpt4image.describing.prices import Price
-from openai_cases import KEY, openai_settings
-from openai_stub import Call, Reply, Stub, answer, failure, serve
+from openai_cases import KEY, describe_by, openai_settings, rows_of
+from openai_stub import Call, Reply, Stub, answer, failure
 
 __all__ = ["openai_settings"]
 pytestmark = pytest.mark.usefixtures("openai_settings")
@@ -57,20 +55,13 @@ def told(call: Call, items: Sequence[dict[str, Any]] | None = None, **how: Any) 
     return answer(text, tokens=(300 + 100 * len(shown), 10 * len(shown)), **how)
 
 
-def run(photos: Path, url: str, **options: Any) -> Any:
-    own = {"per_call": 8, "server_name": "stub", "ask": "description,class", "splits": "train,val,test", **options}
-    store = photos.parent / "a.db"
-    return describe(DescribeConfig(data=f"folder:{photos}", store=store, describer="openai:tiny", base_url=url, **own))
+def described(photos: Path, handler: Callable[[Call], Reply], **options: Any) -> tuple[Any, Stub]:
+    own = {"per_call": 8, "ask": "description,class", "splits": "train,val,test", **options}
+    return describe_by(handler, f"folder:{photos}", photos.parent / "a.db", **own)
 
 
 def rows(photos: Path) -> list[Description]:
-    with DescriptionStore(photos.parent / "a.db") as store:
-        return [*store.descriptions()]
-
-
-def described(photos: Path, handler: Callable[[Call], Reply], **options: Any) -> tuple[Any, Stub]:
-    with serve(handler) as stub:
-        return run(photos, stub.url, **options), stub
+    return rows_of(photos.parent / "a.db")
 
 
 def right(photos: Path) -> bool:

@@ -136,18 +136,6 @@ def test_drawn_answers_differ_and_a_second_run_brings_the_same(tiny_vlm: Path) -
     assert texts(made, requests) != first, "asked again in the same run, another try is wanted"
 
 
-def test_temperature_0_is_greedy_and_without_one_the_model_decides(tiny_vlm: Path, tmp_path: Path) -> None:
-    drawing = Path(shutil.copytree(tiny_vlm, tmp_path / "drawing"))
-    own = json.loads((drawing / "generation_config.json").read_text())
-    own |= {"do_sample": True, "temperature": 2.0, "top_p": 0.9}
-    (drawing / "generation_config.json").write_text(json.dumps(own))
-    requests = [request(data) for data in PICTURES[:4]]
-    found = [describer(tiny_vlm), describer(drawing, temperature=0), describer(drawing)]
-    assert [made.repeatable for made in found] == [True, True, False]
-    greedy, forced, drawn = (texts(made, requests) for made in found)
-    assert greedy == forced != drawn
-
-
 def test_an_image_that_cannot_be_read_or_asked_about_costs_no_other(tiny_vlm: Path) -> None:
     def missing() -> bytes:
         raise FileNotFoundError(2, "No such file or directory")

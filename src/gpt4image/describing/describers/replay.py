@@ -37,7 +37,7 @@ class ReplayDescriber(FreeDescriber):
             )
         self.settings: Mapping[str, Any] = {"kind": "replay", "file": self._path.name}
         is_table = self._path.suffix in (".csv", ".parquet")
-        self._skipped, self._duplicates, self._parts = list[Skipped](), 0, set[str]()
+        self._skipped, self._parts = list[Skipped](), set[str]()
         self._places: dict[tuple[str, str], Row | int] = {}
         with self._path.open("rb") as file:
             for row in read_rows(self._path, lines=not is_table):
@@ -54,7 +54,6 @@ class ReplayDescriber(FreeDescriber):
                     self._places[whose] = row if is_table else row.place
                     continue
                 elif first and (first.description, first.fields) == (row.description, row.fields):
-                    self._duplicates += 1
                     continue
                 self._skipped.append(Skipped(name=row.where, reason=reason))
         if not self._places:
@@ -96,7 +95,6 @@ class ReplayDescriber(FreeDescriber):
         facts = {
             "replay_rows": len(self._places),
             "replay_rows_unused": len(self._places) - sum(name in self._places for name in _names_of(images)),
-            "replay_rows_twice": self._duplicates,
         }
         return Report(facts=facts, skipped=self._skipped)
 

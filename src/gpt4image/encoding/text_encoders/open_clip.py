@@ -1,6 +1,6 @@
 """Text encoders of CLIP models in the open_clip library; safetensors only.
 
-The weights come from a tag of open_clip, a file or a folder. open_clip itself would unpickle other files; here the
+The weights come from a tag of open_clip or a file. open_clip itself would unpickle other files; here the
 safetensors file is found first, and nothing else is opened.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError, first_line, nearest
 from gpt4image.base.files import fingerprint
-from gpt4image.encoding.text_encoders.neural import Tower, count_tokens, pickles_refused, refuse_pickles
+from gpt4image.encoding.text_encoders.neural import Tower, count_tokens, pickles_refused
 from gpt4image.models.hugging_face import hub_asked_once, loading
 
 _BEGIN_AND_END = 2
@@ -56,28 +56,18 @@ def find_clip(name: str) -> ClipFiles:
     if model not in open_clip.list_models():
         raise ConfigError(f"open_clip:{name}: the model {nearest(model, open_clip.list_models())}")
     found = Path(pretrained).expanduser()
-    if found.exists():
-        return ClipFiles(model, _local_weights(found), quick_gelu=False)
+    if found.is_file():
+        if found.suffix != ".safetensors":
+            raise ModelError(pickles_refused(found))
+        return ClipFiles(model, found, quick_gelu=False)
     tags = open_clip.list_pretrained_tags_by_model(model)
     config = open_clip.get_pretrained_cfg(model, pretrained)
     if not config:
         raise ModelError(
-            f"open_clip:{name}: {pretrained!r} is neither a .safetensors file or folder here nor a tag of {model}; "
+            f"open_clip:{name}: {pretrained!r} is neither a .safetensors file here nor a tag of {model}; "
             f"its tags: {', '.join(tags) or 'none'}."
         )
     return ClipFiles(model, _fetched_weights(name, config), quick_gelu=bool(config.get("quick_gelu", False)))
-
-
-def _local_weights(found: Path) -> Path:
-    if found.is_file():
-        if found.suffix != ".safetensors":
-            raise ModelError(pickles_refused(found))
-        return found
-    refuse_pickles(found)
-    files = sorted(found.glob("*.safetensors"))
-    if len(files) != 1:
-        raise ModelError(f"{found}: there are {len(files)} .safetensors files in this folder; give one of them.")
-    return files[0]
 
 
 def _fetched_weights(name: str, config: Mapping[str, Any]) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-import socket
 from typing import Any
 
 import pytest
@@ -173,11 +172,3 @@ def test_a_run_that_is_held_says_how_long_and_why(
         ask(describer(stub.url, concurrency=1), *map(request, range(3)))
     told = " ".join(capsys.readouterr().err.split())
     assert "No call is sent for 1 s" in told and "HTTP 429: too many (the server asks for 1 s)" in told
-
-
-def test_a_port_where_nobody_listens_is_reported_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "UNREACHABLE_S", 0.3)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        with pytest.raises(DescriberError, match="is it running"):
-            ask(describer(f"http://127.0.0.1:{taken.getsockname()[1]}/v1"), *map(request, range(100)))

@@ -215,20 +215,6 @@ def test_faults_that_pass_cost_one_more_call_each(run: Run) -> None:
         assert run(server) == ({}, GOOD) and server.stub.count == calls, "a finished dataset is not asked about again"
 
 
-def test_faults_of_all_kinds_at_once_lose_and_double_nothing(run: Run) -> None:
-    """Every image meets one that costs nothing, then one that was paid for."""
-    names = list(FAULTS["passes"])
-    free, paid = names[: names.index("html 200")], names[names.index("html 200") :]
-
-    def script(number: int, name: str) -> str | None:
-        place = NAMES.index(name)
-        return (free[place % len(free)], paid[place % len(paid)], None)[min(number, 2)]
-
-    with serving(script) as server:
-        assert run(server) == ({}, GOOD)
-        assert set(server.calls.values()) == {3}
-
-
 LASTING = [*FAULTS["slow"], *FAULTS["passes"], *FAULTS["image"], *FAULTS["answer"]]
 
 

@@ -14,11 +14,9 @@ import pytest
 from PIL import Image
 
 from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.store import DescriptionStore, StoredAnswer
-from gpt4image.config import DescribeConfig
-from gpt4image.describing.describe import describe
-from openai_cases import openai_settings
-from openai_stub import Call, Handler, Reply, answer, json_reply, serve
+from gpt4image.artifacts.store import StoredAnswer
+from openai_cases import answers_of, describe_by, openai_settings, rows_of
+from openai_stub import Call, Handler, Reply, answer, json_reply
 
 __all__ = ["openai_settings"]
 pytestmark = pytest.mark.usefixtures("openai_settings")
@@ -56,21 +54,13 @@ def question(call: Call) -> str:
 
 
 def run(photos: Path, handler: Handler = says, **options: Any) -> tuple[dict[str, Any], list[Call]]:
-    with serve(handler) as stub:
-        values: Any = {"ask": ASK, "server_name": "stub", "data": f"folder:{photos}", "splits": "train,val,test"}
-        calls: Any = {"store": photos.parent / "a.db", "describer": "openai:tiny", "base_url": stub.url}
-        outcome = describe(DescribeConfig(**{**values, **calls, **options}))
-        return {**outcome.summary, "skipped": outcome.skipped}, stub.calls
+    given: Any = {"data": f"folder:{photos}", "ask": ASK, "splits": "train,val,test", **options}
+    outcome, stub = describe_by(handler, given.pop("data"), photos.parent / "a.db", **given)
+    return {**outcome.summary, "skipped": outcome.skipped}, stub.calls
 
 
 def stored(photos: Path) -> list[StoredAnswer]:
-    with DescriptionStore(photos.parent / "a.db") as store:
-        return list(store.answers())
-
-
-def rows(photos: Path, status: Any = "ok") -> list[Any]:
-    with DescriptionStore(photos.parent / "a.db") as store:
-        return list(store.descriptions(status=status))
+    return answers_of(photos.parent / "a.db")
 
 
 def classes(summary: dict[str, Any]) -> list[int]:
@@ -83,7 +73,7 @@ def test_one_call_brings_everything_and_asking_again_costs_nothing(photos: Path)
     form = calls[0].body["response_format"]
     assert form["type"] == "json_schema" and form["json_schema"]["strict"] is True
     assert form["json_schema"]["schema"]["properties"]["class"]["enum"] == [*COLOURS, "none of these"]
-    texts = {row.digest: row.text for row in rows(photos)}
+    texts = {row.digest: row.text for row in rows_of(photos.parent / "a.db")}
     for one in stored(photos):
         name = one.answer.class_name or ""
         assert one.classes == tuple(COLOURS) and texts[one.digest] == f"A {name} sheet."
@@ -102,7 +92,7 @@ def test_what_is_missing_is_asked_for_and_nothing_else(photos: Path) -> None:
     asked = [question(call) for call in calls]
     assert len(asked) == 8 and all("Describe" not in text and "like the sky" in text for text in asked)
     assert {one.prompt.classes[0].definition for one in stored(photos)} == {"", "like the sky"}
-    assert len(rows(photos)) == 8 + 3 + 8
+    assert len(rows_of(photos.parent / "a.db")) == 8 + 3 + 8
 
 
 NO_SCHEMA = "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."
@@ -144,7 +134,7 @@ def test_a_class_outside_the_list_is_asked_for_once_more_and_then_kept(photos: P
     assert asked == {"red": 4, "blue": 4, "green": 2, "white": 2} and classes(summary) == [4, 2, 2]
     kept = {("red", None): 2, (None, "navy"): 2, (None, None): 2, ("white", "WHITES"): 2}
     assert Counter((one.answer.class_name, one.answer.said) for one in stored(photos)) == kept
-    assert summary["rejected"] == 0 and not rows(photos, "failed")
+    assert summary["rejected"] == 0 and not rows_of(photos.parent / "a.db", "failed")
 
 
 def test_very_many_classes_are_all_offered_without_a_schema_of_their_names(photos: Path) -> None:
