@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -53,8 +54,7 @@ def make_sentence_transformer(folder: Path, **options: Any) -> Path:
 
 def make_open_clip(folder: Path, name: str = "tiny-clip", width: int = 16) -> str:
     """Register a tiny CLIP with open_clip, save random weights, and return its SPEC."""
-    import open_clip
-
+    open_clip = pytest.importorskip("open_clip")
     config = {
         "embed_dim": 12,
         "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},

@@ -252,7 +252,7 @@ class Budget:
             return self._allows(request, sent)
 
     def settle(self, answer: Answer) -> None:
-        """Replace the reservation by what an answer cost; without an answer, nothing was asked. Raises DescriberError."""
+        """Replace the reservation by what an answer cost; with none, nothing was asked. Raises DescriberError."""
         with self._lock:
             self.asked -= answer.text is None and answer.error is None
             self._reserved_sum -= self._reserved.pop(answer.request.name, 0.0)
