@@ -59,7 +59,8 @@ Run = Callable[..., Any]
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     def run_with(describer: Any, images: Dataset, /, **options: Any) -> Any:
-        monkeypatch.setitem(DESCRIBERS, "scripted", lambda _name, _options: describer)  # type: ignore[arg-type]
+        for kind in ("scripted", "openai"):
+            monkeypatch.setitem(DESCRIBERS, kind, lambda _name, _options: describer)  # type: ignore[arg-type]
         monkeypatch.setattr(gpt4image.describing.asking, "load_with_splits", lambda _spec, **_fractions: images)
         options = {"data": "memory", "store": tmp_path / "a.db", "describer": "scripted", **options}
         return describe(DescribeConfig(**options))
@@ -289,7 +290,7 @@ def test_a_dry_run_asks_about_a_sample_keeps_it_and_estimates_the_rest(run: Run)
     )
     again = Scripted(priced, price=Price(1.0, 2.0))
     assert run(again, of(1001), dry_run=True).summary["estimate_requests"] == 992 and not again.asked
-    halved = run(again, of(1001), dry_run=True, batch=True).summary
+    halved = run(again, of(1001), dry_run=True, batch=True, describer="openai:tiny").summary
     assert halved["estimate_usd"] == pytest.approx(992 * 0.0006, abs=1e-4) and "estimate_seconds" not in halved
     slow = run(again, of(1001), dry_run=True, requests_per_minute=1.0, limit=60)
     assert slow.summary["estimate_seconds"] == 3600
