@@ -89,13 +89,13 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         try:
             with explained(path):
                 self._connection = connect_writer(path) if write else connect_reader(path)
+                self._total = written(self._connection)
         except BaseException:
             if self._lock is not None:
                 self._lock.release()
             raise
         self._references = References(self._connection)
         self._checksums, self._is_checked = RowChecksums(self._connection), False
-        self._total = written(self._connection)
         if write:
             self._note_written(0)
 
