@@ -37,7 +37,7 @@ if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 4 * 2**30:
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-LONGEST = re.compile(r"notebook_runs|the_demo|\[(tutorial|own-loop)\.md|kill_9|stopped_any|those_of_one_process")
+LONGEST = re.compile(r"notebook_runs|\[(tutorial|own-loop)\.md|kill_9|stopped_any|those_of_one_process")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -96,7 +96,7 @@ def run_here(work: Any, jobs: Any, names: Any, *, on_end: Callable[[int, Any], N
 
 @pytest.fixture
 def runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Comparisons start no worker processes, which takes seconds; the test of the demo has those."""
+    """Comparisons start no worker processes, which takes seconds; one that is killed has those."""
     monkeypatch.setattr("gpt4image.comparing.compare.run_jobs", run_here)
 
 

@@ -1,4 +1,4 @@
-"""The demo, short: a part of its photographs at few pixels, and few steps."""
+"""The demo, short: a part of its photographs, a small model, few steps and no processes; `make demo` has them all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from gpt4image.config import DemoConfig
 from gpt4image.distilling import demo as packaged_demo
 from made_pictures import write_folders
 
-SHORT: dict[str, Any] = {"image_size": 32, "epochs": 1}
+SHORT: dict[str, Any] = {"image_size": 32, "epochs": 1, "model": "resnet10t", "init": "scratch", "freeze": False,
+                         "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8}}  # fmt: skip
 PER_CLASS = 3
 
 
@@ -31,7 +32,9 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_the_demo_distills_compares_and_says_how_to_go_on(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_distills_compares_and_says_how_to_go_on(
+    short: Path, runs_here: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     done = packaged_demo.demo(DemoConfig(out=short, seeds=2, jobs=1))
     printed = capsys.readouterr().err.splitlines()
     assert printed[0].startswith("demo: ") and "replayed" in printed[0] and "would cost about $0." in printed[1]
