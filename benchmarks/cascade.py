@@ -25,7 +25,7 @@ from gpt4image.base.files import read_json_lines
 from gpt4image.describing.cascade import Known, forecast, next_round, pilot
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.predictions import predict_labels
-from gpt4image.labelling.text_vectors import Texts
+from gpt4image.labelling.text_classifier import Texts
 from text_labels import DATA, encoded
 
 Ints = NDArray[np.int64]

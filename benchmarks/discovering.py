@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import homogeneity_score
 
 from gpt4image.base.files import read_json_lines
-from gpt4image.labelling.text_vectors import Texts
+from gpt4image.labelling.text_classifier import Texts
 from gpt4image.reviewing.discover import find_clusters, propose_names, telling_words
 from text_labels import DATA, corpus, encoded
 

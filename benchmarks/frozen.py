@@ -28,12 +28,12 @@ from torch import Tensor
 
 from command_line import parsed
 from gpt4image.comparing.results import paired
-from gpt4image.config.training import Evidence
+from gpt4image.config.learning import Evidence
 from gpt4image.data import load_with_splits
 from gpt4image.data.splits import flip_labels
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.predictions import Predictions, predict_labels
-from gpt4image.labelling.text_vectors import Texts, unit
+from gpt4image.labelling.text_classifier import Texts, unit
 from gpt4image.pages.numbers import points, points_interval
 from pretrained_weights import MODEL, SIZE, features
 from teacher import answers_of

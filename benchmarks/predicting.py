@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from gpt4image.config import ExportConfig, PredictConfig, TrainConfig
-from gpt4image.data.openmoji import load_openmoji
+from gpt4image.data.known_sets import load_openmoji
 from measure import Row, seconds_in_turn
 
 BATCH = 64

@@ -18,7 +18,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from gpt4image.artifacts.run_records import Comparison, load_comparisons
+from gpt4image.artifacts.runs import Comparison, load_comparisons
 from gpt4image.comparing.compare import compare
 from gpt4image.comparing.results import paired
 from gpt4image.config import CompareConfig, TrainConfig

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gpt4image.config import DescribeConfig, EncodeConfig, SearchConfig, TrainConfig
-from gpt4image.data.openmoji import packaged_descriptions
+from gpt4image.data.known_sets import packaged_descriptions
 from measure import Row, seconds_in_turn
 
 IMAGES, WIDTH = 100_000, 384

@@ -26,10 +26,10 @@ from gpt4image.data.labels import rarest_classes
 from gpt4image.data.splits import flip_labels
 from gpt4image.labelling.answers import USUAL_CONFIDENCE, Answers
 from gpt4image.labelling.label_noise import suspected
+from gpt4image.labelling.looks import doubt_of, to_label
 from gpt4image.labelling.pictures import Pictures
 from gpt4image.labelling.predictions import predict_labels
-from gpt4image.labelling.suggest import doubt_of, to_label
-from gpt4image.labelling.text_vectors import Texts, smooth
+from gpt4image.labelling.text_classifier import Texts, smooth
 from gpt4image.tasks.multilabel import MultiLabel
 from pretrained_weights import features
 from text_labels import (

@@ -24,7 +24,7 @@ from gpt4image.base.files import read_json_lines
 from gpt4image.encoding.class_names import CLASS_NAME_PROMPT
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.labelling.predictions import Predictions
-from gpt4image.labelling.text_vectors import Texts
+from gpt4image.labelling.text_classifier import Texts
 from gpt4image.tasks.classification import Classification
 from gpt4image.training.targets import class_targets, explained
 

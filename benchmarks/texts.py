@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gpt4image.config import EncodeConfig
-from gpt4image.data.openmoji import packaged_descriptions
+from gpt4image.data.known_sets import packaged_descriptions
 from measure import Row, seconds_in_turn
 
 

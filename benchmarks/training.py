@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from gpt4image.config import TrainConfig
-from gpt4image.data.openmoji import packaged_descriptions
+from gpt4image.data.known_sets import packaged_descriptions
 from gpt4image.training.prepare import Prepared
 from measure import Row, seconds_in_turn
 

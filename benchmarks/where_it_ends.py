@@ -45,7 +45,7 @@ from gpt4image.data import load_with_splits
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.pictures import Pictures
 from gpt4image.labelling.predictions import predict_labels
-from gpt4image.labelling.text_vectors import Texts, unit
+from gpt4image.labelling.text_classifier import Texts, unit
 from gpt4image.models.backbones import create_backbone
 from gpt4image.training.auto import SMALL_MODEL
 from teacher import answers_of

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from gpt4image.data.clothes import ANSWERS, load_clothes
+from gpt4image.data.known_sets import ANSWERS, load_clothes
 from gpt4image.evaluating.examples import across_classes, read_predictions
 
 DOCS = Path(__file__).resolve().parent

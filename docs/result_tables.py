@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gpt4image.artifacts.run_records import Comparison, comparisons_in
+from gpt4image.artifacts.runs import Comparison, comparisons_in
 from gpt4image.config.arms import ARMS
 from gpt4image.pages.numbers import one_line, percent
 from gpt4image.reporting.findings import HEADINGS, few_seeds_note, recovered, table_rows

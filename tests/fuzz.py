@@ -27,8 +27,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpt4image.artifacts import box_table, run_records, table, targets
-from gpt4image.artifacts.prompts import PROMPTS
+from gpt4image.artifacts import runs, table, targets
+from gpt4image.artifacts.answers import PROMPTS
 from gpt4image.artifacts.stage_records import StageRecords
 from gpt4image.artifacts.store import ClassOption, DescriptionStore
 from gpt4image.base.errors import Gpt4ImageError
@@ -116,10 +116,10 @@ TARGETS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "store": ("model/answers.db", read_store),
     "table-manifest": ("model/embeddings/manifest.json", lambda path: table.EmbeddingTable.open(path.parent)),
     "targets": ("model/text-labels.parquet", targets.Targets.load),
-    "box-table": ("boxes.parquet", box_table.BoxLabels.load),
-    **{f"run-{name.partition('.')[0]}": (f"model/run/{name}", lambda path: run_records.load_run(path.parent))
+    "box-table": ("boxes.parquet", targets.BoxLabels.load),
+    **{f"run-{name.partition('.')[0]}": (f"model/run/{name}", lambda path: runs.load_run(path.parent))
        for name in ("run.json", "config.json", "environment.json", "metrics.jsonl", "evaluation-test.json")},
-    "comparison": ("comparison/comparison.json", lambda path: run_records.load_comparisons(path.parent)),
+    "comparison": ("comparison/comparison.json", lambda path: runs.load_comparisons(path.parent)),
     "stage-record": ("model/distill.json", lambda path: StageRecords(path.parent).finished("describe", {})),
 }  # fmt: skip
 """Where the valid inputs of a parser are, and what reads the first of them."""

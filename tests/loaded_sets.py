@@ -39,8 +39,8 @@ class MasksInMemory:
     def read(self, row: int) -> NDArray[np.uint8]:
         return self.masks[row]
 
-    def digest(self, row: int) -> str:
-        return hashlib.sha256(self.masks[row].tobytes()).hexdigest()
+    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        return tuple(hashlib.sha256(self.masks[row].tobytes()).hexdigest() for row in rows)
 
 
 def masks_of(values: Sequence[NDArray[np.uint8]], *, classes: int = 4, background: int = 0) -> Masks:

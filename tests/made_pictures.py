@@ -11,9 +11,8 @@ import numpy as np
 from PIL import Image
 
 from gpt4image.config import EvaluateConfig, TrainConfig
-from gpt4image.data.clothes import ANSWERS, load_clothes
 from gpt4image.data.dataset import Dataset
-from gpt4image.data.openmoji import load_openmoji
+from gpt4image.data.known_sets import ANSWERS, load_clothes, load_openmoji
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 190, 60), "red": (220, 50, 40)}
 

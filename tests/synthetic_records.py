@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import stats
 
 from gpt4image.base.files import append_json_line, write_json
-from gpt4image.data.openmoji import load_openmoji, packaged_descriptions
+from gpt4image.data.known_sets import load_openmoji, packaged_descriptions
 
 CLASSES = ("animal", "body", "clothing", "flag", "food", "person", "place", "sign", "tool", "vehicle")
 SCORES = ("top1", "top5", "ece", "mean_class_accuracy")

@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.store import Prompt
-from gpt4image.artifacts.table import EmbeddingTable, Manifest, digests_to_bytes, text_digest, write_table
+from gpt4image.artifacts.table import (
+    EmbeddingTable,
+    Manifest,
+    digests_to_bytes,
+    save_array,
+    text_digest,
+    write_index,
+    write_manifest,
+)
 from gpt4image.artifacts.targets import Facts, Targets
 
 
@@ -28,14 +36,12 @@ def make_table(path: Path, vectors: Mapping[str, Sequence[NDArray[np.floating]]]
         "truncated": 0.0,
         "plan": "given",
     }
-    return write_table(
-        path,
-        embeddings=matrix,
-        texts=np.stack([np.frombuffer(text_digest(f"text {i}"), np.uint8) for i in range(len(pairs))]),
-        digests=digests_to_bytes([digest for digest, _ in pairs]),
-        rows=np.arange(len(pairs)),
-        manifest=Manifest(**counts, **of, prompts=(prompt,), store="", gpt4image="0"),
-    )
+    texts = np.stack([np.frombuffer(text_digest(f"text {i}"), np.uint8) for i in range(len(pairs))])
+    save_array(path / "embeddings.npy", matrix)
+    save_array(path / "texts.npy", texts)
+    write_index(path, digests_to_bytes([digest for digest, _ in pairs]), np.arange(len(pairs)))
+    write_manifest(path, Manifest(**counts, **of, prompts=(prompt,), store="", gpt4image="0"))
+    return EmbeddingTable.open(path)
 
 
 def labels_of_one_image(**facts: Any) -> Targets:

@@ -23,7 +23,7 @@ PER_CLASS = 3
 def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pytest.importorskip("onnxscript", reason="pip install 'gpt4image[demo]'")
     write_folders(tmp_path, PER_CLASS)
-    monkeypatch.setattr("gpt4image.data.clothes.ANSWERS", tmp_path / "answers.jsonl")
+    monkeypatch.setattr("gpt4image.data.known_sets.ANSWERS", tmp_path / "answers.jsonl")
     monkeypatch.setattr(packaged_demo, "DATA", f"folder:{tmp_path / 'labelled'}")
     monkeypatch.setattr(packaged_demo, "UNLABELLED", f"folder:{tmp_path / 'unlabelled'}")
     monkeypatch.setattr(packaged_demo, "TRAINING", packaged_demo.TRAINING | SHORT)

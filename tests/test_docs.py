@@ -167,8 +167,8 @@ def test_the_commands_and_code_of_a_page_run(
     if page.stem == "tutorial":
         few = some(CLOTHES_PER_CLASS)
         write_answers(tmp_path / "few.jsonl", {key: key for key in few.keys})
-        monkeypatch.setattr("gpt4image.data.clothes.load_clothes", lambda: few)
-        monkeypatch.setattr("gpt4image.data.clothes.ANSWERS", tmp_path / "few.jsonl")
+        monkeypatch.setattr("gpt4image.data.known_sets.load_clothes", lambda: few)
+        monkeypatch.setattr("gpt4image.data.known_sets.ANSWERS", tmp_path / "few.jsonl")
     namespace: dict[str, Any] = {"__name__": page.name}
     for block in (each for each in blocks(page) if not each.not_run):
         if block.language == "bash":

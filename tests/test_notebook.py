@@ -17,7 +17,7 @@ FAST = {
     '"tf_efficientnet_lite0", "init": "pretrained", "freeze": True': '"resnet10t", "epochs": 1',
     '"image_size": 160': '"image_size": 32',
     'out=FOLDER / "distilled"': 'out=FOLDER / "distilled", encoder="bag-of-words:64"',
-    "from gpt4image.data.clothes import ANSWERS": 'ANSWERS = Path("answers.jsonl")',
+    "from gpt4image.data.known_sets import ANSWERS": 'ANSWERS = Path("answers.jsonl")',
     '"clothes-unlabelled"': '"unlabelled"',
     'data="clothes"': 'data="labelled"',
     "seeds=3": "seeds=1, jobs=1",

@@ -24,9 +24,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpt4image import cli
-from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.runs import CHECKPOINT, RUN
-from gpt4image.artifacts.targets import Targets
+from gpt4image.artifacts.targets import BoxLabels, Targets
 from gpt4image.base import checksums
 from gpt4image.base.checksums import FILES
 from gpt4image.base.files import read_json, write_json

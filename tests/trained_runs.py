@@ -10,7 +10,7 @@ from gpt4image.artifacts import runs
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import DescribeConfig, EncodeConfig, EvaluateConfig, TrainConfig
 from gpt4image.data import load_dataset
-from gpt4image.data.openmoji import load_openmoji, packaged_descriptions
+from gpt4image.data.known_sets import load_openmoji, packaged_descriptions
 from gpt4image.describing.describe import describe
 from gpt4image.encoding.encode import encode
 from gpt4image.evaluating.evaluate import evaluate

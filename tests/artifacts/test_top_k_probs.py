@@ -16,7 +16,7 @@ from gpt4image.base.errors import TableError
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.predictions import predict_labels
-from gpt4image.labelling.text_vectors import Texts, unit
+from gpt4image.labelling.text_classifier import Texts, unit
 from gpt4image.tasks.classification import Classification
 from gpt4image.training.targets import class_targets, explained
 

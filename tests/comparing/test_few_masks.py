@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 import drawn_masks
-from gpt4image.artifacts.answers import Answer, Description
-from gpt4image.artifacts.box_table import BoxLabels
-from gpt4image.artifacts.prompts import Prompt
+from gpt4image.artifacts.answers import Answer, Description, Prompt
 from gpt4image.artifacts.store import DescriptionStore
+from gpt4image.artifacts.targets import BoxLabels
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.comparing.arms import training_data
 from gpt4image.comparing.compare import compare, situation

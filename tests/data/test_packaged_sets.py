@@ -13,10 +13,9 @@ import pytest
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from gpt4image.base.errors import DataError
-from gpt4image.data import load_dataset, openmoji
-from gpt4image.data.clothes import ANSWERS
+from gpt4image.data import known_sets, load_dataset
 from gpt4image.data.decode import decode
-from gpt4image.data.openmoji import packaged_descriptions
+from gpt4image.data.known_sets import ANSWERS, packaged_descriptions
 
 
 def test_photographs_are_real_in_one_split_each_and_have_an_answer_in_train() -> None:
@@ -52,9 +51,9 @@ def test_pictograms_are_drawn_once_and_those_of_one_figure_lie_in_one_split(
     assert {len(splits) for splits in splits_of.values()} == {1}, "no picture or first code point is in two splits"
     rows = [json.loads(line) for line in packaged_descriptions().read_text(encoding="utf-8").splitlines()]
     assert {row["key"] for row in rows} == set(images.keys)
-    monkeypatch.setattr(openmoji, "_draw", lambda keys: pytest.fail("drawn again"))
+    monkeypatch.setattr(known_sets, "_draw", lambda keys: pytest.fail("drawn again"))
     assert load_dataset("openmoji").digests == images.digests
-    monkeypatch.setattr(openmoji, "_draw", lambda keys: [images.read(i) for i in range(len(keys))])
+    monkeypatch.setattr(known_sets, "_draw", lambda keys: [images.read(i) for i in range(len(keys))])
     (stored,) = own_cache.glob("openmoji-*.npz")
     stored.write_bytes(stored.read_bytes()[:10_000])  # cut short
     assert load_dataset("openmoji").digests == images.digests
@@ -63,7 +62,7 @@ def test_pictograms_are_drawn_once_and_those_of_one_figure_lie_in_one_split(
 
 def test_drawing_needs_no_writable_cache(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own_cache.write_text("in the way")
-    monkeypatch.setattr(openmoji, "_draw", lambda keys: [key.encode() for key in keys])
+    monkeypatch.setattr(known_sets, "_draw", lambda keys: [key.encode() for key in keys])
     assert load_dataset("openmoji").read(0) == b"0023-FE0F-20E3"
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import gpt4image
-from gpt4image.artifacts.box_table import BoxLabels
+from gpt4image.artifacts.targets import BoxLabels
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import load_dataset
 from gpt4image.data.regions import Boxes

@@ -16,7 +16,7 @@ from PIL import Image
 
 import trained_runs
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.box_table import BoxLabels
+from gpt4image.artifacts.targets import BoxLabels
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.compare import compare
 from gpt4image.config import CompareConfig, ExportConfig

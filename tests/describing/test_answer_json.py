@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.prompts import PROMPTS
+from gpt4image.artifacts.answers import PROMPTS, Answer
 from gpt4image.config import Flaw
 from gpt4image.describing.answer_json import (
     LONGEST_WORD,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt4image.artifacts.prompts import PROMPTS
+from gpt4image.artifacts.answers import PROMPTS
 from gpt4image.artifacts.store import Prompt
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.base.interrupts import Interrupt

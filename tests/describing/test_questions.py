@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gpt4image.artifacts.prompts import PROMPTS
+from gpt4image.artifacts.answers import PROMPTS
 from gpt4image.artifacts.store import ClassOption
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import DescribeConfig

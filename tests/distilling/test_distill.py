@@ -18,9 +18,8 @@ from box_cases import NAMES, SIDE, write_squares
 from box_cases import squares as squares_of
 from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Photos, colour_of, good, made
 from gpt4image import cli
-from gpt4image.artifacts.box_table import holds_boxes
 from gpt4image.artifacts.stage_records import RECORD
-from gpt4image.artifacts.targets import Facts, Targets
+from gpt4image.artifacts.targets import Facts, Targets, holds_boxes
 from gpt4image.base.errors import ConfigError, DataError, DescriberError, Gpt4ImageError, ModelError, RunError
 from gpt4image.base.files import read_json
 from gpt4image.base.outcome import Outcome

@@ -17,7 +17,7 @@ from gpt4image.base.files import read_json, write_parquet
 from gpt4image.config import EvaluateConfig, LabelConfig, ReportConfig, TrainConfig
 from gpt4image.data import load_dataset
 from gpt4image.data.dataset import Dataset
-from gpt4image.data.openmoji import load_openmoji
+from gpt4image.data.known_sets import load_openmoji
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.evaluating.examples import (
     SUSPECTED,

@@ -30,7 +30,7 @@ from gpt4image.labelling.boxes import (
     suspected_boxes,
     teach,
 )
-from gpt4image.labelling.text_vectors import Texts
+from gpt4image.labelling.text_classifier import Texts
 
 CLASSES = 3
 

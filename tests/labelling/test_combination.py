@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gpt4image.labelling.answers import Answers
-from gpt4image.labelling.combination import Labels, Source, combine
-from gpt4image.labelling.contamination import Witness, corrected, find_cases
+from gpt4image.labelling.combination import Labels, Source, combine, corrected, find_cases
 
 CLASSES = 4
 
@@ -123,6 +122,10 @@ def made(case: str, share: float) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     return true, said(of_answer, 0.95, 1), said(of_text, 0.9, 2), said(true, 0.85, 3)
 
 
+def witness(probabilities: NDArray) -> Source:
+    return Source(name="", probabilities=probabilities, known=np.ones(IMAGES, bool), prior=0.0)
+
+
 def accuracy(found: NDArray, true: NDArray) -> float:
     return float((found.argmax(axis=1) == true).mean())
 
@@ -130,9 +133,8 @@ def accuracy(found: NDArray, true: NDArray) -> float:
 @pytest.mark.parametrize("witnesses", ["texts", "pictures", "both"])
 def test_a_describer_that_is_too_sure_is_found_and_corrected(witnesses: str) -> None:
     true, answers, texts, pictures = made("answer", 0.3)
-    everyone = np.ones(IMAGES, bool)
-    by_text = Witness(texts, everyone) if witnesses != "pictures" else None
-    by_picture = Witness(pictures, everyone) if witnesses != "texts" else None
+    by_text = witness(texts) if witnesses != "pictures" else None
+    by_picture = witness(pictures) if witnesses != "texts" else None
     cases = find_cases(answers, np.arange(IMAGES), by_text, by_picture, 0)
     assert cases is not None and cases.rate == pytest.approx(0.3, abs=0.08)
     found = corrected(answers, cases, np.arange(IMAGES), by_text, by_picture)[:]
@@ -143,9 +145,8 @@ def test_a_describer_that_is_too_sure_is_found_and_corrected(witnesses: str) -> 
 
 def test_answer_and_text_of_another_image_are_shown_by_the_picture_alone() -> None:
     true, answers, texts, pictures = made("together", 0.3)
-    everyone = np.ones(IMAGES, bool)
-    assert find_cases(answers, np.arange(IMAGES), Witness(texts, everyone), None, 0) is None
-    both = Witness(texts, everyone), Witness(pictures, everyone)
+    assert find_cases(answers, np.arange(IMAGES), witness(texts), None, 0) is None
+    both = witness(texts), witness(pictures)
     cases = find_cases(answers, np.arange(IMAGES), *both, 0)
     assert cases is not None and cases.shares.argmax() == 0 and cases.shares[1:].argmax() == 3, cases
     assert accuracy(corrected(answers, cases, np.arange(IMAGES), *both)[:], true) > accuracy(answers, true) + 0.05

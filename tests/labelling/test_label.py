@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 
 from box_cases import NAMES, answer_squares, write_squares
-from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.artifacts.targets import Targets
+from gpt4image.artifacts.targets import BoxLabels, Targets
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import write_json
 from gpt4image.cli import main

@@ -14,8 +14,7 @@ from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.label_noise import find_noise, find_transition, judge, raise_to
 from gpt4image.labelling.predictions import predict_labels
-from gpt4image.labelling.text_classifier import Classification, classify
-from gpt4image.labelling.text_vectors import Texts
+from gpt4image.labelling.text_classifier import Classification, Texts, classify
 from gpt4image.training.targets import Noise, blend, explained
 
 CLASSES = 5

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts import top_k_probs
 from gpt4image.base.interrupts import Stopped, stopped_by
-from gpt4image.labelling import text_classifier, text_vectors
-from gpt4image.labelling.suggest import to_label
-from gpt4image.labelling.text_classifier import classify
-from gpt4image.labelling.text_vectors import Texts, smooth, unit
+from gpt4image.labelling import text_classifier
+from gpt4image.labelling.looks import to_label
+from gpt4image.labelling.text_classifier import Texts, classify, smooth, unit
 from tables import make_table
 
 
@@ -124,7 +123,7 @@ def random_units(n: int, width: int = 5, seed: int = 0) -> NDArray[np.float32]:
 def test_smoothing_is_the_naive_one(n: int, seed: int):
     vectors = random_units(n, seed=seed)
     reference = np.arange(0, n, 2)
-    k = min(text_vectors.NEIGHBOURS, int(np.sqrt(len(reference))), len(reference) - 1)
+    k = min(text_classifier.NEIGHBOURS, int(np.sqrt(len(reference))), len(reference) - 1)
     expected = vectors.copy()
     for i in range(n):
         others = [j for j in reference if j != i]
@@ -141,8 +140,8 @@ def test_many_texts_are_read_and_kept_in_blocks_on_disk(monkeypatch: pytest.Monk
     texts = Texts(vectors[:], vectors.described)
     centred = texts.centred(reference)[:]
     whole = smooth(centred, reference, 0)
-    monkeypatch.setattr(text_vectors, "_BLOCK", 7 * len(reference))
-    for module in (text_vectors, top_k_probs):
+    monkeypatch.setattr(text_classifier, "_BLOCK", 7 * len(reference))
+    for module in (text_classifier, top_k_probs):
         monkeypatch.setattr(module, "DENSE_CELLS", 10)
     monkeypatch.setattr(top_k_probs, "BLOCK_CELLS", 12)
     some = Texts(vectors, vectors.described).take(np.arange(50)).centred(reference)

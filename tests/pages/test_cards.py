@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gpt4image.data.dataset import Dataset, MemorySource
-from gpt4image.data.openmoji import load_openmoji
+from gpt4image.data.known_sets import load_openmoji
 from gpt4image.pages.cards import SHARE, Thumbnails, coloured, overlaid, thumbnail
 from gpt4image.pages.page import render
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 import drawn_masks
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.prompts import PROMPTS
+from gpt4image.artifacts.answers import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.files import read_json_lines

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpt4image.artifacts.prompts import PROMPTS
+from gpt4image.artifacts.answers import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import ConfigError, DescriberError, MissingExtraError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from gpt4image.artifacts.run_records import FEW_IMAGES, Arm, load_run
+from gpt4image.artifacts.runs import FEW_IMAGES, Arm, load_run
 from gpt4image.base.files import read_json, write_json
 from gpt4image.base.outcome import Outcome
 from gpt4image.reporting import charts

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.prompts import PROMPTS
+from gpt4image.artifacts.answers import PROMPTS, Answer
 from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.data import NO_LABEL, Dataset, load_dataset
 from gpt4image.reviewing.queue import Teacher

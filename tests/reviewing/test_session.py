@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import gpt4image
-from gpt4image.artifacts.box_table import BoxLabels
+from gpt4image.artifacts.targets import BoxLabels
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.interrupts import stop_here
 from gpt4image.data import load_dataset

@@ -19,10 +19,10 @@ from torch import nn
 sys.path.append(str(Path(__file__).parents[1]))
 
 from gpt4image import cli
-from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.runs import CHECKPOINT
+from gpt4image.artifacts.targets import BoxLabels
 from gpt4image.data import load_dataset
-from gpt4image.data.openmoji import packaged_descriptions
+from gpt4image.data.known_sets import packaged_descriptions
 from gpt4image.data.regions import Boxes
 from gpt4image.training.loop import save_checkpoint
 from trained_runs import write_pictures

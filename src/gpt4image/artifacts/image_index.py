@@ -17,8 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from gpt4image import __version__
-from gpt4image.artifacts.folder import finish, open_arrays, read_manifest, save_array, writing
-from gpt4image.artifacts.table import find_digests
+from gpt4image.artifacts.table import find_digests, finish, manifest_of, open_arrays, save_array, writing
 from gpt4image.base.errors import DamagedError, DataError, TableError
 from gpt4image.base.files import atomic_path
 
@@ -61,7 +60,7 @@ def open_index(folder: Path, identity: Mapping[str, Any]) -> Index | None:
     """
     if not (folder / MANIFEST).is_file():
         return None
-    manifest = read_manifest(folder / MANIFEST, Manifest, FORMAT_VERSION, "an index")
+    manifest = manifest_of(folder / MANIFEST, Manifest, FORMAT_VERSION, "an index")
     if differ := sorted(key for key in identity if manifest.identity.get(key) != identity[key]):
         was = "; ".join(f"{key}: {manifest.identity.get(key)} there, {identity[key]} now" for key in differ)
         raise TableError(f"{folder} holds another index ({was}); give another folder, or delete this one.")

@@ -5,25 +5,30 @@ texts.npy        (M, 32) uint8: sha256 of each row's text, so that a later run e
 digests.npy      (N, 32) uint8, sorted: images that have a description
 offsets.npy      (N + 1,) int64: descriptions of image i are rows[offsets[i]:offsets[i + 1]]
 rows.npy         (P,) int64: row of the matrix of each description
+
+Below stand what all folders of arrays have in common, the index of search too: a folder without its manifest is not
+finished; the manifest has the bytes and sha256 of each array under ``files``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from gpt4image.artifacts import folder
-from gpt4image.artifacts.folder import open_arrays, save_array
 from gpt4image.artifacts.store import DescriptionStore, Prompt
-from gpt4image.base.errors import DamagedError, TableError
+from gpt4image.base.checksums import FILES, file_facts, recorded_files, require_recorded
+from gpt4image.base.errors import DamagedError, TableError, first_line
+from gpt4image.base.files import atomic_path, make_folder, open_npy, read_json, write_json
+from gpt4image.base.locks import acquire_lock
 from gpt4image.data.dataset import Dataset
 
 FORMAT_VERSION = 1
@@ -207,37 +212,19 @@ def read_manifest(path: Path) -> Manifest:
     if not is_table(path):
         command = f"`gpt4image encode --out {path}` makes it, and goes on where it stopped"
         raise TableError(f"{path}: there is no finished embedding table here (no {MANIFEST}): {command}.")
-    return folder.read_manifest(path / MANIFEST, Manifest, FORMAT_VERSION, "an embedding table")
-
-
-def write_table(
-    path: Path,
-    *,
-    embeddings: NDArray[np.float16],
-    texts: NDArray[np.uint8],
-    digests: NDArray[np.uint8],
-    rows: NDArray[np.int64],
-    manifest: Manifest,
-) -> EmbeddingTable:
-    """Write a table from arrays in memory, replacing one in the folder ``path``, and open it.
-
-    Of each of P descriptions, ``digests`` (P, 32) is the image and ``rows`` (P,) the place in ``embeddings`` (M, D).
-    """
-    (path / MANIFEST).unlink(missing_ok=True)
-    save_array(path / "embeddings.npy", np.asarray(embeddings, dtype=np.float16))
-    save_array(path / "texts.npy", texts)
-    write_index(path, digests, rows)
-    write_manifest(path, manifest)
-    return EmbeddingTable.open(path)
+    return manifest_of(path / MANIFEST, Manifest, FORMAT_VERSION, "an embedding table")
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Finish a table whose arrays are on disk: write its manifest, with their checksums."""
-    folder.finish(path / MANIFEST, manifest.to_json(), ARRAYS)
+    finish(path / MANIFEST, manifest.to_json(), ARRAYS)
 
 
 def write_index(path: Path, digests: NDArray[np.uint8], rows: NDArray[np.int64]) -> int:
-    """Write the index of P descriptions and return the number of images; arguments as of ``write_table``."""
+    """Write the index of P descriptions, of images ``digests`` (P, 32); return the number of images.
+
+    ``rows`` (P,) are places in ``embeddings``.
+    """
     sortable = _sortable(digests)
     order = np.argsort(sortable, kind="stable")
     images, starts = np.unique(sortable[order], return_index=True)
@@ -283,3 +270,60 @@ def texts_behind(tables: Sequence[Manifest], digests: Sequence[str]) -> dict[str
                 if description.prompt in table.prompts and description.text and description.text not in known:
                     known.append(description.text)
     return found
+
+
+M = TypeVar("M")
+
+
+def manifest_of(path: Path, kind: type[M], version: int, what: str) -> M:
+    """Return the manifest in the file ``path``; ``what`` names the folder, as "an index". Raises TableError."""
+    try:
+        values = read_json(path)
+        recorded_files(values)
+        if values["format_version"] == version:
+            return TypeAdapter(kind).validate_python(values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TableError(f"{path} is not the manifest of {what} ({first_line(error)}).") from None
+    written = values["format_version"]
+    raise TableError(f"{path.parent}: format {written} of {what}; this gpt4image reads {version}. Make it anew.")
+
+
+def open_arrays(
+    folder: Path, files: Mapping[str, Any], expected: Mapping[str, tuple[Any, tuple[int, ...]]]
+) -> dict[str, NDArray[Any]]:
+    """Return arrays as memory maps by name; those of up to 64 MB are compared to their checksums in ``files``.
+
+    ``expected`` has dtype and shape by the name of the file without ``.npy``. Raises DamagedError.
+    """
+    for name in expected:
+        require_recorded(folder, f"{name}.npy", {FILES: files})
+    return {name: open_npy(folder / f"{name}.npy", *how) for name, how in expected.items()}
+
+
+def finish(path: Path, manifest: Mapping[str, Any], arrays: Iterable[str]) -> None:
+    """Write the manifest to ``path``, with the checksums of the arrays beside it."""
+    write_json(path, {**manifest, FILES: file_facts(path.parent, (f"{name}.npy" for name in arrays))})
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write one array as .npy, atomically."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+@contextlib.contextmanager
+def writing(out: Path, option: str = "--out") -> Generator[None]:
+    """Hold the folder of ``option`` for this process; a full disk or a read-only folder is a TableError."""
+    advice = "writes to this folder; wait until it is done or stop it."
+    try:
+        make_folder(out)
+        lock = acquire_lock(out / ".lock", 2.0, lambda who: TableError(f"{out}: {who} {advice}"))
+        try:
+            yield
+        finally:
+            lock.release()
+    except OSError as error:
+        raise TableError(
+            f"{out}: cannot write here ({error.strerror or error}); free some space or give another {option}, then run "
+            "the same command again: it goes on where it stopped."
+        ) from error

@@ -184,15 +184,15 @@ def joined(parts: Sequence[Any]) -> Any:
     return TopKProbs(classes, values, rest, parts[0].n_classes)
 
 
-def scattered(found: Probabilities, rows: Ints, total: int, nothing: float = 0.0) -> Probabilities:
-    """Return the probabilities of ``total`` images, of which ``found`` are those at ``rows``, in order."""
+def scattered(found: Any, rows: Ints, total: int, nothing: float = 0) -> Any:
+    """Return the array or probabilities of ``total`` images, of which ``found`` are those at ``rows``, in order."""
     if len(rows) == total:
         return found
     if isinstance(found, TopKProbs):
         spread = TopKProbs.nothing(total, found.n_classes, found.values.shape[1])
         spread.classes[rows], spread.values[rows], spread.rest[rows] = found.classes, found.values, found.rest
         return spread
-    dense = np.full((total, found.shape[1]), nothing, np.float32)
+    dense = np.full((total, *found.shape[1:]), nothing, np.float32 if found.dtype.kind == "f" else found.dtype)
     dense[rows] = found
     return dense
 

@@ -19,7 +19,7 @@ from gpt4image.config.arms import ARMS, Arm
 from gpt4image.data import annotation
 from gpt4image.data.dataset import NO_LABEL
 from gpt4image.labelling.boxes import best_threshold, pseudo_boxes
-from gpt4image.labelling.text_vectors import Texts
+from gpt4image.labelling.text_classifier import Texts
 from gpt4image.tasks.base import Labels, Task
 from gpt4image.tasks.classification import Classification, one_hot
 from gpt4image.training.run_model import self_trained

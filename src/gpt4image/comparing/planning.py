@@ -33,7 +33,7 @@ from gpt4image.encoding.class_names import ClassNames, find_class_names, not_rea
 from gpt4image.labelling.answers import AnsweredBoxes, Answers
 from gpt4image.labelling.predictions import require_learnable
 from gpt4image.labelling.teaching import AnyAnswers, answers_about, labels_of
-from gpt4image.labelling.text_vectors import open_table
+from gpt4image.labelling.text_classifier import open_table
 from gpt4image.parallel import devices
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import with_options

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.run_records import OtherImages, Pair
+from gpt4image.artifacts.runs import OtherImages, Pair
 from gpt4image.base.checksums import require_recorded
 from gpt4image.base.errors import first_few
 from gpt4image.base.files import read_json, read_parquet

@@ -27,10 +27,10 @@ from gpt4image.config.describing import StatsConfig as StatsConfig
 from gpt4image.config.describing import ViewConfig as ViewConfig
 from gpt4image.config.distilling import DistillConfig as DistillConfig
 from gpt4image.config.learning import DataOptions as DataOptions
+from gpt4image.config.learning import EvaluateConfig as EvaluateConfig
+from gpt4image.config.learning import LabelConfig as LabelConfig
+from gpt4image.config.learning import TrainConfig as TrainConfig
 from gpt4image.config.learning import TrainOptions as TrainOptions
 from gpt4image.config.reviewing import AuditConfig as AuditConfig
 from gpt4image.config.reviewing import DiscoverConfig as DiscoverConfig
 from gpt4image.config.reviewing import ReviewConfig as ReviewConfig
-from gpt4image.config.training import EvaluateConfig as EvaluateConfig
-from gpt4image.config.training import LabelConfig as LabelConfig
-from gpt4image.config.training import TrainConfig as TrainConfig

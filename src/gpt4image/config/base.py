@@ -16,11 +16,9 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 JsonTable = dict[str, Any]
 T = TypeVar("T")
 POSITIONAL = "positional"
-Positional = Annotated[T, POSITIONAL]
-"""The type of an option that is a word of the command line by its place."""
+Positional = Annotated[T, POSITIONAL]  # the type of an option that is a word of the command line by its place
 RARE = "rare"
-Rare = Annotated[T, RARE]
-"""The type of an option that no help shows: keys of recipes, mostly."""
+Rare = Annotated[T, RARE]  # the type of an option that no help shows: keys of recipes, mostly
 
 
 def listed(value: str) -> tuple[str, ...]:
@@ -36,8 +34,7 @@ def known_list(value: str, known: Collection[str]) -> str:
     return ",".join(names)
 
 
-EARLIER = {"text_labels": "targets", "teacher": "self_train"}
-"""Options by their earlier names, which are read, too."""
+EARLIER = {"text_labels": "targets", "teacher": "self_train"}  # options by their earlier names, which are read, too
 
 
 def current_names(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,8 +80,7 @@ class StageConfig(BaseModel):
         return name.upper() if POSITIONAL in cls.model_fields[name].metadata else flag_of(name.removeprefix("as_"))
 
 
-IMAGE_ROOT = " --image-root "
-"""Between a table and the folder of its images, in a SPEC."""
+IMAGE_ROOT = " --image-root "  # between a table and the folder of its images, in a SPEC
 
 
 class WithData(StageConfig):

@@ -10,10 +10,9 @@ from pydantic import Field, model_validator
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.base import MOST_THREADS, Fraction, Positional, StageConfig, WithData
+from gpt4image.config.base import MOST_THREADS, Fraction, Positional, Rare, StageConfig, WithData
 
-FORMAT_SUFFIXES = {"timm": "", "onnx": ".onnx", "torch-export": ".pt2"}
-"""File suffix per format of `export`."""
+FORMAT_SUFFIXES = {"timm": "", "onnx": ".onnx", "torch-export": ".pt2"}  # file suffix per format of `export`
 ROW_FORMATS = {".csv": "csv", ".json": "coco", ".jsonl": "jsonl", ".txt": "table", "": "table"}
 """Format of the rows of `predict` per file suffix."""
 
@@ -27,13 +26,12 @@ class ExportConfig(WithData):
     run_dir: Positional[Path]
     """Folder of a finished run; or of a comparison, whose best run on validation images is taken."""
     format: Literal["timm", "onnx", "torch-export"]
-    """timm: a folder for timm.create_model, here or on the hub. onnx: one file, for any runtime of ONNX. torch-export:
-    one .pt2 file, for torch without timm; predict does not load it."""
+    """timm: a folder for timm.create_model. onnx: a file for any runtime of ONNX. torch-export: a file for torch."""
     out: Path
     """Folder (timm), .onnx file or .pt2 file; it may not exist yet."""
     data: str | None = None
     """Dataset SPEC whose images the check is made on. Default: the dataset of the run."""
-    data_licence: str | None = None
+    data_licence: Rare[str | None] = None
     """Licence of the images, for the model card."""
     push_to_hub: str | None = None
     """USER/NAME of a Hugging Face repository to upload it to as well; a new one is private."""
@@ -63,8 +61,8 @@ class PredictConfig(StageConfig):
     draw: Path | None = None
     """Folder for the images with boxes or masks drawn over them; beside each its mask as a PNG file."""
     format: Literal["table", "csv", "jsonl", "coco"] | None = None
-    """Format of the rows. Default: as the ending of --out says (.csv, .jsonl; .json: coco; .txt or none: table). coco:
-    results of COCO as JSON, of detection only and of images that are named by coco:FILE.json."""
+    """Format of the rows. Default: by the ending of --out (.csv, .jsonl; .json: coco; .txt or none: table). coco:
+    results of COCO as JSON, only of detection and of images named by coco:FILE.json."""
     out: Path | None = None
     """File of the predictions. Default: standard output."""
     batch_size: int = Field(default=16, ge=1)
@@ -127,8 +125,7 @@ class ExportLabelsConfig(WithData):
     targets: Path
     """File of targets or of boxes, by label."""
     format: Literal["csv", "folder", "coco", "yolo", "voc", "hf", "label-studio"]
-    """csv: a table, which --data manifest:FILE reads; folder: images in class folders; coco, yolo, voc: boxes; hf: a
-    folder for the library datasets; label-studio: tasks with predictions."""
+    """csv: for --data manifest:FILE; folder: class folders; coco, yolo, voc: boxes; hf: for the library datasets."""
     out: Path
     """New file, or new folder for folder, yolo, voc and hf, which hold the images too."""
     least_confidence: float = Field(default=0.0, ge=0.0, le=1.0)

@@ -20,22 +20,22 @@ from gpt4image.config.learning import (
     OF_ALIGNMENT,
     PRETRAIN,
     DataOptions,
+    LabelConfig,
     ModelOptions,
     RegularisationOptions,
     RunningOptions,
     ScheduleOptions,
     SemiSupervisedOptions,
     TextOptions,
+    TrainConfig,
     TrainOptions,
 )
-from gpt4image.config.training import LabelConfig, TrainConfig
 
 Config = TypeVar("Config", bound=StageConfig)
 ANSWERS, EMBEDDINGS, TARGETS = "answers.db", "embeddings", "targets.parquet"
 RUN, MODEL, COMPARISON = "run", "model", "comparison"
 """Names of what stages make in the folder of distill."""
-ANSWERED = frozenset({"class", "tags", "boxes"})
-"""Parts of an answer besides a description."""
+ANSWERED = frozenset({"class", "tags", "boxes"})  # parts of an answer besides a description
 _OF_TRAINING = frozenset({"batch_size", "frames", "temperature", "workers"})
 """Options of training that describing and encoding have too, and mean otherwise."""
 _MADE_HERE = frozenset({*StageConfig.model_fields, *DataOptions.model_fields, "out", "store", "embeddings", "answers"})
@@ -115,8 +115,7 @@ class DistillConfig(
     """Ask again about images left without an answer, without a higher --max-cost or --limit too."""
     ask: str | None = None
     """Parts of an answer, as for `describe`. Default: class; with --align and for clips description and class, for
-    several labels or masks description and tags, for boxes description and boxes. Descriptions beside the class help
-    where many labels are wrong or the describer is weak, and `search` needs them."""
+    several labels or masks description and tags, for boxes description and boxes."""
     align: bool = False
     """Align features to the descriptions too while training, as in the paper. Default: yes for boxes, else no."""
     compare: int = Field(default=0, ge=0)

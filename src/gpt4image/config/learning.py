@@ -1,17 +1,20 @@
-"""Options that `train` and `compare` share, by what they are about."""
+"""Options of the stages that learn: label, train, evaluate; and those that `train` and `compare` share."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
+from gpt4image.config.arms import Evidence
 from gpt4image.config.base import (
     MOST_THREADS,
     Fraction,
     JsonTable,
+    Positional,
     Rare,
     StageConfig,
     WithData,
@@ -19,9 +22,9 @@ from gpt4image.config.base import (
     known_list,
     listed,
 )
+from gpt4image.config.describing import class_lines
 
-PRETRAIN = "pretrain"
-"""The task without labels."""
+PRETRAIN = "pretrain"  # the task without labels
 SIMCLR, CAPTIONS = "simclr", "captions"
 """Its objectives: two views of each image, and alignment to descriptions."""
 
@@ -30,9 +33,8 @@ class DataOptions(WithData):
     """The dataset and its splits."""
 
     data: str
-    """Dataset: a folder or a table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
-    coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, clips:PATH, cifar10,
-    cifar100, clothes, openmoji."""
+    """Dataset: a folder or table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json,
+    coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji."""
     val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Fraction of the training images held out for validation, if the dataset has no validation split."""
     test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
@@ -40,8 +42,7 @@ class DataOptions(WithData):
 
 
 LossName = Literal["infonce", "infonce-one-way", "siglip", "cosine"]
-PAPER_LOSSES = ("infonce", "infonce-one-way", "cosine")
-"""Those of the paper's official code."""
+PAPER_LOSSES = ("infonce", "infonce-one-way", "cosine")  # those of the paper's official code
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 
 
@@ -53,9 +54,8 @@ class TextOptions(StageConfig):
     targets: Path | None = None
     """Text labels written by `label`: soft targets of described images, combined with the label if there is one."""
     label_trust: Fraction | None = None
-    """Weight of the given label in the target of an image with text labels; the text label has the rest. Default: 0.5
-    if the labels look right, 1 if the descriptions say little of the classes, otherwise the posterior under the
-    label noise that `label` estimated."""
+    """Weight of the given label in a target. Default: 0.5 if the labels look right, 1 if the descriptions say little of
+    the classes, otherwise the posterior under the label noise that `label` estimated."""
     only_described: bool = False
     """Train only on the described images."""
     align_loss: LossName = "infonce"
@@ -68,12 +68,11 @@ class TextOptions(StageConfig):
     """Train the text encoder of the table too: adapters (lora) or all its weights (full)."""
     paper_compat: bool = False
     """Reproduce the official code of the paper, including its defects."""
-    head: Literal["linear", "mlp", "mlp-bn"] = "linear"
+    head: Rare[Literal["linear", "mlp", "mlp-bn"]] = "linear"
     """Projection head from features to text space; dropped after training."""
     labelled_share: Rare[Annotated[float, Field(gt=0.0, lt=1.0)]] = 0.5
     """Fraction of each batch drawn from images with a target, if others take part only through alignment or consistency
-    training. For segmentation, images with only tags come on top of --batch-size images with a mask, in this proportion
-    or, if they are fewer, in that of the dataset."""
+    training. For segmentation, images with only tags are drawn on top of --batch-size, at most in this proportion."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -93,8 +92,7 @@ class TextOptions(StageConfig):
 
 OF_ALL = frozenset({*StageConfig.model_fields, "embeddings", "targets", "only_described", "labelled_share"})
 """Options among those of texts that concern runs without a text too."""
-OF_TEXT_LABELS = frozenset({"label_trust"})
-"""Options that say how text labels are used."""
+OF_TEXT_LABELS = frozenset({"label_trust"})  # options that say how text labels are used
 OF_ALIGNMENT = TextOptions.model_fields.keys() - OF_TEXT_LABELS - OF_ALL
 """Options that say how features are aligned to texts."""
 
@@ -106,8 +104,7 @@ class SemiSupervisedOptions(StageConfig):
     """Finished run whose predictions are the targets of images without a mask, label or text label."""
 
     consistency: float = Field(default=0.0, ge=0.0)
-    """Weight of consistency training (FixMatch) on images without a target: a confident prediction for a weakly
-    augmented view is the target of a strongly augmented one. 0 turns it off; 1 is usual."""
+    """Weight of consistency training (FixMatch) on images without a target. 0 turns it off; 1 is usual."""
     confidence: Rare[Fraction] = 0.8
     """Minimum probability of such a prediction, as a fraction of the largest one that --label-smoothing allows."""
 
@@ -123,23 +120,19 @@ class ModelOptions(StageConfig):
     frame_order: Literal["shuffled", "still"] | None = None
     """Controls for clips: frames shuffled per clip, or still, the middle one. Default: as they come."""
     frame_differences: bool = False
-    """For clips: the model reads by how much each frame differs from the one before, in place of the frames. It then
-    sees what moves and no still background, and learns it from far fewer clips."""
+    """For clips: the model reads by how much each frame differs from the one before. It then sees only what moves."""
     presence_weight: Rare[float] = Field(default=1.0, ge=0.0)
-    """Weight of weak supervision, for segmentation: the classes that an image is known to show, by tags or text labels,
-    and the boxes that --targets has of images without a mask. With 0 only masks are learned from."""
+    """Weight of weak supervision, for segmentation: by tags, text labels, and boxes of --targets. 0: only masks."""
     model: str | None = None
     """Any timm model, or one of transformers for classes, masks or clips: transformers:NAME_OR_PATH. Default: a
     small ResNet for small datasets of small images, otherwise resnet18."""
-    model_args: JsonTable = Field(default_factory=dict)
+    model_args: Rare[JsonTable] = Field(default_factory=dict)
     """Extra arguments of timm.create_model, or of a configuration of transformers, as JSON."""
     init: str = "auto"
-    """scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or a .safetensors file. auto:
-    pretrained where the model's weights lie on this machine and there are fewer than 200,000 training images; nothing
-    is downloaded unasked."""
+    """scratch, pretrained or a .safetensors file. auto: pretrained where the model's weights lie on this machine and
+    there are fewer than 200,000 training images; nothing is downloaded unasked."""
     freeze: bool = False
-    """Train only the classifier, for boxes and masks also the head, on the weights of --init: a linear probe. Without
-    changes of pixels, as is then the default for classes, features are computed once, so that epochs take seconds."""
+    """Train only the classifier, for boxes and masks also the head, on the weights of --init: a linear probe."""
     stem: Rare[Literal["auto", "standard", "small"]] = "auto"
     """First layers: small keeps the resolution, as for CIFAR. auto: small up to 96 pixels, where known."""
     image_size: int | None = Field(default=None, ge=8, le=4096)
@@ -162,19 +155,17 @@ class ScheduleOptions(StageConfig):
     """Passes over the training images. Default: chosen from the size of the dataset."""
     batch_size: int | None = Field(default=None, ge=2)
     """Images per step. Default: chosen from the size of the dataset."""
-    grad_accumulation: int = Field(default=1, ge=1)
+    grad_accumulation: Rare[int] = Field(default=1, ge=1)
     """Batches per optimiser step."""
     optimizer: str | None = None
-    """Any timm optimiser: muon, adamw, sgd (Nesterov), momentum (SGD with classical momentum), ... Default: muon for
-    models with batch norm, and from scratch on fewer than 200,000 images; otherwise, with --fsdp, and for classes with
-    --freeze, adamw."""
+    """Any timm optimiser: muon, adamw, sgd, momentum, ... Default: muon for models with batch norm, and from scratch on
+    fewer than 200,000 images; otherwise, with --fsdp, and for classes with --freeze, adamw."""
     lr: float | None = Field(default=None, gt=0.0)
     """Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except ConvNeXts), 0.1 * batch / 256 for
-    sgd, 1e-3 for others; a tenth of it from given weights, except for models with batch norm trained by adamw or
-    similar."""
+    sgd, 1e-3 for others; mostly a tenth of it from given weights."""
     new_layers_lr_scale: Rare[float] = Field(default=10.0, gt=0.0)
     """With --init: learning rate of new layers (classifier, alignment head), as a multiple of that of the others."""
-    weight_decay: float | None = Field(default=None, ge=0.0)
+    weight_decay: Rare[float | None] = Field(default=None, ge=0.0)
     """Weight decay of weights; biases and norms have none. Default: 0.3 for muon, 5e-4 for sgd, 0.05 for others."""
     momentum: Rare[Fraction] = 0.9
     """Momentum of the optimisers that have one: muon, sgd, momentum, ..."""
@@ -182,7 +173,7 @@ class ScheduleOptions(StageConfig):
     """Fraction of the steps in which the learning rate rises linearly."""
     min_lr: Rare[float] = Field(default=1e-5, ge=0.0)
     """Learning rate at the end of the cosine."""
-    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    ema: Rare[Annotated[float, Field(ge=0.0, lt=1.0)]] = 0.0
     """Decay of the moving average of the weights, which is evaluated and kept; 0 for none."""
 
 
@@ -201,7 +192,7 @@ class RegularisationOptions(StageConfig):
     """Maximum random shift, as a fraction of the side."""
     min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Minimum area of a random resized crop, as a fraction of the image; 1 for none. With --task pretrain: 0.2."""
-    auto_augment: str | None = None
+    auto_augment: Rare[str | None] = None
     """Augmentation policy of timm, drawn for each image: rand-m9-mstd0.5-inc1 (RandAugment), original, v0, 3a, ..."""
     repeated_augmentation: Rare[int] = Field(default=1, ge=1)
     """Copies of each image in a row, each augmented anew; the number of steps per epoch stays the same."""
@@ -237,7 +228,7 @@ class RunningOptions(StageConfig):
     """Compile the model with torch.compile, which takes minutes. Not bit-identical to uncompiled runs."""
     fsdp: bool = False
     """Shard weights, gradients and optimiser over all processes, for models that do not fit on one device."""
-    checkpoint_activations: bool = False
+    checkpoint_activations: Rare[bool] = False
     """Recompute activations in the backward pass: less memory, more time."""
     track: str = ""
     """Trackers that show the run, separated by commas: tensorboard, wandb, mlflow, trackio; each is an extra."""
@@ -345,3 +336,90 @@ class ResolvedOptions(TrainOptions):
     optimizer: str  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
     lr: float  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
     weight_decay: float  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+
+
+class LabelConfig(DataOptions):
+    """Predict the class of every image from answers, descriptions and the labels there are; list suspected label
+    errors. No label is needed with answers or class names.
+
+    Example: gpt4image label --data folder:photos --answers photos.db --embeddings photos.emb --out targets.parquet
+    """
+
+    embeddings: Path | None = None
+    """Embedding table of the descriptions."""
+    answers: Path | None = None
+    """Store with answers to `describe --ask class`, or tags for several classes, or boxes for detection."""
+    task: Literal["auto", "classification", "multilabel", "video", "detection"] = "auto"
+    """Kind of target: class of an image (classification) or clip (video), several (multilabel), boxes (detection)."""
+    evidence: Evidence = "fused"
+    """What is read: all that is given (fused), descriptions (texts), answers, or class names (names)."""
+    features: str = "auto"
+    """What sees the pictures, beside answers: a model of timm whose pretrained weights lie on this machine, the folder
+    of a run of `--task pretrain`, or none. auto: the first of two usual models whose weights are here."""
+    classes: str | None = None
+    """Class names of a dataset without labels: a file, or a list with commas. Default: those of the answers."""
+    out: Path
+    """Parquet file of targets. An HTML page of suspected label errors is written beside it."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of the folds."""
+    max_error: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Keep only the surest targets, of which at most this share is wrong with 95 % confidence, by looks of `audit`."""
+    audit: Path = Path("audit.csv")
+    """File of the looks of `audit`, for --max-error."""
+
+    _lines = check("classes", mode="before")(class_lines)
+
+    @model_validator(mode="after")
+    def _has_evidence(self) -> Self:
+        if self.embeddings is None and self.answers is None:
+            raise ConfigError(
+                "label needs evidence: --answers STORE, --embeddings DIR (by `gpt4image encode`), or both."
+            )
+        missing = "--answers" if self.evidence == "answers" else "--embeddings"
+        if self.evidence != "fused" and (self.answers if missing == "--answers" else self.embeddings) is None:
+            raise ConfigError(f"--evidence {self.evidence} reads {missing}, which is not given.")
+        return self
+
+    @check("out")
+    @classmethod
+    def _is_parquet(cls, value: Path) -> Path:
+        if value.suffix != ".parquet":
+            raise ValueError("give a file that ends with .parquet; `gpt4image export-labels` writes other formats")
+        return value
+
+
+class TrainConfig(TrainOptions):
+    """Train a model, with or without help from text.
+
+    Example: gpt4image train --data folder:photos --embeddings photos.emb --model resnet18 --out run
+    """
+
+    essential: ClassVar[frozenset[str]] = frozenset(
+        {"embeddings", "targets", "only_described", "task", "model", "init", "image_size", "epochs", "batch_size"}
+        | {"seed", "resume", "as_json"}
+    )
+
+    out: Path
+    """Run folder."""
+    train_on_val: bool = False
+    """Train on the validation images too: for the last run, when nothing is left to choose."""
+    resume: bool = False
+    """Continue from the last checkpoint in --out."""
+    checkpoint_seconds: Rare[float] = Field(default=30.0, ge=0.0)
+    """Minimum time between checkpoints, in seconds."""
+
+
+class EvaluateConfig(WithData):
+    """Measure a run: top-1, top-5, per class, calibration, confusion.
+
+    Example: gpt4image evaluate run --split test
+    """
+
+    run_dir: Positional[Path]
+    """Run folder written by `train`."""
+    data: str | None = None
+    """Dataset SPEC. Default: the dataset of the run."""
+    split: Literal["train", "val", "test"] = "test"
+    """Split to measure on."""
+    audit: Path = Path("audit.csv")
+    """File of the looks of `audit`: they estimate the accuracy with an interval, also without labels."""

@@ -19,8 +19,7 @@ class ReviewConfig(WithData):
     """
 
     data: str
-    """Dataset SPEC, with one class per image, several, or boxes: folder:PATH, manifest:FILE, coco:FILE, hf:NAME and
-    others. Datasets with masks are refused."""
+    """Dataset SPEC, with one class per image, several, or boxes."""
     task: Literal["auto", "classification", "multilabel", "detection"] = "auto"
     """One class per image, several (multilabel) or boxes (detection). auto: as --targets, else as the dataset."""
     labels: Path
@@ -30,13 +29,12 @@ class ReviewConfig(WithData):
     embeddings: Path | None = None
     """Embedding table: proposals learned from the labels, and the order of the images."""
     targets: Path | None = None
-    """File of targets, by label: proposals of classes, tags or boxes, and a tab to audit them. Beside --answers or
-    --embeddings, images without a target come first."""
+    """File of targets, by label: proposals, and a tab to audit them; images without a target come first."""
     model: Path | None = None
     """Run folder: a tab to audit the model on the test images."""
     classes: str | None = None
     """Classes to choose from, besides those of the dataset: a text file with one class per line, or a list with commas.
-    Where the dataset has none, those of the answers without it; if there are none either, new names can be typed."""
+    Default: those of the dataset, else of the answers, else what is typed."""
     correct: bool = False
     """Begin with suspected label errors instead of images without a label."""
     port: int = Field(default=0, ge=0, le=65535)

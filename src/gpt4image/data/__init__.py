@@ -32,16 +32,15 @@ LOADERS = {
     "masks": ("masks", "load_masks", "DIR or masks:IMAGES,MASKS"),
     "hf": ("hf", "load_hf", ""),
     "python": ("given", "load_given", ""),
-    "cifar10": ("torchvision_sets", "load_cifar10", ""),
-    "cifar100": ("torchvision_sets", "load_cifar100", ""),
-    "clothes": ("clothes", "load_clothes", ""),
-    "clothes-unlabelled": ("clothes", "load_clothes_unlabelled", ""),
-    "openmoji": ("openmoji", "load_openmoji", ""),
+    "cifar10": ("known_sets", "load_cifar10", ""),
+    "cifar100": ("known_sets", "load_cifar100", ""),
+    "clothes": ("known_sets", "load_clothes", ""),
+    "clothes-unlabelled": ("known_sets", "load_clothes_unlabelled", ""),
+    "openmoji": ("known_sets", "load_openmoji", ""),
 }
 """Name in a SPEC: module and function, which need heavy or optional packages, and what follows if it is a path."""
 PACKAGED = ("clothes", "clothes-unlabelled", "openmoji")
-ALONE = ("cifar10", "cifar100", *PACKAGED)
-"""Names that are a whole SPEC; another name alone is a path."""
+ALONE = ("cifar10", "cifar100", *PACKAGED)  # names that are a whole SPEC; another name alone is a path
 ON_DISK = {name: follows for name, (*_, follows) in LOADERS.items() if follows}
 KINDS = {**dict.fromkeys((".csv", ".parquet"), "manifest"), ".json": "coco", **dict.fromkeys((".yaml", ".yml"), "yolo")}
 """What a file at a path is, by its extension."""
@@ -49,8 +48,7 @@ FILES_LOOKED_AT = 1000  # of a folder, to find out whether it holds pictures or 
 MANIFESTS = ("manifest", "metadata", "labels")
 """Names of a table that decides what a folder is, whatever else lies there."""
 AUDIT = "audit"  # beginning of the name of a table that `audit` writes
-IMAGES = ".images"
-"""Suffix of the folder of images beside a table that ``review`` writes."""
+IMAGES = ".images"  # suffix of the folder of images beside a table that ``review`` writes
 
 
 def load_dataset(spec: str, *, aside: Path | None = None) -> Dataset:

@@ -12,8 +12,7 @@ from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.labels import rarest_classes
 from gpt4image.data.regions import Boxes, Masks
 
-Labels = Any
-"""They are indexed by images like an array."""
+Labels = Any  # they are indexed by images like an array
 
 
 def known(labels: Labels) -> NDArray[np.bool_]:

@@ -23,8 +23,7 @@ from gpt4image.data.decode import sides
 from gpt4image.data.regions import Boxes
 from gpt4image.data.voc import CORNERS
 
-Size = tuple[int, int]
-"""Width and height in pixels."""
+Size = tuple[int, int]  # width and height in pixels
 IMAGES_IN_GROUP = 100  # pictures of a table that are in memory at once
 
 

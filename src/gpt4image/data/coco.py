@@ -46,13 +46,11 @@ from gpt4image.data.regions import VOID, Masks
 
 COCO = "coco:"
 BACKGROUND = "background"
-FOLDERS = ("", "images", "data", "JPEGImages")
-"""Where images lie, from the folder of the file or of the dataset."""
+FOLDERS = ("", "images", "data", "JPEGImages")  # where images lie, from the folder of the file or of the dataset
 SPLIT_WORDS = {**SPLIT_OF, "unlabeled": "train", "unlabelled": "train"}
 _ABOVE = ("annotations", "annotation", "labels", *SPLIT_WORDS)
 """Folders of files of annotations whose images may lie beside the folder."""
-MAX_OUTLINE = 2_000_000
-"""Pixels that the outline of one object may be long; drawing takes time and memory by them."""
+MAX_OUTLINE = 2_000_000  # pixels that the outline of one object may be long; drawing takes time and memory by them
 _REFUSED = (RuntimeError, ValueError, IndexError, TypeError, OverflowError, MemoryError, KeyError)
 """What faster-coco-eval raises for what it cannot read."""
 
@@ -312,6 +310,7 @@ class RegionSource:
             pixels[mask.decode(runs).astype(np.bool_)] = label
         return pixels
 
-    def digest(self, row: int) -> str:
-        """Return the sha256 hex digest of the regions."""
-        return hashlib.sha256(repr((self._sizes[row].tolist(), self._regions[row])).encode()).hexdigest()
+    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """Return the sha256 hex digest of the regions of each."""
+        each = (repr((self._sizes[row].tolist(), self._regions[row])) for row in rows)
+        return tuple(hashlib.sha256(one.encode()).hexdigest() for one in each)

@@ -30,8 +30,7 @@ FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
 EXTENSIONS = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
 HEIF = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 _OTHERS = {".avif", ".jp2", ".j2k", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"}
-PICTURES = (HEIF | _OTHERS) - EXTENSIONS
-"""Extensions of pictures that are not read."""
+PICTURES = (HEIF | _OTHERS) - EXTENSIONS  # extensions of pictures that are not read
 EXACT = ("PNG", "GIF", "BMP", "TIFF")  # formats that keep the numbers of a mask
 LOSSY = ("jpeg", "tiff_jpeg", "webp", "tiff_sgilog", "tiff_sgilog24")  # compressions of TIFF that do not
 COLOURED = ("F", "CMYK", "YCbCr", "LAB", "HSV")  # modes of Pillow whose channels are no numbers of a mask

@@ -48,8 +48,7 @@ BOX_NAMES = ("bbox", "bboxes", "boxes")
 CLASS_NAMES = ("category", "categories", "category_id", "label", "labels", "class", "classes", "class_label", "type")
 IGNORED, SCORE = ("iscrowd", "is_crowd", "difficult"), "score"
 MASK_NAMES = ("mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "semantic_mask")
-Parts = Sequence[tuple[str, "Table"]]
-"""Names of splits, as `datasets` has them, and their tables."""
+Parts = Sequence[tuple[str, "Table"]]  # names of splits, as `datasets` has them, and their tables
 
 
 def load_hf(argument: str) -> Dataset:
@@ -98,7 +97,7 @@ def load_hf(argument: str) -> Dataset:
     elif column := next((name for name in MASK_NAMES if name in masks), None):
         of_masks, numbers = ArrowSource(tables, column, folders), np.arange(len(records))
         numbers[list(of_masks.faults(spec))] = -1
-        regions, classes = masks_of(MaskFiles(of_masks, numbers), numbers, records, source, None, dropped, spec)
+        regions, classes = masks_of(MaskFiles(of_masks), numbers, records, source, None, dropped, spec)
         skipped += dropped.skipped(spec)
         found = to_dataset(spec, records, source, classes=classes, regions=regions, skipped=skipped)
     else:

@@ -12,7 +12,6 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -30,10 +29,8 @@ from gpt4image.data.regions import VOID, Masks
 
 IMAGES, MASKS = ("images", "JPEGImages"), ("masks", "SegmentationClass", "annotations")
 NAMES, TAGS = "classes.txt", "tags.csv"
-UNSEEN = ("background", "_background_")
-"""Classes that tags do not name, whether they are present or not."""
-BACKGROUND = ("background", "foreground")
-"""Names of the two classes of masks of 0 and 255 that have no names."""
+UNSEEN = ("background", "_background_")  # classes that tags do not name, whether they are present or not
+BACKGROUND = ("background", "foreground")  # names of the two classes of masks of 0 and 255 that have no names
 BAR_FROM = 2000
 
 
@@ -57,8 +54,7 @@ def load_masks(argument: str) -> Dataset:
     mask_of = paired({path: PurePosixPath(path).stem for path in masks}, keys, faults)
     rows = np.array([row_of.get(mask_of.get(key, ""), -1) for key in keys], np.int64)
     source, records = FileSource(root, keys), [Record(key=key, split=split_in_folders(key) or "train") for key in keys]
-    files = MaskFiles(FileSource(root, masks), rows)
-    regions, classes = masks_of(files, rows, records, source, names, faults, spec)
+    regions, classes = masks_of(MaskFiles(FileSource(root, masks)), rows, records, source, names, faults, spec)
     if (tags := beside(TAGS)) is not None:
         below = {key: (root / key).relative_to(image_folder).as_posix() for key in keys}
         present = _tagged(tags, below, classes, faults, spec)
@@ -69,22 +65,14 @@ def load_masks(argument: str) -> Dataset:
 
 
 class MaskFiles:
-    """Masks that are files of one number per pixel, see ``MaskSource``; ``rows`` are those that images have."""
+    """Masks that are files of one number per pixel, see ``MaskSource``."""
 
-    def __init__(self, source: ImageSource, rows: NDArray[np.int64]) -> None:
-        self._source, self._rows = source, np.unique(rows[rows >= 0])
+    def __init__(self, source: ImageSource) -> None:
+        self._source, self.digests = source, source.digests
 
     def read(self, row: int) -> NDArray[np.uint8]:
         """Return the numbers of the pixels. Raises DecodeError, OSError."""
         return decode_numbers(self._source.read(row))
-
-    def digest(self, row: int) -> str:
-        """Return the sha256 hex digest of the file."""
-        return self._digests[row]
-
-    @cached_property
-    def _digests(self) -> dict[int, str]:
-        return dict(zip(self._rows.tolist(), self._source.digests(self._rows), strict=True))
 
 
 def masks_of(

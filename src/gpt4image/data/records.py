@@ -19,15 +19,11 @@ from gpt4image.data.decode import sides
 from gpt4image.data.labels import encode, label_matrix, note_once, require_few
 from gpt4image.data.regions import Boxes, Regions
 
-TOLERANCE = 0.005
-"""Part of a side by which a box may pass the border of its picture before a note says so."""
-PROPORTION = 0.02
-"""How far the proportions of a stated size may be from those of the picture: sides are whole pixels."""
-SAMPLE = 64
-"""Pictures whose proportions are compared with the stated ones before all are."""
+TOLERANCE = 0.005  # part of a side by which a box may pass the border of its picture before a note says so
+PROPORTION = 0.02  # how far the proportions of a stated size may be from those of the picture: sides are whole pixels
+SAMPLE = 64  # pictures whose proportions are compared with the stated ones before all are
 UNKNOWN_SIZE = (math.nan, math.nan)
-Corners = tuple[float, float, float, float]
-"""Left, top, right, bottom."""
+Corners = tuple[float, float, float, float]  # left, top, right, bottom
 Unit = Literal["corners", "sides", "parts"]
 """Numbers of a box: corners in pixels; left, top, width and height; or corners as parts of the picture."""
 NO_CORNERS = (math.nan, math.nan, math.nan, math.nan)

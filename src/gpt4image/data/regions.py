@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 NO_BOX, NO_ANNOTATION = -1, -2
 """Class of rows of ``Boxes.padded`` that hold no box; of all rows of an image of which nothing is known."""
-VOID = 255
-"""Value of the pixels of a mask that count for nothing."""
+VOID = 255  # value of the pixels of a mask that count for nothing
 KEPT, KEPT_SIDE = 4096, 256  # decoded masks that are kept, and their largest side: 256 MiB at most
 NEARLY_ALL = 0.95  # share of the pixels of a class that one piece holds, for it to be one object
 Index = NDArray[Any] | Sequence[int] | slice
@@ -137,8 +136,8 @@ class MaskSource(Protocol):
         """Return the classes of the pixels, upright: (height, width) uint8, or VOID. Raises DecodeError, OSError."""
         ...
 
-    def digest(self, row: int) -> str:
-        """Return the sha256 hex digest of its bytes."""
+    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """Return the sha256 hex digest of the bytes of each."""
         ...
 
 
@@ -237,7 +236,8 @@ class Masks:
 
     def content(self) -> str:
         """Return a digest of all of it, for fingerprints."""
-        digests = [self.source.digest(int(row)) if row >= 0 else "" for row in self.rows]
+        own = iter(self.source.digests(self.rows[self.known]))
+        digests = [next(own) if known else "" for known in self.known]
         more = "".join(part.content() for part in (self.boxes, self.taught) if part is not None)
         numbers = self.place.tobytes() + np.ascontiguousarray(self.presence_of_classes).tobytes()
         return hashlib.sha256(f"{digests}{more}".encode() + numbers).hexdigest()

@@ -20,8 +20,7 @@ from gpt4image.data.labels import MAX_LABEL_LETTERS, note_once
 from gpt4image.data.records import Faults, Object, Record, number, paired, weight_of, with_boxes
 
 MAX_XML = 8_000_000
-MASKS = {"segmentationclass", "segmentationobject", "masks"}
-"""Folders whose pictures are no images."""
+MASKS = {"segmentationclass", "segmentationobject", "masks"}  # folders whose pictures are no images
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 

@@ -32,8 +32,7 @@ from gpt4image.data.records import Faults, Object, Record, require_some, weight_
 
 MAX_YAML = 1_000_000
 NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-CLASSES = "classes.txt"
-"""Class names, one per line; some tools write it among the label files."""
+CLASSES = "classes.txt"  # class names, one per line; some tools write it among the label files
 
 
 def load_yolo(argument: str) -> Dataset:

@@ -14,7 +14,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.run_records import COMPARISON, Run, load_arm_runs, load_comparisons
+from gpt4image.artifacts.runs import COMPARISON, Run, load_arm_runs, load_comparisons
 from gpt4image.base.checksums import card_section
 from gpt4image.base.errors import ConfigError, DataError, ExportError, MissingExtraError, RunError, first_line
 from gpt4image.base.files import staging_folder, write_text

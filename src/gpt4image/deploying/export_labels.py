@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
-from gpt4image.artifacts.targets import Targets
+from gpt4image.artifacts.targets import BoxLabels, Targets, holds_boxes
 from gpt4image.base.errors import ConfigError, DataError, first_line
 from gpt4image.base.files import make_folder, staging_folder, write_json, write_text
 from gpt4image.base.outcome import Skipped

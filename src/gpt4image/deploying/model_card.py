@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 from scipy.stats import binomtest
 
-from gpt4image.artifacts.run_records import Interval, load_run
+from gpt4image.artifacts.runs import Interval, load_run
 from gpt4image.artifacts.store import DescriptionStore, Prompt
 from gpt4image.artifacts.table import read_manifest
 from gpt4image.artifacts.targets import LabelEvidence

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.answers import Description
-from gpt4image.artifacts.box_formats import AS_ASKED, box_counts, corners, max_side_of, overlap
+from gpt4image.artifacts.answers import AS_ASKED, Description, box_counts, corners, max_side_of, overlap
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import DescriberError
 from gpt4image.config import BOX_FORMATS

@@ -17,8 +17,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from gpt4image.artifacts.answers import KINDS, describer_name
-from gpt4image.artifacts.prompts import text_for
+from gpt4image.artifacts.answers import KINDS, describer_name, text_for
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, StoreError, nearest
 from gpt4image.base.files import write_text

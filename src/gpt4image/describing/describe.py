@@ -21,8 +21,7 @@ from typing import Any, get_args
 import numpy as np
 
 from gpt4image.artifacts import answers
-from gpt4image.artifacts.box_formats import AS_ASKED
-from gpt4image.artifacts.prompts import fill, load_prompt
+from gpt4image.artifacts.answers import AS_ASKED, fill, load_prompt
 from gpt4image.artifacts.store import (
     OUTSIDE_LIST,
     ClassOption,

@@ -10,9 +10,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from gpt4image.artifacts.answers import KINDS, Answer
-from gpt4image.artifacts.box_formats import box_counts
-from gpt4image.artifacts.prompts import find_prompt
+from gpt4image.artifacts.answers import KINDS, Answer, box_counts, find_prompt
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.artifacts.table import text_digest
 from gpt4image.base.errors import ConfigError, DataError, DecodeError, StoreError, first_few

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from gpt4image.artifacts.prompts import text_for
+from gpt4image.artifacts.answers import text_for
 from gpt4image.artifacts.store import ClassOption, Prompt
 from gpt4image.describing.class_lists import NONE_OF_THESE, readable
 

@@ -17,9 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.box_formats import in_thousandths
-from gpt4image.artifacts.prompts import CLASS_NAME, PROMPTS, find_prompt
+from gpt4image.artifacts.answers import CLASS_NAME, PROMPTS, Answer, find_prompt, in_thousandths
 from gpt4image.artifacts.store import Description, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, StoreError, first_line, parsing
 from gpt4image.base.files import atomic_path, flush

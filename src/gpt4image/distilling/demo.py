@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gpt4image.artifacts.run_records import COMPARISON, DEMO
+from gpt4image.artifacts.runs import COMPARISON, DEMO
 from gpt4image.base.errors import MissingExtraError
 from gpt4image.base.files import write_json
 from gpt4image.base.progress import say
@@ -46,7 +46,7 @@ def demo(config: DemoConfig) -> CompareResult:
     started, used = time.monotonic(), _cpu_seconds()
     say("demo: 1,200 photographs of clothes without a label; an LLM's recorded answers about them are replayed")
     from gpt4image.comparing.compare import compare
-    from gpt4image.data.clothes import ANSWERS as RECORDED
+    from gpt4image.data.known_sets import ANSWERS as RECORDED
     from gpt4image.distilling.distill import distill
     from gpt4image.models.backbones import weights_package
     from gpt4image.reporting.report import report
@@ -92,7 +92,7 @@ def _cpu_seconds() -> float:
 
 def live_cost(config: DistillConfig, recorded: Path) -> float:
     """Return what the recorded answers would cost at the list price of ``LIVE``, in US dollars."""
-    from gpt4image.artifacts.prompts import load_prompt
+    from gpt4image.artifacts.answers import load_prompt
     from gpt4image.artifacts.store import ClassOption
     from gpt4image.describing.questions import asking_for
 

@@ -21,13 +21,12 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.box_table import holds_boxes
-from gpt4image.artifacts.prompts import load_prompt
-from gpt4image.artifacts.run_records import COMPARISON as COMPARISON_RECORD
+from gpt4image.artifacts.answers import load_prompt
+from gpt4image.artifacts.runs import COMPARISON as COMPARISON_RECORD
 from gpt4image.artifacts.stage_records import StageRecords, changed
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.table import MANIFEST as TABLE
-from gpt4image.artifacts.targets import Targets
+from gpt4image.artifacts.targets import Targets, holds_boxes
 from gpt4image.artifacts.top_k_probs import chosen
 from gpt4image.base.errors import ConfigError, DescriberError, RunError
 from gpt4image.base.files import fingerprint, make_folder, move, write_text
@@ -59,8 +58,7 @@ from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import evaluate, share_by_looks
 from gpt4image.labelling.label import label
-from gpt4image.labelling.looks import Share, expected_right, share_of_targets
-from gpt4image.labelling.suggest import doubt_of
+from gpt4image.labelling.looks import Share, doubt_of, expected_right, share_of_targets
 from gpt4image.next_steps import audit_of, beside, command
 from gpt4image.pages.numbers import duration
 from gpt4image.reporting.report import PAGE, report

@@ -29,7 +29,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image import __version__
-from gpt4image.artifacts.folder import save_array, writing
 from gpt4image.artifacts.store import DescriptionStore, Prompt
 from gpt4image.artifacts.table import (
     ARRAYS,
@@ -39,9 +38,11 @@ from gpt4image.artifacts.table import (
     Manifest,
     find_digests,
     read_manifest,
+    save_array,
     text_digest,
     write_index,
     write_manifest,
+    writing,
 )
 from gpt4image.base.checksums import digest_of_start, file_facts, require_recorded
 from gpt4image.base.errors import DamagedError, ModelError, TableError, first_few

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.box_table import holds_boxes
 from gpt4image.artifacts.table import EmbeddingTable, Manifest, is_table, read_manifest, texts_behind
-from gpt4image.artifacts.targets import Targets
+from gpt4image.artifacts.targets import Targets, holds_boxes
 from gpt4image.artifacts.top_k_probs import Probabilities, chosen
 from gpt4image.base.errors import DamagedError, DecodeError
 from gpt4image.base.files import read_parquet, write_json

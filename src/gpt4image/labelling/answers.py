@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from gpt4image.artifacts.answers import Answer, describer_name
-from gpt4image.artifacts.box_formats import overlap
+from gpt4image.artifacts.answers import Answer, describer_name, overlap
 from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
 from gpt4image.artifacts.top_k_probs import Probabilities, built
 from gpt4image.base.errors import TableError, first_few

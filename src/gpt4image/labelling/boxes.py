@@ -21,14 +21,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.box_formats import overlap
+from gpt4image.artifacts.answers import overlap
 from gpt4image.artifacts.top_k_probs import chosen
 from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.regions import Boxes, ImageBoxes
 from gpt4image.labelling.answers import SAME_OBJECT, AnsweredBoxes, Answers
 from gpt4image.labelling.predictions import predict_labels
-from gpt4image.labelling.text_classifier import FOLDS
-from gpt4image.labelling.text_vectors import Texts
+from gpt4image.labelling.text_classifier import FOLDS, Texts
 from gpt4image.tasks.detection import Matches
 
 Floats = NDArray[np.float64]

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.table import EmbeddingTable, texts_behind
-from gpt4image.artifacts.targets import Facts, Targets
+from gpt4image.artifacts.targets import BoxLabels, Facts, Targets
 from gpt4image.artifacts.top_k_probs import chosen
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import parquet_rows, write_text
@@ -31,7 +30,7 @@ from gpt4image.labelling.label_noise import contradicted, suspected_errors
 from gpt4image.labelling.looks import promised
 from gpt4image.labelling.pictures import read_pictures
 from gpt4image.labelling.predictions import Predictions, predict_labels
-from gpt4image.labelling.text_vectors import Texts, open_table
+from gpt4image.labelling.text_classifier import Texts, open_table
 from gpt4image.pages.cards import PICTURE, Thumbnails, mark
 from gpt4image.pages.numbers import percent, text_table
 from gpt4image.pages.page import render
@@ -85,16 +84,15 @@ class _Evidence(NamedTuple):
 
 
 class _Made(NamedTuple):
-    """What is written, and what there is to say of it; ``cards`` are those of each section of the page, by its heading,
-    and ``of_kind`` how many errors there are of each."""
+    """What is written, and what there is to say of it; ``cards`` have the section of the page that each is in, and
+    ``head`` is the title of their table and its columns."""
 
     targets: Targets | BoxLabels
     facts: dict[str, Any]
     counts: dict[str, int]
-    cards: dict[str, list[Card]]
-    of_kind: Mapping[str, int]
+    cards: Sequence[tuple[str, Card]]
+    head: tuple[str, Sequence[str]]
     notes: list[str]
-    text: str
     skipped: Sequence[Skipped] = ()
 
 
@@ -123,15 +121,17 @@ def label(config: LabelConfig) -> LabelResult:
     made = (_boxes if boxes else _classes)(config, given)
     made.targets.save(config.out)
     page, unreadable = _write_page(config, given, made)
-    facts = made.facts | {"page": page}
+    title, columns = made.head
+    rows = [columns, *(card.cells for _, card in made.cards[:MOST_SHOWN])]
+    table = text_table(title, rows) if made.cards else f"No {title.partition(',')[0].lower()}."
     return LabelResult.of_facts(
-        facts,
+        made.facts | {"suspected": len(made.cards), "page": page},
         path=config.out,
         wrote=(config.out, page),
         notes=made.notes,
         counts=made.counts,
         read_rows=partial(parquet_rows, config.out),
-        text="\n\n".join([*made.notes, made.text]),
+        text="\n\n".join([*made.notes, table]),
         skipped=tuple(dict.fromkeys((*images.skipped, *made.skipped, *unreadable))),
     )
 
@@ -201,17 +201,18 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
         "noise": round(found.facts.noise, 4),
         "class_names": round(found.facts.names, 4),
         **{f"weight_of_{name.replace(' ', '_')}": round(weight, 2) for name, weight in found.facts.weights.items()},
-        "suspected": len(suspected),
     }
     facts |= {"promised": len(kept.keys)} if kept is not found else {}
     notes += [*_warnings(task, found, explains, predicted, read, labels), *given.notes]
-    shown = suspected[:MOST_SHOWN].tolist()
     said = answers if labels.ndim == 1 else None
-    cards = [_suspected_label(images, labels, predicted.probabilities[row], said, row, k) for row, k in shown]
+    cards = [
+        ("", _suspected_label(images, labels, predicted.probabilities[row], said, row, k))
+        for row, k in suspected.tolist()
+    ]
     head = ("image", "given label", "predicted", "probability", "doubt", *(() if said is None else ("answer says",)))
-    title = "Suspected label errors, the most certain ones first"
-    text = text_table(title, [head, *(card.cells for card in cards)]) if cards else "No suspected label errors."
-    return _Made(kept, facts, counts, {"": cards}, {"": len(suspected)}, notes, text, unseen)
+    return _Made(
+        kept, facts, counts, cards, ("Suspected label errors, the most certain ones first", head), notes, unseen
+    )
 
 
 def _targets(
@@ -321,7 +322,7 @@ def _boxes(config: LabelConfig, given: _Evidence) -> _Made:
     images, train = given.images, given.images.splits == "train"
     answered, strange = read_boxes(config.answers, images.digests, images.classes)
     every = images.regions if isinstance(images.regions, Boxes) else Boxes.of_images([None] * len(images))
-    human, val = every.hidden(~train), every.hidden(images.splits != "val")
+    human = every.hidden(~train)
     taught = teach(
         answered,
         human,
@@ -332,15 +333,8 @@ def _boxes(config: LabelConfig, given: _Evidence) -> _Made:
         reference=train,
     )
     targets = taught.targets(human)
-    suspected = suspected_boxes(taught, human)
     weights = targets.weights[targets.places(targets.known & ~human.known)]
-    scores: dict[str, float | None] = {}
-    counts: dict[str, int] = {}
-    every_one, likely = np.ones(len(taught.boxes.labels), bool), taught.likely
-    of = {"of_answers": (human, every_one), "of_teacher": (human, likely), "of_teacher_on_val": (val, likely)}
-    for whose, (drawn, some) in of.items():
-        for name, value in quality(taught.boxes, drawn, some).items():
-            scores[f"{name}_{whose}"], counts[f"{name}_{whose}"] = _rounded(value), int(drawn.known.sum())
+    scores, counts = _box_scores(taught, human, every.hidden(images.splits != "val"))
     facts: dict[str, Any] = {
         "images": len(images),
         "described": int(given.texts.described.sum()),
@@ -353,7 +347,6 @@ def _boxes(config: LabelConfig, given: _Evidence) -> _Made:
         "ignore_regions": int((weights == 0).sum()),
         **scores,
         **{f"weight_of_{name}": round(weight, 2) for name, weight in taught.weights.items()},
-        "suspected": len(suspected),
     }
     rows = np.flatnonzero(targets.known)
     found = BoxLabels(
@@ -377,19 +370,29 @@ def _boxes(config: LabelConfig, given: _Evidence) -> _Made:
         notes.append(OTHER_NUMBERS.format(recall))
     if facts["precision_of_answers"] is None:
         notes.append(WORDS_OF_BOXES)
-    cards = [(one.kind, _suspected_box(images, human, taught, one)) for one in suspected]
-    of_kind = {kind: [card for own, card in cards if own == kind] for kind in KINDS}
-    table = [("image", "human box", "class", "teacher", "doubt"), *(card.cells for _, card in cards[:MOST_SHOWN])]
-    words = text_table("Suspected errors of human boxes, the surest first", table)
-    text = words if cards else "No suspected errors of human boxes."
-    shown = {kind: some[:MOST_SHOWN] for kind, some in of_kind.items()}
-    return _Made(found, facts, counts, shown, {kind: len(some) for kind, some in of_kind.items()}, notes, text)
+    cards = [(one.kind, _suspected_box(images, human, taught, one)) for one in suspected_boxes(taught, human)]
+    head = ("image", "human box", "class", "teacher", "doubt")
+    return _Made(found, facts, counts, cards, ("Suspected errors of human boxes, the surest first", head), notes)
+
+
+def _box_scores(taught: TaughtBoxes, human: Boxes, val: Boxes) -> tuple[dict[str, float | None], dict[str, int]]:
+    """Return precision and recall of answers and teacher, and on how many images each was measured."""
+    every_one, likely = np.ones(len(taught.boxes.labels), bool), taught.likely
+    scores: dict[str, float | None] = {}
+    counts: dict[str, int] = {}
+    of = {"of_answers": (human, every_one), "of_teacher": (human, likely), "of_teacher_on_val": (val, likely)}
+    for whose, (drawn, some) in of.items():
+        for name, value in quality(taught.boxes, drawn, some).items():
+            scores[f"{name}_{whose}"], counts[f"{name}_{whose}"] = _rounded(value), int(drawn.known.sum())
+    return scores, counts
 
 
 def _write_page(config: LabelConfig, given: _Evidence, made: _Made) -> tuple[Path, list[Skipped]]:
     """Write the page beside the output; return where it is and the images whose picture cannot be shown."""
     images = given.images
-    digests = [images.digests[card.row] for cards in made.cards.values() for card in cards]
+    sections = {"": "", **KINDS}
+    of_kind = [[card for own, card in made.cards if own == kind] for kind in sections]
+    digests = [images.digests[card.row] for cards in of_kind for card in cards[:MOST_SHOWN]]
     texts = texts_behind([] if given.table is None else [given.table.manifest], digests)
     pictures = Thumbnails(images, 2 * PICTURE if isinstance(made.targets, BoxLabels) else PICTURE)
 
@@ -397,16 +400,15 @@ def _write_page(config: LabelConfig, given: _Evidence, made: _Made) -> tuple[Pat
         known = {"key": images.keys[card.row], "picture": pictures.of(card.row)}
         return {**known, **card._asdict(), "descriptions": texts.get(images.digests[card.row], [])}
 
-    notes: Mapping[str, str] = {**KINDS}
     page = render(
         "label-page.html",
         data=config.data,
         sections=[
-            {"heading": kind, "note": notes.get(kind, ""), "total": made.of_kind[kind], "cards": [*map(shown, cards)]}
-            for kind, cards in made.cards.items()
+            {"heading": kind, "note": note, "total": len(cards), "cards": [*map(shown, cards[:MOST_SHOWN])]}
+            for (kind, note), cards in zip(sections.items(), of_kind, strict=True)
             if cards
         ],
-        facts=made.facts,
+        facts=made.facts | {"suspected": len(made.cards)},
         agreement=made.targets.facts.agreement if isinstance(made.targets, Targets) else None,
     )
     path = config.out.with_suffix(".html")

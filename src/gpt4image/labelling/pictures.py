@@ -13,7 +13,7 @@ from gpt4image.artifacts.top_k_probs import blocks
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.dataset import Dataset
-from gpt4image.labelling.text_vectors import unit
+from gpt4image.labelling.text_classifier import unit
 
 if TYPE_CHECKING:
     from gpt4image.training.run_model import RunModel

@@ -14,14 +14,12 @@ from scipy.special import softmax
 
 from gpt4image.artifacts.top_k_probs import Probabilities, blocks, built, chosen, mapped, scattered
 from gpt4image.base.errors import TableError
-from gpt4image.config.training import Evidence
+from gpt4image.config.learning import Evidence
 from gpt4image.labelling.answers import Answers
-from gpt4image.labelling.combination import FLOOR, Labels, Source, combine
-from gpt4image.labelling.contamination import Cases, Witness, corrected, find_cases
+from gpt4image.labelling.combination import FLOOR, Cases, Labels, Source, combine, corrected, find_cases
 from gpt4image.labelling.label_noise import find_noise, find_transition, noise_by_evidence, raise_to
 from gpt4image.labelling.pictures import Pictures
-from gpt4image.labelling.text_classifier import MAX_CELLS, Classification, classify
-from gpt4image.labelling.text_vectors import Texts, Vectors, smooth
+from gpt4image.labelling.text_classifier import MAX_CELLS, Classification, Texts, Vectors, classify, smooth
 from gpt4image.training.targets import Noise, explained
 
 Floats = NDArray[np.float32]
@@ -121,7 +119,6 @@ def predict_labels(  # noqa: PLR0913
     rows, total = np.flatnonzero(known), len(labels)
     texts, labels = texts.take(rows), labels[rows]
     shaping = np.arange(len(rows)) if reference is None else np.flatnonzero(reference[rows])
-    groups = None if groups is None else groups[rows]
     pictures = None if pictures is None or answers is None or evidence != "fused" else pictures.take(rows)
     inputs = Inputs(
         texts.centred(shaping),
@@ -130,7 +127,7 @@ def predict_labels(  # noqa: PLR0913
         answers and answers.take(rows),
         None if pictures is None else pictures.principal(shaping),
         np.isin(np.arange(len(rows)), shaping),
-        groups,
+        None if groups is None else groups[rows],
     )
     if labels.ndim == 2:
         inputs = inputs._replace(vectors=inputs.vectors[:])
@@ -138,25 +135,21 @@ def predict_labels(  # noqa: PLR0913
     else:
         inputs = inputs._replace(vectors=smooth(inputs.vectors, shaping[texts.described[shaping]], seed))
         if only_texts and (labels >= 0).any():
-            fit = partial(classify, inputs.vectors, labels, n_classes, seed=seed, names=inputs.names, groups=groups)
+            fit = partial(
+                classify, inputs.vectors, labels, n_classes, seed=seed, names=inputs.names, groups=inputs.groups
+            )
             found = _by_labels(fit, labels, seed)
         else:
             free, unrelated = _free_sources(inputs, n_classes, seed, evidence)
             found = _combined(free, inputs, labels, seed, learn_texts=answers is not None and evidence == "fused")
             found = replace(found, unrelated=unrelated)
         nothing = 0.0
-
-    def whole(part: NDArray[Any], elsewhere: Any) -> Any:
-        every = np.full((total, *part.shape[1:]), elsewhere, part.dtype)
-        every[rows] = part
-        return every
-
     return replace(
         found,
         probabilities=scattered(found.probabilities, rows, total, nothing),
-        out_of_fold=whole(found.out_of_fold, False),
-        said={name: whole(classes, -1) for name, classes in found.said.items()},
-        firm=whole(np.zeros(len(rows), bool) if found.firm is None else found.firm, False),
+        out_of_fold=scattered(found.out_of_fold, rows, total),
+        said={name: scattered(classes, rows, total, -1) for name, classes in found.said.items()},
+        firm=scattered(np.zeros(len(rows), bool) if found.firm is None else found.firm, rows, total),
     )
 
 
@@ -224,7 +217,7 @@ def _free_sources(
     taught = _taught("taught", inputs, n_classes, seed) if evidence in ("texts", "fused") else []
     seen = _taught("pictures", inputs, n_classes, seed)
     unrelated: dict[str, float] = {}
-    texts, pictures = (Witness(each[0].probabilities, each[0].known) if each else None for each in (taught, seen))
+    texts, pictures = (each[0] if each else None for each in (taught, seen))
     for place, source in enumerate(answered):
         usable = np.flatnonzero(source.known & inputs.shaping)
         cases: Cases | None = None
@@ -298,11 +291,7 @@ def _combined(
             fit = learn()
         probable = noise
         if judge_labels:
-            text_loss = None
-            if fit is not None and (held_out := np.flatnonzero(fit.out_of_fold)).size:
-                likely = np.maximum(fit.probabilities[held_out, taught[held_out]], FLOOR)
-                text_loss = float(-np.log(likely).mean())  # of labels that the text classifier has not seen
-            noise, probable = noise_by_evidence(unread, own, text_loss, seed)
+            noise, probable = noise_by_evidence(unread, own, None if fit is None else _held_out_loss(fit, taught), seed)
         matrix, true = None, np.eye(n_classes, dtype=np.float32)[own]
         if probable.rate > 0.0:
             matrix = probable.matrix(n_classes)
@@ -334,6 +323,12 @@ def _combined(
         firm=_kinds(sources) < LEAST_KINDS,
         agreement=float((found.argmax(axis=1)[rows] == labels[rows]).mean()) if len(rows) else None,
     )
+
+
+def _held_out_loss(fit: Classification, labels: Ints) -> float | None:
+    """Return the mean log loss of the labels that the text classifier has not seen; None without any."""
+    rows = np.flatnonzero(fit.out_of_fold)
+    return float(-np.log(np.maximum(fit.probabilities[rows, labels[rows]], FLOOR)).mean()) if len(rows) else None
 
 
 def _kinds(sources: list[Source]) -> Ints:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts.top_k_probs import Probabilities, chosen, scattered
 from gpt4image.base.errors import TableError
-from gpt4image.config.training import Evidence
+from gpt4image.config.learning import Evidence
 from gpt4image.data import annotation
 from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.regions import Boxes, Masks
@@ -21,7 +21,7 @@ from gpt4image.labelling.boxes import teach
 from gpt4image.labelling.label_noise import judge
 from gpt4image.labelling.pictures import Pictures, read_pictures
 from gpt4image.labelling.predictions import Predictions, predict_labels
-from gpt4image.labelling.text_vectors import Texts, unit
+from gpt4image.labelling.text_classifier import Texts, unit
 from gpt4image.training.targets import class_targets, explained, says_nothing
 from gpt4image.training.training_data import TrainingData
 

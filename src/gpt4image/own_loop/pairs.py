@@ -319,7 +319,7 @@ def _digest_of(key: object) -> str:
 
 def _encode(pairs: Sequence[tuple[str, str]], table: Path, encoder: str, device: str) -> None:
     """Bring the table up to date through a store that is needed no longer than that."""
-    from gpt4image.artifacts.prompts import find_prompt
+    from gpt4image.artifacts.answers import find_prompt
     from gpt4image.artifacts.store import Description, DescriptionStore
     from gpt4image.config import EncodeConfig
     from gpt4image.encoding.encode import encode

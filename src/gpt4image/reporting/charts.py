@@ -25,8 +25,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.run_records import FEW_IMAGES, Arm, Epoch, Evaluation, Run, checked, load_comparisons, load_run
-from gpt4image.artifacts.runs import read_evaluation
+from gpt4image.artifacts.runs import (
+    FEW_IMAGES,
+    Arm,
+    Epoch,
+    Evaluation,
+    Run,
+    checked,
+    load_comparisons,
+    load_run,
+    read_evaluation,
+)
 from gpt4image.base.errors import RunError
 from gpt4image.base.visible import in_one_line
 from gpt4image.pages.numbers import percent, percent_interval, sentence, signed

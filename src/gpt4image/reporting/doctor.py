@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
-from gpt4image.artifacts.run_records import COMPARISON
+from gpt4image.artifacts.runs import COMPARISON
 from gpt4image.artifacts.stage_records import RECORD as STAGES
-from gpt4image.artifacts.store_file import APPLICATION_ID, RowChecksums, connect_reader
-from gpt4image.artifacts.store_file import MEND as STORE_MEND
+from gpt4image.artifacts.store import APPLICATION_ID, References, connect_reader
+from gpt4image.artifacts.store import MEND as STORE_MEND
 from gpt4image.artifacts.table import MANIFEST as TABLE
-from gpt4image.artifacts.targets import FEW_CLASSES, FORMAT, Targets
+from gpt4image.artifacts.targets import FEW_CLASSES, FORMAT, BoxLabels, Targets, holds_boxes
 from gpt4image.base import plugins
 from gpt4image.base.checksums import MEND, SEAL, card_checksums, damaged, file_digest, recorded_files, require_recorded
 from gpt4image.base.errors import (
@@ -290,7 +289,7 @@ def _store(path: Path) -> bool | None:
         raise StoreError(f"{path} is empty. {STORE_MEND}")
     try:
         with contextlib.closing(connect_reader(path)) as connection:
-            RowChecksums(connection).require_whole(path)
+            References(connection).require_whole(path)
     except sqlite3.OperationalError as error:
         raise OSError(None, str(error), str(path)) from error  # in use by another, or gone: not damaged
     except (sqlite3.DatabaseError, *UNREADABLE) as error:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gpt4image.artifacts.run_records import Record
+from gpt4image.artifacts.runs import Record
 
 EXAMPLES, DOUBTFUL, DESCRIPTIONS = "examples.json", "doubtful-labels.json", "descriptions.json"
 

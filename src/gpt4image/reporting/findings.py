@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpt4image.artifacts.run_records import FEW_SEEDS, Arm, Comparison, Pair, comparisons_in
+from gpt4image.artifacts.runs import FEW_SEEDS, Arm, Comparison, Pair, comparisons_in
 from gpt4image.config.arms import ARMS, TEXT_ARMS
 from gpt4image.pages.numbers import (
     duration,

@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gpt4image.artifacts.run_records import (
+from gpt4image.artifacts.runs import (
     COMPARISON,
     Comparison,
     Run,

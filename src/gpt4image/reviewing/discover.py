@@ -25,8 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from gpt4image.artifacts.folder import writing
-from gpt4image.artifacts.table import EmbeddingTable, texts_behind
+from gpt4image.artifacts.table import EmbeddingTable, texts_behind, writing
 from gpt4image.artifacts.targets import Facts, Targets
 from gpt4image.artifacts.top_k_probs import blocks
 from gpt4image.base.errors import ConfigError, DecodeError, TableError
@@ -38,7 +37,7 @@ from gpt4image.config.results import DiscoverResult
 from gpt4image.data import NO_LABEL, Dataset, load_dataset
 from gpt4image.data.splits import representatives
 from gpt4image.data.video import picture_of
-from gpt4image.labelling.text_vectors import MAX_REFERENCES, Texts, open_table, smooth, unit
+from gpt4image.labelling.text_classifier import MAX_REFERENCES, Texts, open_table, smooth, unit
 from gpt4image.pages.numbers import text_table
 from gpt4image.reviewing.labels_file import LabelsFile
 from gpt4image.reviewing.queue import Opinion, Shown

@@ -16,16 +16,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.box_table import BoxLabels
-from gpt4image.artifacts.targets import Targets
+from gpt4image.artifacts.targets import BoxLabels, Targets
 from gpt4image.artifacts.top_k_probs import Probabilities, chosen, scattered, zeros
 from gpt4image.base.errors import TableError
 from gpt4image.data import NO_LABEL, Dataset
 from gpt4image.encoding.class_names import find_class_names
 from gpt4image.labelling.answers import Answers, read_answers
-from gpt4image.labelling.looks import matches
-from gpt4image.labelling.suggest import doubt_of, to_label
-from gpt4image.labelling.text_vectors import Texts, Vectors, open_table, smooth
+from gpt4image.labelling.looks import doubt_of, matches, to_label
+from gpt4image.labelling.text_classifier import Texts, Vectors, open_table, smooth
 from gpt4image.reviewing.labels_file import Kind, boxes_value, value_of
 
 Ints = NDArray[np.int64]

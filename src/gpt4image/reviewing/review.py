@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
-from gpt4image.artifacts.targets import Targets
+from gpt4image.artifacts.targets import BoxLabels, Targets, holds_boxes
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import say

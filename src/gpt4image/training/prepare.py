@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.artifacts.targets import BoxLabels
 from gpt4image.artifacts.top_k_probs import Probabilities
 from gpt4image.base.errors import ConfigError, DataError, RunError, TableError
 from gpt4image.base.files import fingerprint

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.run_records import checked
+from gpt4image.artifacts.runs import checked
 from gpt4image.artifacts.table import read_manifest
 from gpt4image.artifacts.top_k_probs import Probabilities, built, chosen, joined, packed, scattered
 from gpt4image.base.checksums import damaged
@@ -245,7 +245,7 @@ def _with_masks(data: TrainingData, model: RunModel, unknown: NDArray[np.int64])
         files += map(png, model.read(data.pixels, unknown[start : start + AT_ONCE], mirrored=True).predictions)
     rows = np.full(len(data.labels), -1)
     rows[unknown] = np.arange(len(unknown))
-    return replace(data, labels=data.labels.with_taught(MaskFiles(MemorySource(files), rows), rows))
+    return replace(data, labels=data.labels.with_taught(MaskFiles(MemorySource(files)), rows))
 
 
 def _with_classes(data: TrainingData, model: RunModel, unknown: NDArray[np.int64]) -> TrainingData:

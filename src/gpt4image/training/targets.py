@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
 from gpt4image.artifacts.table import is_table
-from gpt4image.artifacts.targets import Facts, Targets
+from gpt4image.artifacts.targets import BoxLabels, Facts, Targets, holds_boxes
 from gpt4image.artifacts.top_k_probs import Probabilities, built, chosen
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.config import TrainOptions

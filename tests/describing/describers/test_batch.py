@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from batch_server import BatchServer, Fault, describe_ok, serving
-from gpt4image.artifacts.prompts import PROMPTS
+from gpt4image.artifacts.answers import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import DescribeConfig

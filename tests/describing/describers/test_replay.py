@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import gpt4image
-from gpt4image.artifacts.prompts import PROMPTS
+from gpt4image.artifacts.answers import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import DescriberOptions

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from gpt4image.artifacts.answers import Prompt
-from gpt4image.artifacts.store_file import References, connect_writer, explained
+from gpt4image.artifacts.store import References, connect_writer, explained
 from gpt4image.base.errors import DecodeError, DescriberError
 from gpt4image.base.progress import console, say
 from gpt4image.config import DescribeConfig
