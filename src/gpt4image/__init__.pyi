@@ -297,14 +297,14 @@ def distill(
         evidence (Literal['fused', 'texts', 'answers', 'names'], optional): What is read: all that is given (fused),
             descriptions (texts), answers, or class names (names).
         features (str, optional): What sees the pictures, beside answers: a model of timm whose pretrained weights lie
-            on this machine, the folder of a run that learned without these labels (`task= pretrain`), or none. auto:
-            the first of two usual models whose weights are here. Features are kept beside the output.
-        max_error (float | None, optional): Keep only the surest targets of training images, of which at most this share
-            is wrong, with 95 % confidence by the looks of `audit`; one class per image.
+            on this machine, the folder of a run of `task= pretrain`, or none. auto: the first of two usual models whose
+            weights are here.
+        max_error (float | None, optional): Keep only the surest targets, of which at most this share is wrong with 95 %
+            confidence, by looks of `audit`.
         audit (str | Path, optional): File of the looks of `audit`, for max_error=.
-        label_trust (float | None, optional): Weight of the given label in the target of an image with text labels; the
-            text label has the rest. Default: 0.5 if the labels look right, 1 if the descriptions say little of the
-            classes, otherwise the posterior under the label noise that `label` estimated.
+        label_trust (float | None, optional): Weight of the given label in a target. Default: 0.5 if the labels look
+            right, 1 if the descriptions say little of the classes, otherwise the posterior under the label noise that
+            `label` estimated.
         align_loss (Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'], optional): Alignment loss; infonce
             (symmetric) is the paper's.
         align_weight (float, optional): Weight of the alignment loss (the paper's lambda).
@@ -315,13 +315,12 @@ def distill(
         head (Literal['linear', 'mlp', 'mlp-bn'], optional): Projection head from features to text space; dropped after
             training.
         labelled_share (float, optional): Fraction of each batch drawn from images with a target, if others take part
-            only through alignment or consistency training. For segmentation, images with only tags come on top of
-            batch_size= images with a mask, in this proportion or, if they are fewer, in that of the dataset.
+            only through alignment or consistency training. For segmentation, images with only tags are drawn on top of
+            batch_size=, at most in this proportion.
         self_train (str | Path | None, optional): Finished run whose predictions are the targets of images without a
             mask, label or text label.
-        consistency (float, optional): Weight of consistency training (FixMatch) on images without a target: a confident
-            prediction for a weakly augmented view is the target of a strongly augmented one. 0 turns it off; 1 is
-            usual.
+        consistency (float, optional): Weight of consistency training (FixMatch) on images without a target. 0 turns it
+            off; 1 is usual.
         confidence (float, optional): Minimum probability of such a prediction, as a fraction of the largest one that
             label_smoothing= allows.
         frames (int | None, optional): Frames of a clip that the model reads, spread evenly over it. Default: 8 for
@@ -329,33 +328,28 @@ def distill(
         frame_order (Literal['shuffled', 'still'] | None, optional): Controls for clips: frames shuffled per clip, or
             still, the middle one. Default: as they come.
         frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
-            before, in place of the frames. It then sees what moves and no still background, and learns it from far
-            fewer clips.
-        presence_weight (float, optional): Weight of weak supervision, for segmentation: the classes that an image is
-            known to show, by tags or text labels, and the boxes that targets= has of images without a mask. With 0 only
-            masks are learned from.
+            before. It then sees only what moves.
+        presence_weight (float, optional): Weight of weak supervision, for segmentation: by tags, text labels, and boxes
+            of targets=. 0: only masks.
         model (str | nn.Module | None, optional): Any timm model, or one of transformers for classes, masks or clips:
             transformers:NAME_OR_PATH. Default: a small ResNet for small datasets of small images, otherwise resnet18.
         model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of
             transformers, as JSON.
-        init (str | Path, optional): scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or
-            a .safetensors file. auto: pretrained where the model's weights lie on this machine and there are fewer than
-            200,000 training images; nothing is downloaded unasked.
+        init (str | Path, optional): scratch, pretrained or a .safetensors file. auto: pretrained where the model's
+            weights lie on this machine and there are fewer than 200,000 training images; nothing is downloaded unasked.
         freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=:
-            a linear probe. Without changes of pixels, as is then the default for classes, features are computed once,
-            so that epochs take seconds.
+            a linear probe.
         stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution, as for CIFAR.
             auto: small up to 96 pixels, where known.
         image_size (int | None, optional): Side of the square input, in pixels. Default: chosen from the images.
         epochs (int | None, optional): Passes over the training images. Default: chosen from the size of the dataset.
         batch_size (int | None, optional): Images per step. Default: chosen from the size of the dataset.
         grad_accumulation (int, optional): Batches per optimiser step.
-        optimizer (str | None, optional): Any timm optimiser: muon, adamw, sgd (Nesterov), momentum (SGD with classical
-            momentum), ... Default: muon for models with batch norm, and from scratch on fewer than 200,000 images;
-            otherwise, with fsdp=, and for classes with freeze=, adamw.
+        optimizer (str | None, optional): Any timm optimiser: muon, adamw, sgd, momentum, ... Default: muon for models
+            with batch norm, and from scratch on fewer than 200,000 images; otherwise, with fsdp=, and for classes with
+            freeze=, adamw.
         lr (float | None, optional): Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except
-            ConvNeXts), 0.1 * batch / 256 for sgd, 1e-3 for others; a tenth of it from given weights, except for models
-            with batch norm trained by adamw or similar.
+            ConvNeXts), 0.1 * batch / 256 for sgd, 1e-3 for others; mostly a tenth of it from given weights.
         new_layers_lr_scale (float, optional): With init=: learning rate of new layers (classifier, alignment head), as
             a multiple of that of the others.
         weight_decay (float | None, optional): Weight decay of weights; biases and norms have none. Default: 0.3 for
@@ -403,9 +397,8 @@ def distill(
         train_on_val (bool, optional): Train on the validation images too: for the last run, when nothing is left to
             choose.
         checkpoint_seconds (float, optional): Minimum time between checkpoints, in seconds.
-        format (Literal['timm', 'onnx', 'torch-export'], optional): timm: a folder for timm.create_model, here or on the
-            hub. onnx: one file, for any runtime of ONNX. torch-export: one .pt2 file, for torch without timm; predict
-            does not load it.
+        format (Literal['timm', 'onnx', 'torch-export'], optional): timm: a folder for timm.create_model. onnx: a file
+            for any runtime of ONNX. torch-export: a file for torch.
         data_licence (str | None, optional): Licence of the images, for the model card.
         out (str | Path, optional): Folder of everything that is made: answers.db, embeddings, targets.parquet, run,
             model, report.html.
@@ -414,8 +407,6 @@ def distill(
             too.
         ask (str | None, optional): Parts of an answer, as for `describe`. Default: class; with align= and for clips
             description and class, for several labels or masks description and tags, for boxes description and boxes.
-            Descriptions beside the class help where many labels are wrong or the describer is weak, and `search` needs
-            them.
         align (bool, optional): Align features to the descriptions too while training, as in the paper. Default: yes for
             boxes, else no.
         compare (int, optional): Seeds per arm of a comparison with training on the human labels alone, at the end; 0
@@ -625,29 +616,28 @@ def label(
     Args:
         image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
             Default: that of the manifest.
-        data (str | Path | (images, labels) | DataFrame): Dataset: a folder or a table of images, or a SPEC:
-            folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR,
-            masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji.
+        data (str | Path | (images, labels) | DataFrame): Dataset: a folder or table of images, or a SPEC: folder:PATH,
+            manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR,
+            clips:PATH, cifar10, cifar100, clothes, openmoji.
         val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
             validation split.
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
         embeddings (str | Path | None, optional): Embedding table of the descriptions.
         answers (str | Path | None, optional): Store with answers to `describe --ask class`, or tags for several
             classes, or boxes for detection.
-        task (Literal['auto', 'classification', 'multilabel', 'video', 'detection'], optional): Kind of target: the
-            class of an image (classification) or clip (video), which of several an image has (multilabel), or boxes of
-            objects (detection). auto: as the labels of the dataset are.
+        task (Literal['auto', 'classification', 'multilabel', 'video', 'detection'], optional): Kind of target: class of
+            an image (classification) or clip (video), several (multilabel), boxes (detection).
         evidence (Literal['fused', 'texts', 'answers', 'names'], optional): What is read: all that is given (fused),
             descriptions (texts), answers, or class names (names).
         features (str, optional): What sees the pictures, beside answers: a model of timm whose pretrained weights lie
-            on this machine, the folder of a run that learned without these labels (`task= pretrain`), or none. auto:
-            the first of two usual models whose weights are here. Features are kept beside the output.
+            on this machine, the folder of a run of `task= pretrain`, or none. auto: the first of two usual models whose
+            weights are here.
         classes (str | Path | Sequence[str] | None, optional): Class names of a dataset without labels: a file, or a
             list with commas. Default: those of the answers.
         out (str | Path): Parquet file of targets. An HTML page of suspected label errors is written beside it.
         seed (int, optional): Seed of the folds.
-        max_error (float | None, optional): Keep only the surest targets of training images, of which at most this share
-            is wrong, with 95 % confidence by the looks of `audit`; one class per image.
+        max_error (float | None, optional): Keep only the surest targets, of which at most this share is wrong with 95 %
+            confidence, by looks of `audit`.
         audit (str | Path, optional): File of the looks of `audit`, for max_error=.
 
     Returns:
@@ -677,8 +667,7 @@ def review(
     Args:
         image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
             Default: that of the manifest.
-        data (str | Path | (images, labels) | DataFrame): Dataset SPEC, with one class per image, several, or boxes:
-            folder:PATH, manifest:FILE, coco:FILE, hf:NAME and others. Datasets with masks are refused.
+        data (str | Path | (images, labels) | DataFrame): Dataset SPEC, with one class per image, several, or boxes.
         task (Literal['auto', 'classification', 'multilabel', 'detection'], optional): One class per image, several
             (multilabel) or boxes (detection). auto: as targets=, else as the dataset.
         labels (str | Path): CSV file of all labels, which data=manifest:FILE reads; it lies in the folder of the
@@ -687,12 +676,12 @@ def review(
             images.
         embeddings (str | Path | None, optional): Embedding table: proposals learned from the labels, and the order of
             the images.
-        targets (str | Path | None, optional): File of targets, by label: proposals of classes, tags or boxes, and a tab
-            to audit them. Beside answers= or embeddings=, images without a target come first.
+        targets (str | Path | None, optional): File of targets, by label: proposals, and a tab to audit them; images
+            without a target come first.
         model (str | Path | None, optional): Run folder: a tab to audit the model on the test images.
         classes (str | Path | Sequence[str] | None, optional): Classes to choose from, besides those of the dataset: a
-            text file with one class per line, or a list with commas. Where the dataset has none, those of the answers
-            without it; if there are none either, new names can be typed.
+            text file with one class per line, or a list with commas. Default: those of the dataset, else of the
+            answers, else what is typed.
         correct (bool, optional): Begin with suspected label errors instead of images without a label.
         port (int, optional): Port of the page on 127.0.0.1; 0 takes a free one.
 
@@ -793,9 +782,8 @@ def export_labels(
             Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset SPEC.
         targets (str | Path): File of targets or of boxes, by label.
-        format (Literal['csv', 'folder', 'coco', 'yolo', 'voc', 'hf', 'label-studio']): csv: a table, which
-            data=manifest:FILE reads; folder: images in class folders; coco, yolo, voc: boxes; hf: a folder for the
-            library datasets; label-studio: tasks with predictions.
+        format (Literal['csv', 'folder', 'coco', 'yolo', 'voc', 'hf', 'label-studio']): csv: for data=manifest:FILE;
+            folder: class folders; coco, yolo, voc: boxes; hf: for the library datasets.
         out (str | Path): New file, or new folder for folder, yolo, voc and hf, which hold the images too.
         least_confidence (float, optional): Least probability of a class, or weight of a box; what is less sure is left
             out.
@@ -886,9 +874,9 @@ def train(
     Args:
         image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
             Default: that of the manifest.
-        data (str | Path | (images, labels) | DataFrame): Dataset: a folder or a table of images, or a SPEC:
-            folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR,
-            masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji.
+        data (str | Path | (images, labels) | DataFrame): Dataset: a folder or table of images, or a SPEC: folder:PATH,
+            manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR,
+            clips:PATH, cifar10, cifar100, clothes, openmoji.
         val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
             validation split.
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
@@ -896,9 +884,9 @@ def train(
             to it (see align_weight=).
         targets (str | Path | None, optional): Text labels written by `label`: soft targets of described images,
             combined with the label if there is one.
-        label_trust (float | None, optional): Weight of the given label in the target of an image with text labels; the
-            text label has the rest. Default: 0.5 if the labels look right, 1 if the descriptions say little of the
-            classes, otherwise the posterior under the label noise that `label` estimated.
+        label_trust (float | None, optional): Weight of the given label in a target. Default: 0.5 if the labels look
+            right, 1 if the descriptions say little of the classes, otherwise the posterior under the label noise that
+            `label` estimated.
         only_described (bool, optional): Train only on the described images.
         align_loss (Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'], optional): Alignment loss; infonce
             (symmetric) is the paper's.
@@ -910,15 +898,14 @@ def train(
         head (Literal['linear', 'mlp', 'mlp-bn'], optional): Projection head from features to text space; dropped after
             training.
         labelled_share (float, optional): Fraction of each batch drawn from images with a target, if others take part
-            only through alignment or consistency training. For segmentation, images with only tags come on top of
-            batch_size= images with a mask, in this proportion or, if they are fewer, in that of the dataset.
+            only through alignment or consistency training. For segmentation, images with only tags are drawn on top of
+            batch_size=, at most in this proportion.
         pretrain (str, optional): Objectives of task=pretrain: simclr (two views of an image), captions (of
             embeddings=).
         self_train (str | Path | None, optional): Finished run whose predictions are the targets of images without a
             mask, label or text label.
-        consistency (float, optional): Weight of consistency training (FixMatch) on images without a target: a confident
-            prediction for a weakly augmented view is the target of a strongly augmented one. 0 turns it off; 1 is
-            usual.
+        consistency (float, optional): Weight of consistency training (FixMatch) on images without a target. 0 turns it
+            off; 1 is usual.
         confidence (float, optional): Minimum probability of such a prediction, as a fraction of the largest one that
             label_smoothing= allows.
         task (str | Task, optional): classification (one class per image), multilabel (several), detection (boxes),
@@ -929,33 +916,28 @@ def train(
         frame_order (Literal['shuffled', 'still'] | None, optional): Controls for clips: frames shuffled per clip, or
             still, the middle one. Default: as they come.
         frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
-            before, in place of the frames. It then sees what moves and no still background, and learns it from far
-            fewer clips.
-        presence_weight (float, optional): Weight of weak supervision, for segmentation: the classes that an image is
-            known to show, by tags or text labels, and the boxes that targets= has of images without a mask. With 0 only
-            masks are learned from.
+            before. It then sees only what moves.
+        presence_weight (float, optional): Weight of weak supervision, for segmentation: by tags, text labels, and boxes
+            of targets=. 0: only masks.
         model (str | nn.Module | None, optional): Any timm model, or one of transformers for classes, masks or clips:
             transformers:NAME_OR_PATH. Default: a small ResNet for small datasets of small images, otherwise resnet18.
         model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of
             transformers, as JSON.
-        init (str | Path, optional): scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or
-            a .safetensors file. auto: pretrained where the model's weights lie on this machine and there are fewer than
-            200,000 training images; nothing is downloaded unasked.
+        init (str | Path, optional): scratch, pretrained or a .safetensors file. auto: pretrained where the model's
+            weights lie on this machine and there are fewer than 200,000 training images; nothing is downloaded unasked.
         freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=:
-            a linear probe. Without changes of pixels, as is then the default for classes, features are computed once,
-            so that epochs take seconds.
+            a linear probe.
         stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution, as for CIFAR.
             auto: small up to 96 pixels, where known.
         image_size (int | None, optional): Side of the square input, in pixels. Default: chosen from the images.
         epochs (int | None, optional): Passes over the training images. Default: chosen from the size of the dataset.
         batch_size (int | None, optional): Images per step. Default: chosen from the size of the dataset.
         grad_accumulation (int, optional): Batches per optimiser step.
-        optimizer (str | None, optional): Any timm optimiser: muon, adamw, sgd (Nesterov), momentum (SGD with classical
-            momentum), ... Default: muon for models with batch norm, and from scratch on fewer than 200,000 images;
-            otherwise, with fsdp=, and for classes with freeze=, adamw.
+        optimizer (str | None, optional): Any timm optimiser: muon, adamw, sgd, momentum, ... Default: muon for models
+            with batch norm, and from scratch on fewer than 200,000 images; otherwise, with fsdp=, and for classes with
+            freeze=, adamw.
         lr (float | None, optional): Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except
-            ConvNeXts), 0.1 * batch / 256 for sgd, 1e-3 for others; a tenth of it from given weights, except for models
-            with batch norm trained by adamw or similar.
+            ConvNeXts), 0.1 * batch / 256 for sgd, 1e-3 for others; mostly a tenth of it from given weights.
         new_layers_lr_scale (float, optional): With init=: learning rate of new layers (classifier, alignment head), as
             a multiple of that of the others.
         weight_decay (float | None, optional): Weight decay of weights; biases and norms have none. Default: 0.3 for
@@ -1135,9 +1117,9 @@ def compare(
     Args:
         image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
             Default: that of the manifest.
-        data (str | Path | (images, labels) | DataFrame): Dataset: a folder or a table of images, or a SPEC:
-            folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR,
-            masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji.
+        data (str | Path | (images, labels) | DataFrame): Dataset: a folder or table of images, or a SPEC: folder:PATH,
+            manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR,
+            clips:PATH, cifar10, cifar100, clothes, openmoji.
         val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
             validation split.
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
@@ -1145,9 +1127,9 @@ def compare(
             to it (see align_weight=).
         targets (str | Path | None, optional): Text labels written by `label`: soft targets of described images,
             combined with the label if there is one.
-        label_trust (float | None, optional): Weight of the given label in the target of an image with text labels; the
-            text label has the rest. Default: 0.5 if the labels look right, 1 if the descriptions say little of the
-            classes, otherwise the posterior under the label noise that `label` estimated.
+        label_trust (float | None, optional): Weight of the given label in a target. Default: 0.5 if the labels look
+            right, 1 if the descriptions say little of the classes, otherwise the posterior under the label noise that
+            `label` estimated.
         only_described (bool, optional): Train only on the described images.
         align_loss (Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'], optional): Alignment loss; infonce
             (symmetric) is the paper's.
@@ -1159,15 +1141,14 @@ def compare(
         head (Literal['linear', 'mlp', 'mlp-bn'], optional): Projection head from features to text space; dropped after
             training.
         labelled_share (float, optional): Fraction of each batch drawn from images with a target, if others take part
-            only through alignment or consistency training. For segmentation, images with only tags come on top of
-            batch_size= images with a mask, in this proportion or, if they are fewer, in that of the dataset.
+            only through alignment or consistency training. For segmentation, images with only tags are drawn on top of
+            batch_size=, at most in this proportion.
         pretrain (str, optional): Objectives of task=pretrain: simclr (two views of an image), captions (of
             embeddings=).
         self_train (str | Path | None, optional): Finished run whose predictions are the targets of images without a
             mask, label or text label.
-        consistency (float, optional): Weight of consistency training (FixMatch) on images without a target: a confident
-            prediction for a weakly augmented view is the target of a strongly augmented one. 0 turns it off; 1 is
-            usual.
+        consistency (float, optional): Weight of consistency training (FixMatch) on images without a target. 0 turns it
+            off; 1 is usual.
         confidence (float, optional): Minimum probability of such a prediction, as a fraction of the largest one that
             label_smoothing= allows.
         task (str | Task, optional): classification (one class per image), multilabel (several), detection (boxes),
@@ -1178,33 +1159,28 @@ def compare(
         frame_order (Literal['shuffled', 'still'] | None, optional): Controls for clips: frames shuffled per clip, or
             still, the middle one. Default: as they come.
         frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
-            before, in place of the frames. It then sees what moves and no still background, and learns it from far
-            fewer clips.
-        presence_weight (float, optional): Weight of weak supervision, for segmentation: the classes that an image is
-            known to show, by tags or text labels, and the boxes that targets= has of images without a mask. With 0 only
-            masks are learned from.
+            before. It then sees only what moves.
+        presence_weight (float, optional): Weight of weak supervision, for segmentation: by tags, text labels, and boxes
+            of targets=. 0: only masks.
         model (str | None, optional): Any timm model, or one of transformers for classes, masks or clips:
             transformers:NAME_OR_PATH. Default: a small ResNet for small datasets of small images, otherwise resnet18.
         model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of
             transformers, as JSON.
-        init (str | Path, optional): scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or
-            a .safetensors file. auto: pretrained where the model's weights lie on this machine and there are fewer than
-            200,000 training images; nothing is downloaded unasked.
+        init (str | Path, optional): scratch, pretrained or a .safetensors file. auto: pretrained where the model's
+            weights lie on this machine and there are fewer than 200,000 training images; nothing is downloaded unasked.
         freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=:
-            a linear probe. Without changes of pixels, as is then the default for classes, features are computed once,
-            so that epochs take seconds.
+            a linear probe.
         stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution, as for CIFAR.
             auto: small up to 96 pixels, where known.
         image_size (int | None, optional): Side of the square input, in pixels. Default: chosen from the images.
         epochs (int | None, optional): Passes over the training images. Default: chosen from the size of the dataset.
         batch_size (int | None, optional): Images per step. Default: chosen from the size of the dataset.
         grad_accumulation (int, optional): Batches per optimiser step.
-        optimizer (str | None, optional): Any timm optimiser: muon, adamw, sgd (Nesterov), momentum (SGD with classical
-            momentum), ... Default: muon for models with batch norm, and from scratch on fewer than 200,000 images;
-            otherwise, with fsdp=, and for classes with freeze=, adamw.
+        optimizer (str | None, optional): Any timm optimiser: muon, adamw, sgd, momentum, ... Default: muon for models
+            with batch norm, and from scratch on fewer than 200,000 images; otherwise, with fsdp=, and for classes with
+            freeze=, adamw.
         lr (float | None, optional): Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except
-            ConvNeXts), 0.1 * batch / 256 for sgd, 1e-3 for others; a tenth of it from given weights, except for models
-            with batch norm trained by adamw or similar.
+            ConvNeXts), 0.1 * batch / 256 for sgd, 1e-3 for others; mostly a tenth of it from given weights.
         new_layers_lr_scale (float, optional): With init=: learning rate of new layers (classifier, alignment head), as
             a multiple of that of the others.
         weight_decay (float | None, optional): Weight decay of weights; biases and norms have none. Default: 0.3 for
@@ -1314,9 +1290,8 @@ def export(
             taken.
         image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
             Default: that of the manifest.
-        format (Literal['timm', 'onnx', 'torch-export']): timm: a folder for timm.create_model, here or on the hub.
-            onnx: one file, for any runtime of ONNX. torch-export: one .pt2 file, for torch without timm; predict does
-            not load it.
+        format (Literal['timm', 'onnx', 'torch-export']): timm: a folder for timm.create_model. onnx: a file for any
+            runtime of ONNX. torch-export: a file for torch.
         out (str | Path): Folder (timm), .onnx file or .pt2 file; it may not exist yet.
         data (str | Path | (images, labels) | DataFrame | None, optional): Dataset SPEC whose images the check is made
             on. Default: the dataset of the run.
@@ -1360,9 +1335,9 @@ def predict(
         min_score (float, optional): Minimum score of a box; detection only.
         draw (str | Path | None, optional): Folder for the images with boxes or masks drawn over them; beside each its
             mask as a PNG file.
-        format (Literal['table', 'csv', 'jsonl', 'coco'] | None, optional): Format of the rows. Default: as the ending
-            of out= says (.csv, .jsonl; .json: coco; .txt or none: table). coco: results of COCO as JSON, of detection
-            only and of images that are named by coco:FILE.json.
+        format (Literal['table', 'csv', 'jsonl', 'coco'] | None, optional): Format of the rows. Default: by the ending
+            of out= (.csv, .jsonl; .json: coco; .txt or none: table). coco: results of COCO as JSON, only of detection
+            and of images named by coco:FILE.json.
         out (str | Path | None, optional): File of the predictions. Default: none; they are `.rows` of the result.
         batch_size (int, optional): Images per batch, for decoding and for prediction.
         threads (int | None, optional): CPU threads of the model, and as many for decoding. Default: one per core.
