@@ -185,6 +185,21 @@ def test_pictures_are_read_beside_answers_and_correct_them():
     assert np.linalg.norm(principal[:490], axis=1) == pytest.approx(1, abs=1e-4)
 
 
+def test_labelled_pictures_outweigh_answers_that_are_often_wrong():
+    """Right for 45 %, and as sure as they are right: labels alone would teach more, and are not taken for wrong ones."""
+    rng = np.random.default_rng(10)
+    true = rng.integers(0, CLASSES, 600)
+    first = np.where(rng.random(600) < 0.45, true, rng.integers(0, CLASSES, 600))
+    weak = Answers(first, np.full(600, -1), rng.uniform(0.3, 0.7, 600).astype(np.float32))
+    features = (np.eye(CLASSES, 40)[true] + 0.35 * rng.normal(size=(600, 40))).astype(np.float32)
+    pictures = Pictures(features, np.ones(600, bool))
+    found = predict_labels(Texts.none(600), kept(true, 60), CLASSES, 0, answers=weak, pictures=pictures)
+    learned = (found.said["pictures of labels"] == true).mean()
+    assert learned > accuracy(weak.probabilities(CLASSES), true) + 0.1
+    assert accuracy(found.probabilities, true) > learned + 0.01
+    assert found.noise.rate == 0.0
+
+
 def test_one_kind_of_evidence_overrules_no_given_label():
     true = np.random.default_rng(8).integers(0, CLASSES, 600)
     found = predict_labels(Texts.none(600), true, CLASSES, 0, answers=too_sure(true, 9))

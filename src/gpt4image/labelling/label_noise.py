@@ -61,13 +61,13 @@ def find_noise(probabilities: Probabilities, labels: Ints) -> tuple[Noise, float
     return (Noise(rate=rate), power) if rate > MIN_NOISE and gain > SURE else (Noise(), 1.0)
 
 
-def noise_by_evidence(free: Probabilities, labels: Ints, text_loss: float | None, seed: int) -> tuple[Noise, Noise]:
+def noise_by_evidence(free: Probabilities, labels: Ints, learned_loss: float | None, seed: int) -> tuple[Noise, Noise]:
     """Say how labels (n,) are wrong, by evidence (n, K) that has read none of them: answers and class names.
 
-    What the text classifier has learned from wrong labels cannot hide them here, so noise of classes taken for one
-    another shows too. The evidence may be what is wrong. It is trusted to be calibrated up to TRUST; and noise is
-    refuted where the texts predict the given labels, out of fold, with a lower log loss, ``text_loss``, than labels
-    with such noise can have.
+    What a classifier has learned from wrong labels cannot hide them here, so noise of classes taken for one another
+    shows too. The evidence may be what is wrong. It is trusted to be calibrated up to TRUST; and noise is refuted where
+    texts or pictures predict the given labels, out of fold, with a lower log loss, ``learned_loss``, than labels with
+    such noise can have.
 
     Returns the noise, where it is sure; and the noise that is probable, which is what weights are to be learned under.
     """
@@ -78,7 +78,7 @@ def noise_by_evidence(free: Probabilities, labels: Ints, text_loss: float | None
     probable = find_transition(free, labels, Noise(rate=by_anchors or rate), seed)
     # Whoever knows the true class and the noise has the least log loss: the entropy of the labels.
     entropy = entr(probable.matrix(free.shape[1]).astype(np.float64)).sum(axis=1)
-    if text_loss is not None and text_loss < REFUTED * float(free.mean(axis=0) @ entropy):
+    if learned_loss is not None and learned_loss < REFUTED * float(free.mean(axis=0) @ entropy):
         return Noise(), Noise()
     return probable if sure else Noise(), probable
 

@@ -28,7 +28,7 @@ Bools = NDArray[np.bool_]
 
 # Weights without labels. Answers are taken at their word. Texts that they teach repeat some of their mistakes: 0.1
 # gains on photographs and costs nothing on pictograms. Only labels give weight to what learns from labels.
-ANSWER_PRIOR, TAUGHT_PRIOR, TEXT_PRIOR = 1.0, 0.1, 0.0
+ANSWER_PRIOR, TAUGHT_PRIOR, LEARNED_PRIOR = 1.0, 0.1, 0.0
 # A picture classifier has the weight by which it explains more of the answers than this part (McFadden's R2): .3 where
 # photographs are of objects, .03 where pictograms are sorted by their meaning, of which it would cost half a point.
 PICTURE_EXPLAINS = 0.5
@@ -141,7 +141,7 @@ def predict_labels(  # noqa: PLR0913
             found = _by_labels(fit, labels, seed)
         else:
             free, unrelated = _free_sources(inputs, n_classes, seed, evidence)
-            found = _combined(free, inputs, labels, seed, learn_texts=answers is not None and evidence == "fused")
+            found = _combined(free, inputs, labels, seed, learn_from_labels=answers is not None and evidence == "fused")
             found = replace(found, unrelated=unrelated)
         nothing = 0.0
     return replace(
@@ -174,18 +174,17 @@ class Inputs(NamedTuple):
         return self._replace(names=names, answers=said)
 
 
-def _taught(name: str, inputs: Inputs, n_classes: int, seed: int, labels: Ints | None = None) -> list[Source]:
+def _taught(name: str, inputs: Inputs, n_classes: int, seed: int) -> list[Source]:
     """Return a classifier of texts (taught) or pictures whose labels are the answers, if they name two classes.
 
     It needs no human label. Each image is predicted by folds that have not seen its answer, so that what it says of the
-    image is not the answer again: texts of similar images correct answers that are wrong. Given labels, where there are
-    some, take the place of answers.
+    image is not the answer again: texts of similar images correct answers that are wrong.
     """
     by_texts = name == "taught"
     if inputs.answers is None or not (by_texts or inputs.pictures):
         return []
     vectors, known = (inputs.vectors, inputs.described) if by_texts or inputs.pictures is None else inputs.pictures
-    answered = inputs.answers.first if labels is None else np.where(labels >= 0, labels, inputs.answers.first)
+    answered = inputs.answers.first
     usable = np.flatnonzero(known & (answered >= 0) & inputs.shaping)
     if len(usable) > MAX_TAUGHT:
         usable = np.random.default_rng(seed).choice(usable, MAX_TAUGHT, replace=False)
@@ -241,15 +240,24 @@ def _free_sources(
     return free, unrelated
 
 
-def _by_texts(fit: Classification, labels: Ints, free: list[Source], described: Bools) -> Source:
-    """Return the text classifier that has read labels; what it cannot know is as another source of the texts has it."""
-    others = [source.probabilities for source in free if source.name in ("taught", "names")]
-    other = others[0] if others else 1.0 / fit.probabilities.shape[1]
-    predicted = _filled(fit.probabilities, labels, other)
-    seen = np.flatnonzero((labels >= 0) & ~fit.out_of_fold)
-    for rows in blocks(len(seen), predicted.shape[1]):
-        predicted[seen[rows]] = other if isinstance(other, int | float) else other[seen[rows]]
-    return Source(name="texts", probabilities=predicted, known=described, prior=TEXT_PRIOR, shrunk=True)
+class Learner(NamedTuple):
+    """What learns from labels: (N, D) ``vectors`` of the images that it ``knows`` (N,), (K, D) class names, and the
+    sources that tell of what no label shows."""
+
+    vectors: Any
+    knows: Bools
+    names: Floats | None
+    others: tuple[str, ...]
+
+    def source(self, name: str, fit: Classification, labels: Ints, free: list[Source]) -> Source:
+        """Return what it has learned; what it cannot know is as another source of the same kind has it."""
+        others = [source.probabilities for source in free if source.name in self.others]
+        other = others[0] if others else 1.0 / fit.probabilities.shape[1]
+        predicted = _filled(fit.probabilities, labels, other)
+        seen = np.flatnonzero((labels >= 0) & ~fit.out_of_fold)
+        for rows in blocks(len(seen), predicted.shape[1]):
+            predicted[seen[rows]] = other if isinstance(other, int | float) else other[seen[rows]]
+        return Source(name=name, probabilities=predicted, known=self.knows, prior=LEARNED_PRIOR, shrunk=True)
 
 
 def _filled(predicted: Probabilities, labels: Ints, other: Probabilities | float) -> Probabilities:
@@ -265,11 +273,12 @@ def _filled(predicted: Probabilities, labels: Ints, other: Probabilities | float
 
 
 def _combined(
-    free: list[Source], inputs: Inputs, labels: Ints, seed: int, *, learn_texts: bool, judge_labels: bool = True
+    free: list[Source], inputs: Inputs, labels: Ints, seed: int, *, learn_from_labels: bool, judge_labels: bool = True
 ) -> Predictions:
     """Return what all sources say, and the noise of (N,) labels; ``free`` sources have read none, one at least.
 
-    A text classifier learns from the labels as well with ``learn_texts``; they may be wrong with ``judge_labels``.
+    Classifiers of texts and pictures learn from the labels with ``learn_from_labels``; these may be wrong with
+    ``judge_labels``.
     """
     n_classes = free[0].probabilities.shape[1]
     rows = np.flatnonzero((labels >= 0) & np.any([source.known for source in free], axis=0))
@@ -278,37 +287,43 @@ def _combined(
     read = rows
     if len(rows) * n_classes > MAX_CELLS:  # what the others say is predicted like that of images without a label
         read = np.sort(np.random.default_rng(seed).choice(rows, max(MAX_CELLS // n_classes, 1), replace=False))
-    own, noise, fit, sources = labels[read], Noise(), None, free
+    own, noise, sources = labels[read], Noise(), list(free)
+    fits: dict[str, Classification] = {}
     out_of_fold = np.zeros(len(labels), bool)
     out_of_fold[rows] = True
     if len(rows):
         unread = combine([source.of(read) for source in free], Labels.none(n_classes), seed)[0]
-        taught = np.where(inputs.described, labels, -1)
-        learn = partial(
-            classify, inputs.vectors, taught, n_classes, seed=seed, names=inputs.names, groups=inputs.groups
-        )
-        if learn_texts and len(np.unique(taught[taught >= 0])) > 1:
-            fit = learn()
+        learners = {"texts": Learner(inputs.vectors, inputs.described, inputs.names, ("taught", "names"))}
+        if inputs.pictures is not None:
+            learners["pictures of labels"] = Learner(*inputs.pictures, None, ("pictures",))
+        taught = {name: np.where(each.knows, labels, -1) for name, each in learners.items()}
+        learn = {
+            name: partial(
+                classify, each.vectors, taught[name], n_classes, seed=seed, names=each.names, groups=inputs.groups
+            )
+            for name, each in learners.items()
+            if learn_from_labels and len(np.unique(taught[name][taught[name] >= 0])) > 1
+        }
+        fits = {name: fit() for name, fit in learn.items()}
         probable = noise
         if judge_labels:
-            noise, probable = noise_by_evidence(unread, own, None if fit is None else _held_out_loss(fit, taught), seed)
+            losses = [_held_out_loss(fit, taught[name]) for name, fit in fits.items() if fit.out_of_fold.any()]
+            noise, probable = noise_by_evidence(unread, own, min(losses, default=None), seed)
         matrix, true = None, np.eye(n_classes, dtype=np.float32)[own]
         if probable.rate > 0.0:
             matrix = probable.matrix(n_classes)
             true = np.maximum(unread[:], np.float32(FLOOR)) * matrix.T[own]
             true /= true.sum(axis=1, keepdims=True)
-        if fit is not None:
-            fit = learn(transition=noise.matrix(n_classes)) if noise.rate > 0.0 else fit
-            sources = [*free, _by_texts(fit, taught, free, inputs.described)]
-        if noise.rate == 0.0 and inputs.pictures is not None:
-            sources = [source for source in sources if source.name != "pictures"]
-            sources += _taught("pictures", inputs, n_classes, seed, labels)
+        if noise.rate > 0.0:
+            fits = {name: fit(transition=noise.matrix(n_classes)) for name, fit in learn.items()}
+        sources += [learners[name].source(name, fit, taught[name], free) for name, fit in fits.items()]
         found, weights = combine(sources, Labels(read, own, true, matrix), seed, inputs.groups, inputs.shaping)
         if noise.rate > 0.0:
             noise = find_transition(chosen(found, read), own, Noise(rate=noise.rate), seed)
     else:
         found, weights = combine(free, Labels.none(n_classes), seed)
     said = {each.name: np.where(each.known, each.probabilities.argmax(axis=1), -1) for each in sources}
+    fit = fits.get("texts")
     if inputs.answers is not None and inputs.answers.by:
         said["answers"] = inputs.answers.first
     return Predictions(
@@ -325,10 +340,10 @@ def _combined(
     )
 
 
-def _held_out_loss(fit: Classification, labels: Ints) -> float | None:
-    """Return the mean log loss of the labels that the text classifier has not seen; None without any."""
+def _held_out_loss(fit: Classification, labels: Ints) -> float:
+    """Return the log loss of labels that a classifier has not seen."""
     rows = np.flatnonzero(fit.out_of_fold)
-    return float(-np.log(np.maximum(fit.probabilities[rows, labels[rows]], FLOOR)).mean()) if len(rows) else None
+    return float(-np.log(np.maximum(fit.probabilities[rows, labels[rows]], FLOOR)).mean())
 
 
 def _kinds(sources: list[Source]) -> Ints:
@@ -352,7 +367,7 @@ def _several_labels(inputs: Inputs, labels: NDArray[Any], seed: int, evidence: E
         about, counts = inputs.of_class(k), np.bincount(own[own >= 0], minlength=2)
         if about.answers is not None and evidence != "texts":
             free, _ = _free_sources(about, 2, seed, evidence)
-            fit = _combined(free, about, own, seed, learn_texts=evidence == "fused", judge_labels=False)
+            fit = _combined(free, about, own, seed, learn_from_labels=evidence == "fused", judge_labels=False)
             weights.append(fit.weights)
         elif counts.all():
             weigh = bool(counts.min() > 1)
