@@ -186,9 +186,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
     )
 
 
-def _measure(
-    config: EvaluateConfig, record: Mapping[str, Any], path: Path, name: str, task: Task | None
-) -> list[Skipped]:
+def _measure(config: EvaluateConfig, record: runs.RunRecord, path: Path, name: str, task: Task | None) -> list[Skipped]:
     """Measure the run and write its record; return what the report's examples had to skip."""
     own_options = options = options_of(record)
     skipped: list[Skipped] = []

@@ -241,20 +241,36 @@ def _free_sources(
 
 
 class Learner(NamedTuple):
-    """What learns from labels: (N, D) ``vectors`` of the images that it ``knows`` (N,), (K, D) class names, and the
-    sources that tell of what no label shows."""
+    """What learns from ``labels`` (N,) of the images that it ``knows`` (N,), and the sources of the same kind, which
+    tell of what no label shows."""
 
-    vectors: Any
+    learn: Callable[..., Classification]
+    labels: Ints
     knows: Bools
-    names: Floats | None
     others: tuple[str, ...]
 
-    def source(self, name: str, fit: Classification, labels: Ints, free: list[Source]) -> Source:
+    @classmethod
+    def all(cls, inputs: Inputs, labels: Ints, n_classes: int, seed: int) -> dict[str, Learner]:
+        """Return the classifiers of texts and of pictures that have labels of two classes to learn from."""
+        kinds: list[tuple[str, Any, Bools, Floats | None, tuple[str, ...]]]
+        kinds = [("texts", inputs.vectors, inputs.described, inputs.names, ("taught", "names"))]
+        if inputs.pictures is not None:
+            vectors, seen = inputs.pictures
+            kinds.append(("pictures of labels", vectors, seen, None, ("pictures",)))
+        found: dict[str, Learner] = {}
+        for kind, vectors, knows, names, others in kinds:
+            own = np.where(knows, labels, -1)
+            if len(np.unique(own[own >= 0])) > 1:
+                learn = partial(classify, vectors, own, n_classes, seed=seed, names=names, groups=inputs.groups)
+                found[kind] = cls(learn, own, knows, others)
+        return found
+
+    def source(self, name: str, fit: Classification, free: list[Source]) -> Source:
         """Return what it has learned; what it cannot know is as another source of the same kind has it."""
         others = [source.probabilities for source in free if source.name in self.others]
         other = others[0] if others else 1.0 / fit.probabilities.shape[1]
-        predicted = _filled(fit.probabilities, labels, other)
-        seen = np.flatnonzero((labels >= 0) & ~fit.out_of_fold)
+        predicted = _filled(fit.probabilities, self.labels, other)
+        seen = np.flatnonzero((self.labels >= 0) & ~fit.out_of_fold)
         for rows in blocks(len(seen), predicted.shape[1]):
             predicted[seen[rows]] = other if isinstance(other, int | float) else other[seen[rows]]
         return Source(name=name, probabilities=predicted, known=self.knows, prior=LEARNED_PRIOR, shrunk=True)
@@ -293,21 +309,11 @@ def _combined(
     out_of_fold[rows] = True
     if len(rows):
         unread = combine([source.of(read) for source in free], Labels.none(n_classes), seed)[0]
-        learners = {"texts": Learner(inputs.vectors, inputs.described, inputs.names, ("taught", "names"))}
-        if inputs.pictures is not None:
-            learners["pictures of labels"] = Learner(*inputs.pictures, None, ("pictures",))
-        taught = {name: np.where(each.knows, labels, -1) for name, each in learners.items()}
-        learn = {
-            name: partial(
-                classify, each.vectors, taught[name], n_classes, seed=seed, names=each.names, groups=inputs.groups
-            )
-            for name, each in learners.items()
-            if learn_from_labels and len(np.unique(taught[name][taught[name] >= 0])) > 1
-        }
-        fits = {name: fit() for name, fit in learn.items()}
+        learners = Learner.all(inputs, labels, n_classes, seed) if learn_from_labels else {}
+        fits = {name: each.learn() for name, each in learners.items()}
         probable = noise
         if judge_labels:
-            losses = [_held_out_loss(fit, taught[name]) for name, fit in fits.items() if fit.out_of_fold.any()]
+            losses = [_held_out_loss(fit, learners[name].labels) for name, fit in fits.items() if fit.out_of_fold.any()]
             noise, probable = noise_by_evidence(unread, own, min(losses, default=None), seed)
         matrix, true = None, np.eye(n_classes, dtype=np.float32)[own]
         if probable.rate > 0.0:
@@ -315,8 +321,8 @@ def _combined(
             true = np.maximum(unread[:], np.float32(FLOOR)) * matrix.T[own]
             true /= true.sum(axis=1, keepdims=True)
         if noise.rate > 0.0:
-            fits = {name: fit(transition=noise.matrix(n_classes)) for name, fit in learn.items()}
-        sources += [learners[name].source(name, fit, taught[name], free) for name, fit in fits.items()]
+            fits = {name: each.learn(transition=noise.matrix(n_classes)) for name, each in learners.items()}
+        sources += [learners[name].source(name, fit, free) for name, fit in fits.items()]
         found, weights = combine(sources, Labels(read, own, true, matrix), seed, inputs.groups, inputs.shaping)
         if noise.rate > 0.0:
             noise = find_transition(chosen(found, read), own, Noise(rate=noise.rate), seed)
