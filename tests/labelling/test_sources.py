@@ -186,7 +186,7 @@ def test_pictures_are_read_beside_answers_and_correct_them():
 
 
 def test_labelled_pictures_outweigh_answers_that_are_often_wrong():
-    """Right for 45 %, and as sure as they are right: labels alone would teach more, and are not taken for wrong ones."""
+    """Right for 45 %, as sure as they are right: labels alone would teach more, and are not taken for wrong ones."""
     rng = np.random.default_rng(10)
     true = rng.integers(0, CLASSES, 600)
     first = np.where(rng.random(600) < 0.45, true, rng.integers(0, CLASSES, 600))
