@@ -184,8 +184,7 @@ def test_a_run_that_was_stopped_goes_on_and_an_image_that_was_added_meanwhile_is
     assert api.all_paid_once
 
 
-@pytest.mark.parametrize("second", [describe_ok, lambda _: completion(REFUSAL)])
-def test_a_second_try_that_is_on_its_way_is_collected_and_is_the_last_one(second: Any, api: Api) -> None:
+def test_a_second_try_that_is_on_its_way_is_collected_and_is_the_last_one(api: Api) -> None:
     api.server.answer = lambda _: completion(REFUSAL)
     create = api.server.create
 
@@ -200,11 +199,10 @@ def test_a_second_try_that_is_on_its_way_is_collected_and_is_the_last_one(second
         with pytest.raises(KeyboardInterrupt):
             api.run()
     assert api.on_their_way() == (1, 8)
-    api.server.answer, api.server.polls = second, 1
-    good = 8 if second is describe_ok else 0
-    outcome = api.run({"described": good, "rejected": 8 - good, "batches_open": 0})
-    assert {item.reason for item in outcome.skipped} <= {"the answer is no description: refusal"}
-    api.run({"already_described": good})
+    api.server.polls = 1
+    outcome = api.run({"described": 0, "rejected": 8, "batches_open": 0})
+    assert {item.reason for item in outcome.skipped} == {"the answer is no description: refusal"}
+    api.run({"already_described": 0})
     assert len(api.server.batches) == 2
 
 
@@ -212,20 +210,13 @@ REFUSAL = "I'm sorry, I can't help with that."
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"batch": False}, r"8 images are pending in 'batch_0' .*--batch .*cancel"),
-        ({"dry_run": True}, r"8 images are pending in 'batch_0'"),
-        ({"ask": "description,tags"}, r"8 images are pending in 'batch_0' "),
-        ({"ask": "description,tags", "batch": False}, r"8 images are pending in 'batch_0'"),
-    ],
+    "options",
+    [{"batch": False}, {"dry_run": True}, {"ask": "description,tags"}, {"ask": "description,tags", "batch": False}],
 )
-def test_calls_that_would_pay_again_for_what_is_on_its_way_are_refused(
-    options: dict[str, Any], message: str, api: Api
-) -> None:
+def test_calls_that_would_pay_again_for_what_is_on_its_way_are_refused(options: dict[str, Any], api: Api) -> None:
     api.submit_only()
     calls = len(api.server.requests)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=r"8 images are pending in 'batch_0' .*--batch .*cancel"):
         api.run(**options)
     assert len(api.server.requests) == calls
     api.run({"described": 8})
@@ -246,51 +237,23 @@ def test_what_a_batch_did_before_it_ended_early_is_kept_and_the_rest_asked_by_th
     assert api.lines == [8, 5]
 
 
-GOOD = "a good text\u2028with a line separator"
-OK_BODY = json.dumps({"status_code": 200, "body": completion("x")})
-FILTERED = completion("half of", finish="content_filter")
-
-
-@pytest.mark.parametrize(
-    ("said", "kept"),
-    [
-        (
-            [
-                completion(GOOD),
-                '{"custom_id": "1", "response": {"status_',
-                (400, {"message": "Your image was kept back", "code": "content_policy_violation"}),
-                (500, {"message": f"broken, as {KEY} is", "code": None}),
-                completion(),
-                completion("good") | {"choices": None},
-                f'{{"custom_id": "nobody\'s", "response": {OK_BODY}}}',
-                FILTERED,
-            ],
-            {(GOOD, "stop")},  # what a filter kept back is asked for once more
-        ),
-        (
-            [
-                f'{{"custom_id": 1e999, "response": {OK_BODY}}}',
-                f'{{"custom_id": "{"9" * 5000}", "response": {OK_BODY}}}',
-                '{"custom_id": "5", "response": ' + "[" * 1200 + "]" * 1200 + "}",
-                f'{{"custom_id": "4", "response": {{"status_code": {"9" * 5000}, "body": {{}}}}}}',
-                '{"custom_id": "\\ud800", "response": {"status_code": 200, "body": {}}}',
-                completion("x") | {"padding": "x" * 300_000},
-                completion(f"A cat, says {KEY}."),
-                completion(f"A cat, says {KEY}."),
-            ],
-            {("A cat, says ***.", "stop")},
-        ),
-    ],
-)
-def test_bad_lines_cost_only_themselves_and_lock_nothing(said: list[Any], kept: set[Any], api: Api) -> None:
+def test_bad_lines_cost_only_themselves_and_lock_nothing(api: Api) -> None:
+    body = json.dumps({"status_code": 200, "body": completion("x")})
     api.patch.setattr(batch_api, "MAX_BODY", 100_000)
-    api.server.answer = in_turn(*said)
-    outcome = api.run()
-    failed = outcome.summary["failed"]
-    assert outcome.summary["described"] == 8 - failed and not any(KEY in item.reason for item in outcome.skipped)
-    assert {(row.text, row.finish_reason) for row in api.rows()} >= kept
-    assert api.on_their_way() == ()
-    api.run({"described": failed})
+    api.server.answer = in_turn(
+        completion(f"a cat, says {KEY},\u2028with a line separator"),
+        '{"custom_id": "1", "response": {"status_',
+        (400, {"message": "Your image was kept back", "code": "content_policy_violation"}),
+        (500, {"message": f"broken, as {KEY} is", "code": None}),
+        completion("good") | {"choices": None},
+        f'{{"custom_id": "{"9" * 5000}", "response": {body}}}\n{{"custom_id": 1e999, "response": {body}}}',
+        '{"custom_id": "5", "response": ' + "[" * 1200 + "]" * 1200 + "}",
+        completion("x") | {"padding": "x" * 300_000},
+    )
+    outcome = api.run({"described": 3})  # what was kept back or had no choices is asked for once more
+    assert not any(KEY in item.reason for item in outcome.skipped) and api.on_their_way() == ()
+    assert "a cat, says ***,\u2028with a line separator" in {row.text for row in api.rows()}
+    api.run({"described": 5})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from PIL import Image
 
 import gpt4image
 import openai_stub as server
-from describing.describers.tiny_vlm import tiny_vlm
 from gpt4image.config import DescriberOptions, ExportDescriptionsConfig
 from gpt4image.data.video import Frames, decode_frames
 from gpt4image.describing.describers.images import bounded, data_url, data_urls, pictures
@@ -64,7 +63,7 @@ def test_nothing_but_pixels_is_sent(image_format: str) -> None:
 # Clips
 
 
-__all__ = ["openai_settings", "tiny_vlm"]
+__all__ = ["openai_settings"]
 pytestmark = pytest.mark.usefixtures("openai_settings")
 CLIP = video(moving_dot(0, 3, 10, side=64))
 ANSWER = '{"description": "A white dot goes to the right.", "class": "right", "second": null, "confidence": 0.9}'
