@@ -227,6 +227,4 @@ def test_what_every_call_would_meet_stops_the_run_and_keeps_what_came(
             secret.append("".join(traceback.format_exception(caught.value)))
     kept = {row.text for row in rows_of(tmp_path / "s.db")}
     assert kept == {GOOD[name] for name in +server.paid}, "an answer that was paid for was dropped"
-        "an answer that was paid for was dropped"
-    )
     assert max(server.paid.values()) == 1, "what is described is not paid for again"
