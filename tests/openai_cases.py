@@ -62,7 +62,8 @@ def describe_by(handler: server.Handler, data: str, store: Path, **options: Any)
     """Describe a dataset by a server that answers like ``handler``."""
     with server.serve(handler) as stub:
         given: Any = {"data": data, "store": store, "describer": "openai:tiny", "base_url": stub.url}
-        return describe(DescribeConfig(**{**given, "server_name": "stub", **options})), stub
+        given |= {"server_name": "stub", **options}
+        return describe(DescribeConfig(**given)), stub
 
 
 def rows_of(store: Path, status: Any = "ok") -> list[Any]:
