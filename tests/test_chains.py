@@ -92,8 +92,8 @@ def masks() -> str:
     return f"describe --data {spec} --store street.db {answers(rows)} --ask description,tags"
 
 
-def distilled(labelled: int) -> str:
-    rows = photos("photos", labelled)
+def distilled() -> str:
+    rows = photos("photos", labelled=0)
     tasks(rows)
     short = f"--encoder bag-of-words:16 --val-fraction 0 {TINY}"
     return f"distill photos {answers(rows)} --classes cat,dog --out distilled {short}"
@@ -107,10 +107,9 @@ CHAINS: dict[str, tuple[Callable[[], str], str]] = {
     "reviewed, with answers": (reviewed, "review label train evaluate export predict"),
     "boxes, as ONNX": (boxes, "describe encode label train evaluate export predict"),
     "masks": (masks, "describe encode label train evaluate predict"),
-    "distilled": (lambda: distilled(6), "distill predict"),
-    "distilled, without a label": (lambda: distilled(0), "distill review label train evaluate export predict"),
+    "distilled, without a label": (lambda: distilled(), "distill review label train evaluate export predict"),
 }  # fmt: skip
-FAST = ("few labels", "only classes answered", "distilled")
+FAST = ("few labels", "only classes answered")
 WRITTEN = {"few labels": "work/run-timm/model.safetensors", "reviewed, with answers": "run-2/run.json",
            "boxes, as ONNX": "run.onnx"}  # fmt: skip
 LEARNED = {

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
-
 import pytest
 
 from gpt4image.base.errors import (
     ConfigError,
     DataError,
-    MissingExtraError,
     first_few,
     first_line,
-    install_command,
     nearest,
     parsing,
 )
@@ -38,9 +34,3 @@ def test_what_a_library_raises_is_a_data_error_and_our_own_errors_stay() -> None
         raise ConfigError("ours")
     with pytest.raises(KeyboardInterrupt), parsing("a.csv"):
         raise KeyboardInterrupt
-
-
-def test_a_missing_extra_says_how_to_install_it_in_every_process() -> None:
-    error = MissingExtraError("--engine ray", "ray")
-    assert str(error) == f"--engine ray needs an optional dependency; install it with: {install_command('ray')}"
-    assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301  (our own bytes)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt4image.config.results import ExportResult, LabelResult, TrainResult
+from gpt4image.config.results import TrainResult
 
 TRAINED = TrainResult(
     path=Path("run"),
@@ -36,24 +36,3 @@ def test_facts_have_the_names_that_the_command_line_tells_and_what_is_not_known_
     assert "a &lt; b" in TRAINED._repr_html_() and "&lt;b&gt;" in TRAINED._repr_html_()
     assert "a < b" not in repr(TRAINED)
     assert pickle.loads(pickle.dumps(TRAINED)) == TRAINED  # noqa: S301
-
-
-def test_a_result_comes_back_from_its_facts() -> None:
-    label = LabelResult(
-        images=4,
-        described=0,
-        coverage=1.0,
-        labelled=2,
-        suspected=0,
-        quality={"val_accuracy": None},
-        weights={"answers": 0.5},
-        page=Path("page.html"),
-        notes=["few labels"],
-    )
-    assert label.summary["weight_of_answers"] == 0.5 and label.summary["page"] == "page.html"
-    assert label.record == {"notes": ["few labels"]}
-    for result in (label, TRAINED, replace(TRAINED, val={}, notes="older")):
-        again = type(result).of_facts({**result.summary, **result.record}, path=result.path, text=result.text)
-        assert again == result
-    with pytest.raises(TypeError, match="'card'"):
-        ExportResult.of_facts({"format": "onnx"})

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
@@ -24,38 +23,13 @@ from gpt4image import cli
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, ModelError, RunError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.config import ExportConfig
 from gpt4image.data.decode import decode_square
-from gpt4image.deploying.export import export
-from gpt4image.deploying.loading import ONNX_KEY, Classifier, Metadata, load_classifier
+from gpt4image.deploying.loading import ONNX_KEY, Metadata, load_classifier
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
 from gpt4image.training.augment import Augmentation, eval_batch
 from trained_runs import rewrite_config
 
 HOW = Preprocessing(size=32, resize=36, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-
-
-def predicted(classifier: Classifier, run: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a classifier and the run's own record say of its test split."""
-    table = pq.read_table(run / "predictions-test.parquet").to_pydict()
-    files = [run.parent / "pictures" / key for key in table["key"]]
-    pixels = np.stack([classifier.preprocessing.pixels(file.read_bytes()) for file in files])
-    return classifier.probabilities(as_images(pixels)), np.array(table["probabilities"], np.float32)
-
-
-@pytest.mark.slow
-def test_every_format_predicts_what_the_evaluation_of_the_run_recorded(small_run: Path, tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript", reason="pip install 'gpt4image[onnx]'")
-    of_run = load_classifier(small_run)
-    for form, out in {"run": small_run, "timm": tmp_path / "timm", "onnx": tmp_path / "small.onnx"}.items():
-        if out != small_run:
-            export(ExportConfig(run_dir=small_run, format=form, out=out))  # pyright: ignore[reportArgumentType]
-        classifier = load_classifier(out)
-        assert classifier.classes == ("animal", "food", "vehicle")
-        assert classifier.preprocessing == of_run.preprocessing
-        ours, recorded = predicted(classifier, small_run)
-        np.testing.assert_allclose(ours, recorded, atol=1e-5)
-        np.testing.assert_allclose(classifier.probabilities(np.zeros((1, 3, 32, 32), np.float32)).sum(), 1, atol=1e-5)
 
 
 def foreign(folder: Path, **config: Any) -> Path:

@@ -236,14 +236,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "photos"
 
 
-def test_folders_are_read_to_their_depth_in_order(folder: Path) -> None:
-    inner = [f"photos/a/deep/{n:02}.{'PNG' if n % 2 else 'png'}" for n in range(6, 12)]
-    assert list(find_images(["photos"]))[:6] == inner
-    assert len(list(find_images(["photos"]))) == 12, "no text, nothing hidden"
-    assert list(find_images(["photos/b/02.png", "photos/b", "photos/b/02.png"]))[0::7] == ["photos/b/02.png"] * 2
-    assert list(find_images(["photos/notes.txt", "photos/.hidden.png"])) == ["photos/notes.txt", "photos/.hidden.png"]
-
-
 def test_patterns_are_expanded_and_names_with_their_letters_are_names(folder: Path) -> None:
     assert list(find_images(["photos/b/0[12].*"])) == ["photos/b/01.PNG", "photos/b/02.png"]
     assert len(list(find_images(["photos/**/*.PNG"]))) == 6

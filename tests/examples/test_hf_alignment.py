@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import nn
 from torchvision.transforms import v2
 from transformers import (
@@ -84,24 +83,3 @@ def test_what_would_leave_the_texts_out_is_refused(pairs, tmp_path):
     model = AlignedClassifier(plain_model("vit"), WIDTH)
     with pytest.raises(ConfigError, match="label_smoothing_factor"):
         trainer_of(model, pairs, tmp_path, label_smoothing_factor=0.1, max_steps=1).train()
-
-
-def test_the_trainer_trains_evaluates_and_saves_a_plain_model(pairs, tmp_path):
-    model = AlignedClassifier(plain_model("vit"), WIDTH)
-    trainer = trainer_of(model, pairs, tmp_path / "run", num_train_epochs=4, eval_strategy="epoch")
-    trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    evaluated = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
-    assert losses[-1] < losses[0]
-    assert evaluated[-1] < evaluated[0]
-    prediction = trainer.predict(pairs)
-    assert prediction.predictions.shape == (48, CLASSES)
-    assert prediction.label_ids.tolist() == pairs.image_set.labels.tolist()
-
-    model.save_pretrained(tmp_path / "plain")
-    plain = AutoModelForImageClassification.from_pretrained(tmp_path / "plain")
-    assert plain.state_dict().keys() == plain_model("vit").state_dict().keys()
-    pixels = batch_of(pairs)["pixel_values"]
-    torch.testing.assert_close(plain(pixels).logits, model.eval()(pixels).logits)
-    checkpoint = load_file(tmp_path / "run" / "checkpoint-12" / "model.safetensors")
-    assert "aligner.head.weight" in checkpoint

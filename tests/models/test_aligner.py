@@ -12,7 +12,7 @@ from torch import nn
 
 from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.config.learning import PAPER_LOSSES
-from gpt4image.models.aligner import Aligner, freeze_all_but_classifier, projection_head
+from gpt4image.models.aligner import Aligner, projection_head
 from gpt4image.models.alignment_losses import LOSSES
 from models.small_models import CLASSES, images, small_resnet
 
@@ -39,15 +39,12 @@ def timm_model(name: str, **args) -> nn.Module:
 TIMM_BACKBONES = {
     "resnet18": {},
     "vit_tiny_patch16_224": {"img_size": 32, "patch_size": 8, "depth": 2},
-    "deit_tiny_patch16_224": {"img_size": 32, "patch_size": 8, "depth": 2},
     "convnext_atto": {},
-    "efficientnet_lite0": {},
     "resnetv2_18": {},  # its classifier is a 1x1 convolution on (B, C, 1, 1)
     "test_vit": {"img_size": 32},  # average of tokens instead of CLS
 }
 TORCHVISION_BACKBONES = {
     "resnet18": ("fc", 512),
-    "vit_b_16": ("heads.head", 768),
     "mobilenet_v3_small": ("classifier.3", 1024),
 }
 
@@ -71,7 +68,7 @@ class TestAligner:
         assert model.classifier == layer
         assert model.head.weight.shape == (WIDTH, width)
         with torch.no_grad():
-            logits, image_emb = model(images(224 if name == "vit_b_16" else 64, count=1))
+            logits, image_emb = model(images(64, count=1))
         assert logits.shape == (1, CLASSES)
         assert image_emb.shape == (1, WIDTH)
 
@@ -192,11 +189,3 @@ def test_the_official_code_ignores_mixing_and_equal_texts(loss):
     torch.testing.assert_close(found, LOSSES[loss](*batch(), described=described))
     if loss != "cosine":
         assert found > loss_of(*batch(), loss=loss, text_ids=ids)  # where they are no negatives
-
-
-def test_only_the_classifier_learns_on_frozen_weights() -> None:
-    backbone = small_resnet()
-    assert freeze_all_but_classifier(backbone) == ("fc",) and backbone.fc.weight.any()
-    assert freeze_all_but_classifier(backbone, ["fc"]) == ("fc",) and not backbone.fc.weight.any()
-    learns = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
-    assert learns == {"fc.weight", "fc.bias"}

@@ -42,10 +42,7 @@ class TestCreateBackbone:
         ("name", "image_size", "stem"),
         [
             ("resnet18", 32, "small"),
-            ("resnet26d", 32, "small"),
-            ("convnext_atto", 32, "small"),
             ("convnext_atto_ols", 32, "small"),
-            ("vit_tiny_patch16_224", 32, "small"),
             ("deit_tiny_patch16_224", 28, "small"),
             ("mobilenetv3_small_050", 64, "standard"),
         ],
@@ -56,7 +53,7 @@ class TestCreateBackbone:
         assert module.eval()(images(image_size)).shape == (2, CLASSES)
         assert notes == new_layers == ()
 
-    @pytest.mark.parametrize("name", ["resnet18", "resnet26d", "convnext_atto"])
+    @pytest.mark.parametrize("name", ["resnet26d", "convnext_atto"])
     def test_a_small_stem_keeps_the_resolution(self, name):
         small = create_backbone(name, classes=CLASSES, image_size=32, stem="small").module
         standard = create_backbone(name, classes=CLASSES, image_size=32).module
@@ -66,21 +63,9 @@ class TestCreateBackbone:
         else:
             assert small.forward_features(images()).shape[2:] == (4, 4)
 
-    def test_model_args_reach_timm_and_win(self):
-        args = {"patch_size": 8, "depth": 1}
-        module = create_backbone("test_vit", classes=CLASSES, image_size=32, stem="small", model_args=args).module
-        assert module.patch_embed.grid_size == (4, 4)
-        assert len(module.blocks) == 1
-
     def test_an_image_size_that_does_not_fit_is_known_at_once(self):
         with pytest.raises(ModelError, match="inception_v3 cannot take images of 32 x 32"):
             create_backbone("inception_v3", classes=CLASSES, image_size=32)
-
-    def test_pretrained_without_network_says_what_to_do(self, monkeypatch, tmp_path):
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-        with pytest.raises(ModelError, match=r"pretrained weights of resnet18 cannot be loaded.*FILE\.safetensors"):
-            create_backbone("resnet18", classes=CLASSES, image_size=32, init="pretrained")
 
     def test_layers_that_pretrained_weights_do_not_fill_are_named(self, monkeypatch):
         real = timm.create_model

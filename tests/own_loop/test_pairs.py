@@ -99,13 +99,9 @@ def test_a_damaged_image_is_named_and_takes_part_in_no_loss(image_set, table):
     assert text.count_nonzero() == 0
 
 
-@pytest.mark.parametrize("start", [None, pytest.param("forkserver", marks=pytest.mark.slow)])
-def test_batches_of_a_data_loader(image_set, table, start):
-    usable = image_set.select([0, 1, 2, 4, 5])
-    workers = 0 if start is None else 2
-    pairs = DescribedImages(usable, table, transform=TO_TENSOR)
-    loader = DataLoader(pairs, batch_size=5, num_workers=workers, multiprocessing_context=start)
-    (batch,) = list(loader)
+def test_batches_of_a_data_loader(image_set, table):
+    pairs = DescribedImages(image_set.select([0, 1, 2, 4, 5]), table, transform=TO_TENSOR)
+    (batch,) = DataLoader(pairs, batch_size=5)
     assert batch.image.shape == (5, 3, 16, 16)
     assert batch.label.tolist() == [0, 1, 0, 0, IGNORED_LABEL]
     assert batch.label.dtype == torch.int64

@@ -12,7 +12,7 @@ from PIL import Image
 
 from gpt4image.data.dataset import Dataset, MemorySource
 from gpt4image.data.known_sets import load_openmoji
-from gpt4image.pages.cards import SHARE, Thumbnails, coloured, overlaid, thumbnail
+from gpt4image.pages.cards import SHARE, Thumbnails, overlaid, thumbnail
 from gpt4image.pages.page import render
 
 
@@ -49,13 +49,6 @@ def test_a_card_escapes_what_it_says_and_says_what_is_missing() -> None:
     assert all(f"&lt;{letter}&gt;" in page and f"<{letter}>" not in page for letter in "kbiu")
     assert "no picture" in page and "<img" not in page
     assert 'alt="Picture &lt;k&gt;"' in card(picture="data:image/webp;base64,AA==")
-
-
-def test_a_mask_keeps_its_numbers_at_another_size() -> None:
-    mask = np.array([[0, 1], [2, 255]], np.uint8)
-    image = coloured(mask, (4, 6))
-    assert image.mode == "P" and image.size == (4, 6)
-    assert np.array_equal(np.asarray(image), np.kron(mask, np.ones((3, 2), np.uint8)))
 
 
 def test_the_background_stays_as_it_is_and_other_classes_are_tinted() -> None:

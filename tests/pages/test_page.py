@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import pytest
-from jinja2 import UndefinedError
-
 from gpt4image.pages.page import render
 
 
@@ -12,8 +9,3 @@ def test_values_are_escaped_and_invisible_text_is_shown_under_a_policy_that_forb
     assert "\u202e" not in page and "\x1b" not in page and page.encode("utf-8")
     assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:;" in page
     assert "http://" not in page and "https://" not in page
-
-
-def test_a_name_that_the_template_lacks_is_an_error() -> None:
-    with pytest.raises(UndefinedError):
-        render("base.html")

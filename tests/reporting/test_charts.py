@@ -61,19 +61,6 @@ def test_the_page_chooses_colours_and_fonts_and_hostile_names_stay_text(draw: Dr
     assert any((name or "").startswith("<script>alert") for name in names)
 
 
-def test_bounds_are_lines_and_bands_in_grey_and_no_results() -> None:
-    found = Arm(seeds=(0, 1, 2), test=(0.61, 0.62, 0.63), mean=0.62, ci95=(0.6, 0.64))
-    arms = {"text-labels": Arm(seeds=(0,), test=(0.5,), mean=0.5), "oracle": found}
-
-    def drawn(bounds: dict[str, str]) -> str:
-        return charts.interval_chart("a", "accuracy", arms, "", bounds)
-
-    as_arm, as_bound = drawn({}), drawn({"oracle": "reference"})
-    accent, grey = (f"var(--{name}, {charts.COLOURS[name]})" for name in ("accent", "reference"))
-    assert as_bound.count(accent) < as_arm.count(accent) and grey in as_bound and grey not in as_arm
-    assert "oracle (reference): mean 62.0 %, interval 60.0 to 64.0 %" in as_bound and ">62.0 %<" in as_bound
-
-
 @pytest.mark.parametrize(("low", "broken"), [(0.03, False), (0.9, True)])
 def test_an_axis_begins_at_0_or_is_marked(low: float, broken: bool) -> None:
     arms = {"one": Arm(seeds=(0, 1), test=(low, low + 0.05), mean=low + 0.02)}

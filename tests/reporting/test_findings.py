@@ -129,16 +129,6 @@ def test_the_terminal_tables_of_all_arms_fit_80_columns() -> None:
     assert first.startswith("arm") and max(map(len, first.splitlines())) <= 80
 
 
-def test_nothing_in_a_name_acts_on_a_terminal_and_a_long_one_costs_no_number() -> None:
-    long = "text-labels-with-" + 5 * "a-very-long-"
-    record = comparison_record(means={**MEANS, long: 0.4, "x\x1b[31mred\u202e [red]odd[/red]": 0.4})
-    table = findings.comparison_tables(record)
-    assert "…" not in table and "\x1b" not in table and "\u202e" not in table
-    assert r"x\x1b[31mred\u202e [red]odd[/red]" in table
-    lines = table.splitlines()
-    assert lines[lines.index(long) + 1].startswith("  ") and "%" in lines[lines.index(long) + 1]
-
-
 def write_report(folder: Path) -> Path:
     path = report(ReportConfig(dir=folder)).path
     assert path == folder / "report.html"

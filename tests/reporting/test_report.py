@@ -16,7 +16,6 @@ from gpt4image.base.files import read_json, write_json
 from gpt4image.config import ReportConfig
 from gpt4image.reporting.extras import Example
 from gpt4image.reporting.report import report
-from gpt4image.tasks.multilabel import MultiLabel
 from synthetic_records import comparison_record, data_url, descriptions, examples, write_comparison, write_run
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'\n`{{ 7*7 }}` \x00"
@@ -278,48 +277,6 @@ def test_a_run_without_validation_and_evaluation_has_a_page_named_by_its_folder(
         and "<h1>A model on openmoji, seed 0</h1>" in page
         and "Run <bdi>my run</bdi>" in page
     )
-
-
-def of_several_labels(run: Path) -> None:
-    """Make the records of a run those of a multi-label task."""
-    evaluation = read_json(run / "evaluation-test.json")
-    scores = {metric.name: evaluation["top1"] for metric in (MultiLabel.primary, *MultiLabel.metrics)}
-    gone = {"top1", "top5", "ece", "mean_class_accuracy", "confused"}
-    kept = {name: value for name, value in evaluation.items() if name not in gone}
-    titles = {metric.name: metric.title for metric in (MultiLabel.primary, *MultiLabel.metrics)}
-    own = {"task": "multilabel", "metric": "mAP", "titles": titles, "class_metric": "average precision"}
-    write_json(run / "evaluation-test.json", kept | scores | own)
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    rows = (json.dumps(line | {"val": {"mAP": line["val"]["top1"], "loss": 1.0}}) for line in lines)
-    (run / "metrics.jsonl").write_text("\n".join(rows) + "\n")
-
-
-def test_a_task_with_several_labels_is_reported_by_its_own_metrics(tmp_path: Path) -> None:
-    titles = {metric.name: metric.title for metric in (MultiLabel.primary, *MultiLabel.metrics)}
-    more = {"f1_macro": {"test": [0.4] * 3, "mean": 0.4}}
-    record = comparison_record(means={"baseline": 0.3, "text-labels": 0.5}, metric="mAP", titles=titles)
-    record["arms"]["baseline"]["metrics"] = more
-    write_comparison(tmp_path, record)
-    runs = sorted((tmp_path / "runs").iterdir())
-    for run in runs:
-        of_several_labels(run)
-    shown = {"key": "a", "split": "test", "picture": data_url(), "label": "sign, tool"}
-    predictions = {"baseline": {"class": "sign, tool", "probability": None}, "text-labels": {"class": ""}}
-    write_json(tmp_path / "examples.json", [shown | {"predictions": predictions}])
-    outcome = report(ReportConfig(dir=tmp_path))
-    assert outcome.skipped == ()
-    text = words((tmp_path / "report.html").read_text(encoding="utf-8"))
-    for part in (
-        "text labels raised test mean average precision from 30.",
-        "Validation mean average precision over epochs",
-        "Average precision of each class, before and after",
-        "F1, mean over classes",
-        "right: baseline sign, tool",
-    ):
-        assert part in text
-    assert "ccuracy" not in text and "Confused classes" not in text
-    assert report(ReportConfig(dir=runs[0])).text.startswith("Test mean average precision 30.2 % on 430 ")
-    assert "ccuracy" not in words((runs[0] / "report.html").read_text(encoding="utf-8"))
 
 
 def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:

@@ -80,19 +80,6 @@ def test_a_person_names_and_merges_and_goes_on_after_a_stop(
     assert len(list(found.path.glob("clusters/*.webp"))) == 3
 
 
-def test_proposed_names_stand_without_a_page_and_labels_are_only_compared(
-    photos: Mapping[str, Any], tmp_path: Path
-) -> None:
-    for kind in KINDS:
-        (tmp_path / "labelled" / kind).mkdir(parents=True)
-        for file in sorted((tmp_path / "photos" / "unlabelled").glob(f"*-{kind}.png")):
-            (tmp_path / "labelled" / kind / file.name).write_bytes(file.read_bytes())
-    found = gpt4image.discover(**{**photos, "data": "labelled"}, page=False)
-    assert sorted(classes()) == ["blue", "green", "red"] and found.named == 0
-    gpt4image.discover(**photos, page=False, out="other")
-    assert sorted(classes("other")) == sorted(classes())
-
-
 def test_an_unsure_cluster_is_no_class(photos: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discover, "serve", person(("red", "")))
     found = gpt4image.discover(**photos)

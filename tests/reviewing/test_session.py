@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 import time
@@ -66,18 +65,6 @@ def test_a_label_that_was_confirmed_does_not_come_back(opened: Callable[..., Ses
     assert card.key not in keys(session, "correct")
     session.mark(before)
     assert card.key in keys(session, "correct")
-
-
-def test_copies_are_labelled_together(opened: Callable[..., Session], pictures: Path) -> None:
-    shutil.copy(pictures / "unlabelled" / "5.png", pictures / "unlabelled" / "copy.png")
-    session = opened()
-    assert session.news(0)["total"] == 11
-    [card] = [card for card in session.cards("label", 96) if card.key in ("unlabelled/5.png", "unlabelled/copy.png")]
-    session.mark({card.id: ("dog", "checked")})
-    images = session.file.images
-    assert [session.file[row].label for row, key in enumerate(images.keys) if "5.png" in key or "copy" in key] == [
-        "dog"
-    ] * 2
 
 
 def test_new_classes_can_be_typed_only_where_none_are_given(opened: Callable[..., Session], pictures: Path) -> None:
@@ -188,19 +175,6 @@ def test_tags_and_boxes_are_saved_at_once_and_read_as_a_dataset(
 def test_what_is_no_label_is_refused(kind: Any, value: Any) -> None:
     with pytest.raises(ConfigError, match="is no label for"):
         cell_of(kind, value)
-
-
-def test_a_cell_that_is_no_list_of_boxes_is_skipped_by_name(pictures: Path) -> None:
-    cells = [json.dumps([CAT]), "[]", "", "[[", "[1]", '[["cat", 1]]']
-    keys = sorted(path.relative_to(pictures.parent).as_posix() for path in pictures.rglob("[0-9].png"))[: len(cells)]
-    quoted = ['"' + cell.replace('"', '""') + '"' for cell in cells]
-    table = pictures.parent / "table.csv"
-    table.write_text("path,boxes\n" + "".join(f"{a},{b}\n" for a, b in zip(keys, quoted, strict=True)))
-    images = load_dataset(f"manifest:{table}")
-    assert isinstance(images.regions, Boxes)
-    assert images.regions.known.tolist() == [True, True, False, False, False, False]
-    reasons = " ".join(item.reason for item in images.skipped)
-    assert "no JSON list" in reasons and "a coordinate is missing" in reasons
 
 
 def targets_of(pictures: Path, kind: str) -> Path:

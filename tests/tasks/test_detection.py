@@ -155,10 +155,3 @@ def test_a_score_of_an_image_is_its_average_precision() -> None:
     assert Matches.of(one(right), truth, 2).of_images().tolist() == [1.0]
     assert Matches.of(one(wrong_class, right), truth, 2).of_images().tolist() == pytest.approx([0.5])
     assert Matches.of(one(), truth, 2).of_images().tolist() == [0.0]
-
-
-def test_what_lies_in_an_ignored_region_counts_for_nothing() -> None:
-    region = Boxes.of_images([(np.float32([[0, 0, 0.5, 0.5]]), np.array([1]), np.zeros(1, np.float32))])
-    inside = one((0.1, 0.1, 0.3, 0.3, 0.9, 1), (0.2, 0.2, 0.4, 0.4, 0.8, 1))
-    assert Matches.of(inside, region, 2).of_images().tolist() == [1.0]
-    assert not Matches.of(inside, region, 2).counts.any()

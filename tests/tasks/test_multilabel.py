@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, label_ranking_average_precision_score
 from torch import Tensor
 
-from gpt4image.tasks.multilabel import NOT_KNOWN, PRIOR, USUAL, MultiLabel, binary_loss, checked_thresholds
+from gpt4image.tasks.multilabel import NOT_KNOWN, PRIOR, MultiLabel, binary_loss, checked_thresholds
 
 CLASSES = ("cat", "dog", "sofa", "tree", "sun")
 
@@ -167,11 +167,6 @@ def test_no_other_threshold_has_a_larger_f1(images: list[tuple[int, int]]) -> No
     best = max(blended_f1(images, cut / 16) for cut in range(18))
     assert 0.0 <= found <= 1.0
     assert float(blended_f1(images, found)) == pytest.approx(float(best), abs=1e-12)
-
-
-def test_a_threshold_has_few_digits_and_a_class_of_no_probability_the_usual_one() -> None:
-    scores = np.array([[0.1234567, 0.0], [0.4, 0.0]], np.float32)
-    assert MultiLabel().best_thresholds(scores, np.array([[0, -1], [1, -1]])) == (0.26, USUAL)
 
 
 @pytest.mark.parametrize("value", [[0.5], [0.5, 1.5], [0.5, float("nan")], [0.5, "0.5"], [0.5, True], 0.5, {"a": 1}])

@@ -93,16 +93,12 @@ def test_a_predicted_mask_teaches_pixels_but_not_what_the_image_shows() -> None:
     assert given[np.array([1])].pixels(8).tolist() == [values[1].tolist()]
 
 
-def test_a_taught_run_goes_on_after_a_stop_and_is_another_one_with_another_teacher(root: Path, tmp_path: Path) -> None:
+def test_a_taught_run_goes_on_after_a_stop(root: Path, tmp_path: Path) -> None:
     config = options(root, tmp_path / "whole")
     train(config)
     assert not same(tmp_path / "whole", root / "run")
     resumed(config, tmp_path / "again", steps=3)
     assert same(tmp_path / "whole", tmp_path / "again")
-    train(options(root, tmp_path / "alone", self_train=None))
-    assert not same(tmp_path / "whole", tmp_path / "alone"), "the masks are learned from"
-    first, second = (runs.read_run(tmp_path / name)["config"][runs.DATA] for name in ("whole", "alone"))
-    assert first != second
 
 
 def test_a_run_that_cannot_teach_is_refused_before_pixels_are_read(root: Path, tmp_path: Path, small_run: Path) -> None:
@@ -145,17 +141,3 @@ def test_classes_are_taught_where_there_is_no_target(small_run: Path, soft: bool
     assert taught.soft[train[~before]] == pytest.approx(model.read(data.pixels, train[~before]).predictions[:])
     with pytest.raises(ConfigError, match=r"all .* have one"):
         self_trained(taught, small_run)
-
-
-def test_several_classes_are_taught_where_none_is_known(root: Path, tmp_path: Path) -> None:
-    config = options(root, tmp_path / "run", self_train=None, task="multilabel", epochs=1)
-    train(config)
-    data = prepare(config, ("train", "val")).data
-    rows, labels = data.indices("train"), data.labels.copy()
-    labels[rows[::2]] = -1
-    labels[rows[1], 0] = -1
-    taught = self_trained(replace(data, labels=labels), config.out)
-    assert taught.soft is not None and not np.isnan(taught.soft[rows[::2]]).any()
-    assert np.isnan(taught.soft[rows[1]]).tolist() == [True, False, False]
-    known = labels[rows[3]] >= 0
-    assert (taught.soft[rows[3]][known] == labels[rows[3]][known]).all(), "labels stay as they are"

@@ -79,10 +79,10 @@ CASES: dict[str, dict[str, Any]] = {
 def test_runs_resume_to_the_same_bits_and_the_encoder_is_found_again(
     case: str, described: Path, colour_folder: Path, tmp_path: Path
 ) -> None:
-    changes = {"embeddings": described, "epochs": 2, "optimizer": "sgd", "lr": 0.05, **CASES[case]}
+    changes = {"embeddings": described, "epochs": 1, "optimizer": "sgd", "lr": 0.05, **CASES[case]}
     config = options(colour_folder, tmp_path / "whole", **changes)
     train(config)
-    resumed(config, tmp_path / "broken", steps=5)
+    resumed(config, tmp_path / "broken", steps=2)
     assert same(tmp_path / "whole", tmp_path / "broken")
     ours, theirs = (load_tensors(tmp_path / name / FOLDER / WEIGHTS)[0] for name in ("whole", "broken"))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

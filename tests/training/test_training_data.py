@@ -30,7 +30,7 @@ from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.segmentation import Segmentation
 from gpt4image.training import run_model as predictions
 from gpt4image.training.prepare import prepare, with_table
-from gpt4image.training.run_model import TextSpace, images_at_once, load_run_model, options_of, predict, read_text_space
+from gpt4image.training.run_model import TextSpace, images_at_once, load_run_model, options_of, read_text_space
 from gpt4image.training.targets import Noise, class_targets, says_nothing
 from gpt4image.training.train import train
 from gpt4image.training.trainer import idle_options
@@ -38,7 +38,7 @@ from gpt4image.training.training_data import TextTargets
 from models.small_models import small_resnet
 from small_training import SMALL
 from tables import make_table
-from training.cases import WIDTH, trainer_of
+from training.cases import WIDTH
 
 
 def table_for(folder: Path, out: Path, *, every: int = 1, width: int = 4) -> Path:
@@ -209,22 +209,6 @@ def test_descriptions_of_test_pictures_have_no_part_in_training(described: dict[
     assert ours == theirs and len(images) > ours
     first, second = (load_tensors(tmp_path / name / runs.MODEL)[0] for name in ("all", "train-only"))
     assert all(torch.allclose(first[name], second[name], atol=1e-3) for name in first), "but for float16"
-
-
-def test_rows_are_those_of_their_images_in_batches_of_any_size(
-    described: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = trainer_of(described, align_weight=0.0)
-    indices = np.array([7, 3, 3, 40, 0, 12, 5])
-    arguments = trainer.augmentation, trainer.config
-    whole = predict(trainer.model.backbone, trainer.data, indices, *arguments)  # type: ignore[arg-type]
-    assert whole.shape == (7, 3) and np.allclose(whole.sum(axis=1), 1.0, atol=1e-6)
-    assert np.array_equal(whole[1], whole[2])
-    monkeypatch.setattr(predictions, "EVAL_BATCH", 2)
-    small = predict(trainer.model.backbone, trainer.data, indices, *arguments)  # type: ignore[arg-type]
-    assert np.allclose(small, whole, atol=1e-5)
-    (one,) = predict(trainer.model.backbone, trainer.data, indices[3:4], *arguments)  # type: ignore[arg-type]
-    assert np.allclose(one, whole[3], atol=1e-5)
 
 
 @pytest.mark.parametrize(
