@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import runpy
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,6 @@ assert SPACES and KEPT
 
 def search(space: Path, out: Path, **more: Any) -> Any:
     return SEARCH["Search"](space=space, data="unused", embeddings=Path("unused"), out=out, **more)
-
-
-def test_only_trials_that_are_not_there_are_run_and_a_line_that_was_cut_short_costs_its_own_alone(
-    tmp_path: Path,
-) -> None:
-    out, waiting = tmp_path / "search.jsonl", SEARCH["waiting"]
-    first = search(SPACES[0], out, seeds=1)
-    jobs = waiting(first)
-    rows = [SEARCH["identity"](first, *job) | {"val_top1": 0.5, "seconds": 1.0} for job in jobs]
-    out.write_text("".join(f"{json.dumps(row)}\n" for row in rows)[:-20])
-    assert waiting(first) == jobs[-1:] and waiting(search(first.space, out, seeds=1, labels_per_class=10)) == jobs
-    SEARCH["mend"](out)
-    assert out.read_text(encoding="utf-8") == "".join(f"{json.dumps(row)}\n" for row in rows[:-1])
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda path: path.stem)

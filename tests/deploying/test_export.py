@@ -217,21 +217,6 @@ def test_what_is_pushed_is_loaded_from_the_hub_by_plain_timm(
         assert not [path for path in folder.rglob("*") if path.is_file() and hub.token.encode() in path.read_bytes()]
 
 
-def test_without_a_token_nothing_is_begun(run_of: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr(
-        "gpt4image.training.run_model.load_run_model", lambda *_: pytest.fail("the model was loaded first")
-    )
-    with pytest.raises(ExportError, match="set HF_TOKEN"):
-        export(
-            ExportConfig(
-                run_dir=run_of("vit-small-stem"), format="timm", out=tmp_path / "model", push_to_hub="me/model"
-            )
-        )
-    assert list(tmp_path.iterdir()) == []
-
-
 def change_val(folder: Path, score: float | None) -> None:
     rows = read_json_lines(folder / "metrics.jsonl")
     rows[-1]["val"] = None if score is None else {"top1": score, "loss": 1.0}

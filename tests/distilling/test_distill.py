@@ -16,14 +16,13 @@ import drawn_masks
 import gpt4image
 from box_cases import NAMES, SIDE, write_squares
 from box_cases import squares as squares_of
-from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Photos, colour_of, good, made
+from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Photos, colour_of, good
 from gpt4image import cli
 from gpt4image.artifacts.stage_records import RECORD
 from gpt4image.artifacts.targets import Facts, Targets, holds_boxes
 from gpt4image.base.errors import ConfigError, DataError, DescriberError, Gpt4ImageError, ModelError, RunError
 from gpt4image.base.files import read_json
 from gpt4image.base.outcome import Outcome
-from gpt4image.config.results import DescribeResult, EncodeResult, EvaluateResult, LabelResult, TrainResult
 from gpt4image.data import load_dataset
 from gpt4image.distilling import distill
 from gpt4image.distilling.distill import STAGES, USUAL, worth_of_labels
@@ -332,29 +331,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_asked(
     with pytest.raises(error, match=message):
         gpt4image.distill(options.pop("data"), describer=bare.replay, out=tmp_path / "out", **options)
     assert not (tmp_path / "out" / "answers.db").exists()
-
-
-@pytest.mark.parametrize(
-    ("done", "line"),
-    [
-        (made(DescribeResult, described=3, already_described=5, failed=2, cost_usd=0.01, stopped_by="limit 10"),
-         "8 answers, 3 of them new, 2 failed, $0.0100, stopped by limit 10"),
-        (made(DescribeResult, described=3), "3 answers"),
-        (made(EncodeResult, texts=36, texts_encoded=6, texts_kept=30, encoder="minilm"),
-         "36 texts by minilm, 6 of them new"),
-        (made(LabelResult, coverage=0.5, quality={"cross_validated_accuracy": None}),
-         "targets for 50.0% of the training images; suspected label errors: 0"),
-        (made(LabelResult, coverage=0.5, quality={"cross_validated_accuracy": 0.9}),
-         "targets for 50.0% of the training images, 90.0% right on labels held out; suspected label errors: 0"),
-        (made(TrainResult, train_images=1000, val={"top1": None}), "1,000 images"),
-        (made(TrainResult, train_images=10, val={"top1": 0.5}), "10 images, 0.5000 on validation labels"),
-        (made(EvaluateResult, metric="top1", scores={"top1": 0.75}, labelled=12, split="test"),
-         "accuracy 0.7500 on 12 test images with a human label"),
-        (Outcome(path=Path("out") / "model"), str(Path("out") / "model")),
-    ],
-)  # fmt: skip
-def test_what_came_of_a_stage_is_told_in_one_line_without_what_nobody_could_measure(done: Outcome, line: str) -> None:
-    assert distill.said(done) == line
 
 
 N, REVIEW = 400, "gpt4image review"

@@ -23,7 +23,6 @@ from gpt4image.evaluating.examples import (
     SUSPECTED,
     DrawnMasks,
     Said,
-    across_classes,
     read_predictions,
     write_examples,
     write_suspected,
@@ -106,15 +105,6 @@ def test_right_guesses_of_several_classes_are_right(tmp_path: Path) -> None:
     assert of_images[0].text_label is not None and of_images[0].text_label.probability is None
     groups = example_groups(found)
     assert {heading: len(group) for heading, group in groups.items()} == {HEADINGS[2]: 3, HEADINGS[0]: 2}
-
-
-def test_pictures_are_drawn_across_classes() -> None:
-    labels = np.array([0] * 90 + [1] * 3 + [2] * 7)
-    rows = np.random.default_rng(0).permutation(100)
-    chosen = across_classes(labels, rows, 12)
-    assert np.bincount(labels[chosen]).tolist() == [5, 3, 4] or np.bincount(labels[chosen]).tolist() == [4, 3, 5]
-    several = np.array([[0, 1, 1], [0, 1, 0], [1, 0, 0], [0, 0, 0]], np.int8)
-    assert across_classes(several, np.arange(4), 2).tolist() == [0, 2], "one of each first class"
 
 
 @pytest.mark.slow

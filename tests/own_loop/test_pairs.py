@@ -16,7 +16,6 @@ from torchvision.transforms import v2
 
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.data import Dataset
-from gpt4image.data.file_source import file_digests
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.own_loop.pairs import IGNORED_LABEL, NO_TEXT, DescribedImages, Texts, WithTexts
 from loaded_sets import in_memory
@@ -180,16 +179,6 @@ def test_mistakes_say_what_to_do(tmp_path):
         Texts.encoded({123: "A red ball."}.items(), tmp_path / "table")
     with pytest.raises(TableError, match="no finished embedding table"):
         Texts(tmp_path / "nowhere")
-
-
-def test_a_table_of_images_is_found_by_the_digests_of_files(tmp_path):
-    file = tmp_path / "a.png"
-    file.write_bytes(b"the bytes of a picture")
-    (digest,) = file_digests([str(file)])
-    texts = Texts(make_table(tmp_path / "table", {digest: [np.eye(4)[0]]}))
-    assert texts[digest].described
-    assert texts[digest.upper()].text.tolist() == [1.0, 0.0, 0.0, 0.0]
-    assert not texts[str(file)].described
 
 
 class Numbers(torch.utils.data.Dataset):

@@ -264,21 +264,6 @@ def test_the_page_of_a_run_has_a_title_curves_and_wrong_and_right_pictures(run: 
     assert places == sorted(places)
 
 
-def test_a_run_without_validation_and_evaluation_has_a_page_named_by_its_folder(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "my run", "train", epochs=1)
-    (folder / "evaluation-test.json").unlink()
-    line = json.loads((folder / "metrics.jsonl").read_text())
-    (folder / "metrics.jsonl").write_text(json.dumps(line | {"val": None}) + "\n")
-    assert report(ReportConfig(dir=folder)).summary == {}
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    assert (
-        "This run was not evaluated on labelled pictures." in page
-        and 'id="training"' not in page
-        and "<h1>A model on openmoji, seed 0</h1>" in page
-        and "Run <bdi>my run</bdi>" in page
-    )
-
-
 def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(RunError, match=r"neither comparison\.json nor run\.json"):

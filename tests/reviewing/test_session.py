@@ -36,15 +36,6 @@ def wait_for(what: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_without_evidence_the_order_is_shuffled_and_fixed(opened: Callable[..., Session]) -> None:
-    session = opened()
-    order = keys(session)
-    assert len(order) == 6 and order != sorted(order)
-    assert all(key.startswith("unlabelled/") for key in order)
-    assert [card.reason for card in session.cards("label", 96)] == [""] * 6
-    assert len(keys(session, "correct")) == 5
-
-
 def test_not_sure_comes_last_also_after_a_restart(opened: Callable[..., Session]) -> None:
     session = opened()
     first, second, *others = (card.id for card in session.cards("label", 96))

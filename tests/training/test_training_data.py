@@ -24,13 +24,11 @@ from gpt4image.data import load_dataset
 from gpt4image.data.pixels import MemoryPixels
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.models.weights import load_tensors
-from gpt4image.tasks.base import Task
-from gpt4image.tasks.classification import Classification, Video
+from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.multilabel import MultiLabel
-from gpt4image.tasks.segmentation import Segmentation
 from gpt4image.training import run_model as predictions
 from gpt4image.training.prepare import prepare, with_table
-from gpt4image.training.run_model import TextSpace, images_at_once, load_run_model, options_of, read_text_space
+from gpt4image.training.run_model import TextSpace, load_run_model, options_of, read_text_space
 from gpt4image.training.targets import Noise, class_targets, says_nothing
 from gpt4image.training.train import train
 from gpt4image.training.trainer import idle_options
@@ -209,16 +207,6 @@ def test_descriptions_of_test_pictures_have_no_part_in_training(described: dict[
     assert ours == theirs and len(images) > ours
     first, second = (load_tensors(tmp_path / name / runs.MODEL)[0] for name in ("all", "train-only"))
     assert all(torch.allclose(first[name], second[name], atol=1e-3) for name in first), "but for float16"
-
-
-@pytest.mark.parametrize(
-    ("task", "classes", "size", "count"),
-    [(Classification(), 150, 448, 64), (Segmentation(), 150, 448, 1), (Video(8), 150, 224, 32)],
-)
-def test_masks_of_many_classes_and_clips_of_many_frames_go_in_smaller_batches(
-    task: Task, classes: int, size: int, count: int
-) -> None:
-    assert images_at_once(task, classes, size) == count
 
 
 @pytest.fixture
