@@ -102,14 +102,11 @@ def distilled() -> str:
 CHAINS: dict[str, tuple[Callable[[], str], str]] = {
     "few labels": (lambda: described("my photos", 6, "--store 'work/my photos.db' --ask description,class"),
                    "describe encode label train evaluate export predict"),
-    "only classes answered": (lambda: described("folder:photos", 6, "--store photos.db --ask class"),
-                              "describe label train evaluate export predict"),
     "reviewed, with answers": (reviewed, "review label train evaluate export predict"),
     "boxes, as ONNX": (boxes, "describe encode label train evaluate export predict"),
     "masks": (masks, "describe encode label train evaluate predict"),
     "distilled, without a label": (lambda: distilled(), "distill review label train evaluate export predict"),
 }  # fmt: skip
-FAST = ("few labels", "only classes answered")
 WRITTEN = {"few labels": "work/run-timm/model.safetensors", "reviewed, with answers": "run-2/run.json",
            "boxes, as ONNX": "run.onnx"}  # fmt: skip
 LEARNED = {
@@ -125,7 +122,7 @@ def run(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "chain", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in CHAINS]
+    "chain", [pytest.param(name, marks=[pytest.mark.slow] * (name != "few labels")) for name in CHAINS]
 )
 def test_the_printed_steps_lead_to_predictions_and_cost_nothing_more(
     chain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -50,6 +50,8 @@ STEPS: list[tuple[tuple[str, Any], dict[str, Any], str]] = [
     (describe(limit=300), {"stopped_by": "--limit 300"},
      "gpt4image descriptions view --store p.db --data photos --out p-2.html"),
     (describe(max_cost=5.0), {"stopped_by": "--max-cost 5.0", "failed": 1, "calls": 9}, ENCODE),
+    (describe("w/p.db", ask="class"), {}, "gpt4image label --data photos --answers w/p.db --out w/targets.parquet"),
+    (describe("w/b.db", ask="boxes"), {}, BOXES),
     (label(embeddings=TABLE, test_fraction=0.3), {},
      "gpt4image train --data photos --test-fraction 0.3 --targets w/t.parquet --out w/run"),
     (("review", config.ReviewConfig(data="photos", labels=Path("l.csv"))), {"labelled": 0}, ""),

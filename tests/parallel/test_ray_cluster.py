@@ -45,8 +45,15 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def cluster(request: pytest.FixtureRequest) -> None:
+    """All tests share a cluster, except the one that starts another."""
+    if "slow" not in request.keywords:
+        request.getfixturevalue("shared")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[None]:
     """One cluster for all tests; its processes have the key in their environment, as those of a real one would."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setenv("OPENAI_API_KEY", KEY)
@@ -251,7 +258,6 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         require_ray()
 
 
-@pytest.mark.slow
 def test_a_table_is_that_of_the_engine_local(tmp_path: Path) -> None:
     store_path = tmp_path / "texts.db"
     words = ["a", "small", "brown", "bird", "with", "black", "wings", "on", "the", "branch", "of", "an", "old", "tree"]
