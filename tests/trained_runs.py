@@ -21,7 +21,6 @@ TINY_RESNET = {"model": "resnet10t", "model_args": {"channels": [8, 8, 16, 16], 
 FAMILIES: dict[str, dict[str, Any]] = {
     "resnet-small-stem": {**TINY_RESNET, "stem": "small"},
     "resnet-larger-crops": {**TINY_RESNET, "stem": "standard", "min_scale": 0.5, "memory_format": "channels_last"},
-    "convnext-small-stem": {"model": "test_convnext", "stem": "small"},
     "vit-small-stem": {"model": "test_vit", "stem": "small"},
 }
 SHORT = {"image_size": 32, "batch_size": 16, "epochs": 2, "threads": 1, "precision": "fp32"}

