@@ -195,7 +195,8 @@ def _traced(exported: ExportedModel) -> Any:
     if isinstance(backbone, PyramidModel):
         backbone.classifies = False
     whole = PixelsToProbabilities(backbone, exported.metadata.preprocessing, exported.model.task.tail()).eval()
-    for layer in whole.modules():
+    layers: Any = whole.modules()
+    for layer in layers:
         if hasattr(layer, "inplace"):
             layer.inplace = False  # the same numbers; to put them into ONNX takes half as long
     try:
