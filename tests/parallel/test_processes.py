@@ -114,23 +114,22 @@ def test_the_gradient_of_the_whole_loss_does_not_depend_on_the_number_of_process
 
 
 @pytest.mark.slow
-def test_what_a_model_says_does_not_depend_on_the_number_of_processes(found_gradients: dict[int, Any]) -> None:
-    alone = found_gradients[1]["said"]
+def test_what_a_model_says_does_not_depend_on_the_number_of_processes_and_the_official_gradient_does(
+    finished_runs: Path, found_gradients: dict[int, Any]
+) -> None:
+    alone, shared = (found_gradients[count]["said"] for count in COUNTS)
     assert [len(rows) for rows in alone.values()] == [3, 13, 37]
-    for count in COUNTS[1:]:
-        for name, rows in alone.items():
-            assert torch.equal(found_gradients[count]["said"][name], rows), (count, name)
-
-
-@pytest.mark.slow
-def test_the_official_gradient_does(found_gradients: dict[int, Any]) -> None:
+    assert all(torch.equal(shared[name], rows) for name, rows in alone.items())
     alone, shared = (found_gradients[count]["paper"]["head.weight"] for count in COUNTS)
     assert torch.allclose(shared, alone / 2)
+    assert (finished_runs / "agreed").read_text() == "".join(f"{count} processes" for count in COUNTS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-def test_weights_and_metrics_are_those_of_one_process(name: str, finished_runs: Path) -> None:
+def test_weights_and_metrics_are_those_of_one_process_and_a_run_goes_on_with_any_number(
+    name: str, described: dict[str, Any], finished_runs: Path
+) -> None:
     alone = finished_runs / f"{name}-1"
     for count in COUNTS[1:]:
         shared = finished_runs / f"{name}-{count}"
@@ -140,17 +139,10 @@ def test_weights_and_metrics_are_those_of_one_process(name: str, finished_runs: 
         rows, expected = (read_json_lines(folder / runs.METRICS) for folder in (shared, alone))
         assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in expected], rel=1e-4)
         assert [row["val"]["loss"] for row in rows] == pytest.approx([row["val"]["loss"] for row in expected], rel=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", RUNS)
-def test_a_run_goes_on_with_any_number_of_processes_copied_or_sharded(
-    name: str, described: dict[str, Any], finished_runs: Path
-) -> None:
     handed_on = finished_runs / f"{name}-handed-on"
     assert load_tensors(handed_on / runs.CHECKPOINT)[1]["state"]["step"] == len(COUNTS)
     train(TrainConfig(**described | SHARED | RUNS[name] | {"fsdp": False}, out=handed_on, resume=True))
-    assert_close(handed_on / runs.MODEL, finished_runs / f"{name}-1" / runs.MODEL)
+    assert_close(handed_on / runs.MODEL, alone / runs.MODEL)
 
 
 def assert_close(path: Path, expected: Path) -> None:
@@ -158,11 +150,6 @@ def assert_close(path: Path, expected: Path) -> None:
     assert ours.keys() == theirs.keys()
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-4, msg=name)
-
-
-@pytest.mark.slow
-def test_all_agree_on_errors_flags_and_results(finished_runs: Path) -> None:
-    assert (finished_runs / "agreed").read_text() == "".join(f"{count} processes" for count in COUNTS)
 
 
 def command(data: str, out: Path, *words: str) -> list[str]:
