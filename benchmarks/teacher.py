@@ -22,7 +22,7 @@ import numpy as np
 
 from gpt4image.base.files import read_json_lines
 from gpt4image.data import load_dataset
-from gpt4image.data.labels import rarest_classes
+from gpt4image.data.dataset import rarest_classes
 from gpt4image.data.splits import flip_labels
 from gpt4image.labelling.answers import USUAL_CONFIDENCE, Answers
 from gpt4image.labelling.label_noise import suspected

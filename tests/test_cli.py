@@ -26,7 +26,7 @@ from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.cli import COMMANDS, main
 from gpt4image.config import EncodeConfig
 from gpt4image.data import load_dataset
-from gpt4image.data.labels import note_once
+from gpt4image.data.dataset import note_once
 from gpt4image.describing.describers.openai import describer as calls
 from gpt4image.encoding.encode import encode
 

@@ -64,7 +64,7 @@ def pictures(root: Path, folder: str) -> None:
             picture(root / folder / name)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(some_boxes())
 def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, given: Boxes) -> None:
     root = tmp_path_factory.mktemp("set")

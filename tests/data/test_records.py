@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from gpt4image.base.errors import DataError
 from gpt4image.data import Dataset, MemorySource
+from gpt4image.data.dataset import encode_labels, encode_several, presence
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.labels import encode_labels, encode_several, presence
 from gpt4image.data.records import SAMPLE, Corners, Faults, Object, Record, number, picture_sizes, with_boxes
 from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, VOID, Boxes, ImageBoxes, Masks
 from loaded_sets import MasksInMemory

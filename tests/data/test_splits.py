@@ -132,21 +132,15 @@ def test_an_equal_image_of_the_lowest_rank_stands_for_each(images: list[tuple[st
         assert i == min(ranks, key=lambda j: (ranks[j], j))
 
 
-def test_k_labels_per_class_are_kept_in_train_alone() -> None:
-    labels, train = np.array([0] * 10 + [1] * 10 + [0, 1, NO_LABEL]), np.arange(20)
-    kept = keep_labels_per_class(labels, train, 3, seed=5)
-    assert Counter(kept[:20].tolist()) == {0: 3, 1: 3, NO_LABEL: 14} and kept[20:].tolist() == labels[20:].tolist()
-    assert np.all((kept == labels) | (kept == NO_LABEL))
-    assert not np.array_equal(kept, keep_labels_per_class(labels, train, 3, seed=6))
-
-
 def test_labels_of_some_images_are_kept_before_others() -> None:
-    labels, train = np.repeat([0, 1], 10), np.arange(20)
-    first = np.zeros(20, bool)
+    labels, train = np.append(np.repeat([0, 1], 10), [0, NO_LABEL]), np.arange(20)
+    first = np.zeros(22, bool)
     first[[1, 4, 6, 7, 12]] = True
     for seed in range(5):
-        kept = keep_labels_per_class(labels, train, 3, seed, first=first) != NO_LABEL
-        assert kept[:10].sum() == kept[10:].sum() == 3
+        chosen = keep_labels_per_class(labels, train, 3, seed, first=first)
+        assert np.all((chosen == labels) | (chosen == NO_LABEL)) and chosen[20:].tolist() == [0, NO_LABEL]
+        kept = chosen != NO_LABEL
+        assert kept[:10].sum() == kept[10:20].sum() == 3
         assert not kept[:10][~first[:10]].any(), "the class has enough of them"
         assert kept[12], "the class has one of them, and others fill up"
     kept = keep_labels_per_class(np.array([0, 0, 0, 1]), np.arange(4), 2, seed=0)

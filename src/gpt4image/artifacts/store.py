@@ -203,7 +203,11 @@ def connect_writer(path: Path, *, any_thread: bool = False) -> sqlite3.Connectio
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """Open the store for reading, in a read-only folder too. Raises StoreError where there is none."""
-    require_store(path)
+    refuse_orphaned_log(path)
+    if not path.is_file():
+        raise StoreError(
+            f"{path}: there is no description store; make one with `gpt4image describe` or `descriptions import`."
+        )
 
     def prepare(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA temp_store = MEMORY")
@@ -220,15 +224,6 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         if any(log.name.endswith("-wal") for log in _logs(path)):
             raise
         return _connect(path, "immutable=1", prepare)
-
-
-def require_store(path: Path) -> None:
-    """Refuse a path at which there is no store. Raises StoreError."""
-    refuse_orphaned_log(path)
-    if not path.is_file():
-        raise StoreError(
-            f"{path}: there is no description store; make one with `gpt4image describe` or `descriptions import`."
-        )
 
 
 def _connect(

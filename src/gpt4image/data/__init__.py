@@ -14,10 +14,9 @@ from typing import Any
 from gpt4image.base import plugins
 from gpt4image.base.errors import ConfigError, DataError, nearest, parsing
 from gpt4image.config.base import IMAGE_ROOT
-from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset, ImageSource, MemorySource
+from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset, ImageSource, MemorySource, note_once, require_trained
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import expanded
-from gpt4image.data.labels import note_once, require_trained
 from gpt4image.data.splits import with_splits, wrong_copies
 from gpt4image.data.video import VIDEO_EXTENSIONS
 

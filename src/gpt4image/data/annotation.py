@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.data.dataset import NO_LABEL
-from gpt4image.data.labels import rarest_classes
+from gpt4image.data.dataset import NO_LABEL, rarest_classes
 from gpt4image.data.regions import Boxes, Masks
 
 Labels = Any  # they are indexed by images like an array

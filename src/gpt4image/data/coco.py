@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, first_few, parsing
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.dataset import SPLIT_OF, Dataset, split_named, split_of_file
+from gpt4image.data.dataset import MAX_LABEL_LETTERS, SPLIT_OF, Dataset, require_few, split_named
 from gpt4image.data.decode import MAX_PIXELS
 from gpt4image.data.file_source import FileSource, expanded, locate_all
-from gpt4image.data.labels import MAX_LABEL_LETTERS, require_few
 from gpt4image.data.records import (
     UNKNOWN_SIZE,
     Faults,
@@ -199,7 +198,8 @@ class _Files:
     def add_images(self, file: Path, whole: Mapping[str, Any]) -> dict[Any, Record]:
         """Add the images of a file that can be found; return their records by id."""
         images = [one for one in self._tables(whole["images"]) if isinstance(one.get("file_name"), str)]
-        split, annotated = split_of_file(file.absolute()), isinstance(whole.get("annotations"), list)
+        split = split_named(file.stem) or SPLIT_OF.get(file.absolute().parent.name.lower(), "train")
+        annotated = isinstance(whole.get("annotations"), list)
         located = self._located(file, split, [one["file_name"] for one in images])
         earlier, by_id = {record.key: record for record in self.records}, dict[Any, Record]()
         for one, (key, fault) in zip(images, located, strict=True):

@@ -15,10 +15,9 @@ from pathlib import PurePosixPath
 from gpt4image.base.errors import DataError, first_few, install_command
 from gpt4image.base.outcome import Skipped
 from gpt4image.config.base import IMAGE_ROOT
-from gpt4image.data.dataset import SPLIT_OF, Dataset
+from gpt4image.data.dataset import SPLIT_OF, Dataset, note_once
 from gpt4image.data.decode import EXTENSIONS, HEIF, PICTURES
 from gpt4image.data.file_source import FileSource, expanded, files_below
-from gpt4image.data.labels import note_once
 from gpt4image.data.manifest import load_manifest
 from gpt4image.data.records import Record, require_some, to_dataset
 from gpt4image.data.video import VIDEO_EXTENSIONS, require_decoder

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, MissingExtraError, first_few, parsing
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.dataset import NO_LABEL, SPLIT_OF, Dataset
+from gpt4image.data.dataset import LABEL_NAMES, LIST_NAMES, MAX_CLASSES, NO_LABEL, SPLIT_OF, Dataset
 from gpt4image.data.file_source import expanded, file_digests, is_below, read_bounded
-from gpt4image.data.labels import LABEL_NAMES, LIST_NAMES, MAX_CLASSES
 from gpt4image.data.masks import MaskFiles, masks_of
 from gpt4image.data.records import (
     Faults,

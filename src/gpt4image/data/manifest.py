@@ -24,9 +24,8 @@ from gpt4image.base.files import parse_json
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.config.base import IMAGE_ROOT
-from gpt4image.data.dataset import SPLIT_OF, Dataset
+from gpt4image.data.dataset import SEPARATOR, SPLIT_OF, Dataset, encode, note_once, presence
 from gpt4image.data.file_source import OUTSIDE, FileSource, expanded, locate_all
-from gpt4image.data.labels import SEPARATOR, encode, note_once, presence
 from gpt4image.data.records import Faults, Object, Record, number, require_some, to_dataset, weight_of, with_boxes
 from gpt4image.data.video import VIDEO_EXTENSIONS, require_decoder
 

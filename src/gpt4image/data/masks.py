@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import DataError, DecodeError, first_few, parsing
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import from_csv_cell
-from gpt4image.data.dataset import Dataset, ImageSource, split_in_folders
+from gpt4image.data.dataset import SEPARATOR, Dataset, ImageSource, split_in_folders
 from gpt4image.data.decode import decode_numbers, sides
 from gpt4image.data.file_source import FileSource, expanded, files_below, lines_of
-from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.records import Faults, Record, paired, require_some, to_dataset
 from gpt4image.data.regions import VOID, Masks
 

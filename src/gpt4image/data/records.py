@@ -14,9 +14,17 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, DecodeError, first_few
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.dataset import NO_LABEL, Dataset, ImageSource, splits_differ
+from gpt4image.data.dataset import (
+    NO_LABEL,
+    Dataset,
+    ImageSource,
+    encode,
+    label_matrix,
+    note_once,
+    require_few,
+    split_in_folders,
+)
 from gpt4image.data.decode import sides
-from gpt4image.data.labels import encode, label_matrix, note_once, require_few
 from gpt4image.data.regions import Boxes, Regions
 
 TOLERANCE = 0.005  # part of a side by which a box may pass the border of its picture before a note says so
@@ -128,7 +136,8 @@ def paired(files: Mapping[str, str], pictures: Sequence[str], faults: Faults) ->
         by_stem.setdefault(PurePosixPath(path).stem, []).append(path)
     found: dict[str, str] = {}
     for file, stem in files.items():
-        near = [picture for picture in by_stem.get(stem, []) if not splits_differ(picture, file)]
+        splits = {split_in_folders(file), None}
+        near = [one for one in by_stem.get(stem, []) if len(splits | {split_in_folders(one)}) < 3]
         closest = max((common(picture, file) for picture in near), default=0)
         near = [picture for picture in near if common(picture, file) == closest]
         if len(near) != 1:

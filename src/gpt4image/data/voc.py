@@ -13,10 +13,9 @@ from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from gpt4image.base.errors import DataError
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.dataset import SPLIT_OF, Dataset, split_in_folders
+from gpt4image.data.dataset import MAX_LABEL_LETTERS, SPLIT_OF, Dataset, note_once, split_in_folders
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource, expanded, files_below, lines_of, read_bounded
-from gpt4image.data.labels import MAX_LABEL_LETTERS, note_once
 from gpt4image.data.records import Faults, Object, Record, number, paired, weight_of, with_boxes
 
 MAX_XML = 8_000_000

@@ -17,7 +17,7 @@ from typing import Any
 
 from gpt4image.base.errors import DataError, first_few, parsing
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.dataset import SPLIT_OF, Dataset, split_in_folders
+from gpt4image.data.dataset import MAX_SEVERAL, SPLIT_OF, Dataset, split_in_folders
 from gpt4image.data.file_source import (
     FileSource,
     expanded,
@@ -27,7 +27,6 @@ from gpt4image.data.file_source import (
     locate_all,
     read_bounded,
 )
-from gpt4image.data.labels import MAX_SEVERAL
 from gpt4image.data.records import Faults, Object, Record, require_some, weight_of, with_boxes
 
 MAX_YAML = 1_000_000

@@ -25,9 +25,9 @@ from gpt4image.config import ExportLabelsConfig
 from gpt4image.config.results import ExportLabelsResult
 from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.box_files import readable, write_coco, write_hf, write_tables, write_voc, write_yolo
+from gpt4image.data.dataset import SEPARATOR
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource
-from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.regions import Boxes
 
 PRESENT = 0.5  # probability from which on one of several classes is written

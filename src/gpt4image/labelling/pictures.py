@@ -63,8 +63,7 @@ def read_pictures(
     found = None if features == "none" or (features == "auto" and images.clips) else _model(images, features)
     if found is None:
         return None, ()
-    from gpt4image.artifacts.image_index import open_index, up_to_date
-    from gpt4image.artifacts.table import find_digests
+    from gpt4image.artifacts.table import find_digests, open_index, up_to_date
     from gpt4image.base.progress import progress_bar
 
     name, model = found

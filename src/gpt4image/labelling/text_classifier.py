@@ -15,7 +15,7 @@ Ideas beyond the plain classifier, all without options:
   labels each class has, and under a strong penalty, where the factor is large, that would drown the texts.
 * Class weights have add-5 smoothing: how few labels are spread over classes says little of how common these are.
 
-Embeddings are the inputs minus their mean. Legend: n labelled rows of D numbers, K classes.
+Inputs are embeddings minus their mean. Legend: N images, n labelled rows of D numbers, K classes.
 """
 
 from __future__ import annotations

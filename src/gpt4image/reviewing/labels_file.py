@@ -23,9 +23,9 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import csv_line
 from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data import IMAGES, Dataset
+from gpt4image.data.dataset import SEPARATOR
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource, file_state, is_below
-from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.manifest import BOXES, DIGEST, REVIEW, read_table
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.data.splits import representatives

@@ -14,7 +14,7 @@ from PIL import Image
 
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, first_line, nearest
 from gpt4image.base.interrupts import Stopped, stopped_by
-from gpt4image.data.labels import SEPARATOR
+from gpt4image.data.dataset import SEPARATOR
 from gpt4image.data.video import picture_of
 from gpt4image.reviewing.labels_file import NOTES, LabelsFile, Mark, cell_of, value_of
 from gpt4image.reviewing.queue import Adviser, Opinion
