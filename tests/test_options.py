@@ -74,8 +74,8 @@ def test_words_are_options_written_in_any_usual_way() -> None:
     assert not off.only_described, "the command line wins over the recipe"
     among: Any = parse("gpt4image predict", PredictConfig, ["run", "a.jpg", "--top", "3", "b.jpg"], {})
     assert (among.model, among.images, among.top) == (Path("run"), ("a.jpg", "b.jpg"), 3)
-    several = ["--data", "x", "--store", "s", "--describer", "d", "--prompt", "short", "paper"]
-    assert vars(parse("gpt4image describe", DescribeConfig, several, {}))["prompt"] == ("short", "paper")
+    several = ["--data", "x", "--store", "s", "--describer", "d", "--price", "1", "2.5"]
+    assert vars(parse("gpt4image describe", DescribeConfig, several, {}))["price"] == (1.0, 2.5)
     earlier: Any = parse("gpt4image train", TrainConfig, [*NEEDED, "--text-labels", "t.parquet", "--teacher=run"], {})
     assert (earlier.targets, earlier.self_train) == (Path("t.parquet"), Path("run")), "names of before"
 
