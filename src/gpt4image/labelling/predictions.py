@@ -131,22 +131,19 @@ def predict_labels(  # noqa: PLR0913
     )
     if labels.ndim == 2:
         inputs = inputs._replace(vectors=inputs.vectors[:])
-        found, nothing = _several_labels(inputs, labels, seed, evidence), np.nan
+        found = _several_labels(inputs, labels, seed, evidence)
     else:
         inputs = inputs._replace(vectors=smooth(inputs.vectors, shaping[texts.described[shaping]], seed))
         if only_texts and (labels >= 0).any():
-            fit = partial(
-                classify, inputs.vectors, labels, n_classes, seed=seed, names=inputs.names, groups=inputs.groups
-            )
-            found = _by_labels(fit, labels, seed)
+            fit = partial(classify, inputs.vectors, labels, n_classes, names=inputs.names, groups=inputs.groups)
+            found = _by_labels(partial(fit, seed=seed), labels, seed)
         else:
             free, unrelated = _free_sources(inputs, n_classes, seed, evidence)
             found = _combined(free, inputs, labels, seed, learn_from_labels=answers is not None and evidence == "fused")
             found = replace(found, unrelated=unrelated)
-        nothing = 0.0
     return replace(
         found,
-        probabilities=scattered(found.probabilities, rows, total, nothing),
+        probabilities=scattered(found.probabilities, rows, total, np.nan if labels.ndim == 2 else 0.0),
         out_of_fold=scattered(found.out_of_fold, rows, total),
         said={name: scattered(classes, rows, total, -1) for name, classes in found.said.items()},
         firm=scattered(np.zeros(len(rows), bool) if found.firm is None else found.firm, rows, total),
