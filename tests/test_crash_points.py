@@ -304,7 +304,7 @@ def imported() -> None:
 
     jobs.run_jobs = lambda work, todo, names, **_: [work(job, lambda *_: None) for job in todo]
     review.serve = click
-    batch.MAX_LINES, batch.SETTLING_S, batch._FIRST_WAIT_S = 2, 0.0, 0.01
+    batch.MAX_LINES, batch.SETTLING_S = 2, 0.0
     gc.freeze()
 
 
