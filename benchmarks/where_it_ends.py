@@ -477,6 +477,8 @@ def record(options: Options, cells: Cells) -> None:
         ("weak", ("weak",)),
     ):
         rows = [{"tested": 5_000} | row for row in cells.rows.values() if row["cell"][0] in sets]
+        if not rows:
+            continue
         text = ",\n".join(json.dumps(row) for row in sorted(rows, key=lambda row: json.dumps(row["cell"])))
         head = json.dumps({"about": about, "environment": environment()})[:-1]
         (RECORDS / f"{name}.json").write_text(f'{head}, "cells": [\n{text}\n]}}\n', encoding="utf-8")

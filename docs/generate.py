@@ -21,6 +21,7 @@ import plots
 import python_stub
 import result_tables as results
 import scale_plot
+import weak_answers_plot
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -105,7 +106,7 @@ def main() -> int:
     """Rewrite or check the pages."""
     wanted = pages()
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    drawn = {plot.PLOT: plot for plot in (front_page, scale_plot, ends_plot)}
+    drawn = {plot.PLOT: plot for plot in (front_page, scale_plot, ends_plot, weak_answers_plot)}
     stale += [path for path, plot in drawn.items() if not plots.is_current(path, plot.points(results.FOLDER))]
     if stale and "--check" in sys.argv:
         print(f"{', '.join(path.relative_to(ROOT).as_posix() for path in stale)} not up to date: run `make docs`.")
