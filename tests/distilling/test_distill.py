@@ -366,7 +366,9 @@ def test_what_labels_would_add(labelled: int, accuracy: float | None, said: str,
     assert said in worth_of_labels(some_targets(labelled), tmp_path / "audit.csv", accuracy, REVIEW)
 
 
-@pytest.mark.parametrize(("right", "accuracy", "held_back"), [(0.6, 0.59, True), (0.6, 0.5, False), (0.95, 0.96, False)])
+@pytest.mark.parametrize(
+    ("right", "accuracy", "held_back"), [(0.6, 0.59, True), (0.6, 0.5, False), (0.95, 0.96, False)]
+)
 def test_a_model_no_better_than_targets_that_are_often_wrong_is_held_back_by_them(
     right: float, accuracy: float, held_back: bool, tmp_path: Path
 ) -> None:
