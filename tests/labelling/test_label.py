@@ -257,6 +257,14 @@ def test_no_label_is_needed_and_texts_speak_against_wrong_answers(tmp_path, unla
     assert not found.out_of_fold.any() and (found.labels == -1).all()
 
 
+def test_it_is_told_how_often_answers_are_right(tmp_path, unlabelled, given):
+    few = {name: CLASSES[int(name[0])] if number < 60 else "" for number, name in enumerate(sorted(given["label"]))}
+    spec = write_manifest(tmp_path, few, given["split"])
+    outcome = label(LabelConfig(data=spec, answers=unlabelled[1], features="none", out=tmp_path / "out.parquet"))
+    labelled = outcome.counts["accuracy_of_answers"]
+    assert 30 < labelled <= 60 and outcome.summary["accuracy_of_answers"] == pytest.approx(0.9, abs=0.06)
+
+
 def test_a_promise_about_the_error_leaves_other_images_without_a_target(tmp_path, given):
     spec = write_manifest(tmp_path, given["label"], given["split"])
     table_of(tmp_path, spec)

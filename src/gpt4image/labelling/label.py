@@ -188,6 +188,11 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
     suspected = suspected_errors(predicted.probabilities, labels, predicted.out_of_fold, certain)
     explains = explained(found.probabilities, found.labels, found.out_of_fold)
     scores, counts = _how_good(task, found, explains, images.labels[predicted.known])
+    if answers is not None and task.exclusive:
+        own = answers.given & (labels >= 0) & (True if answers.examples is None else ~answers.examples)
+        name = "accuracy_of_answers" if found.facts.noise == 0.0 else "agreement_of_answers_with_given_labels"
+        scores[name] = _rounded(float((answers.first == labels)[own].mean())) if own.any() else None
+        counts[name] = int(own.sum())
     usable = predicted.known & annotation.known(labels)
     facts: dict[str, Any] = {
         "images": len(images),
