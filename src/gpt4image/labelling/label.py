@@ -189,10 +189,8 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
     explains = explained(found.probabilities, found.labels, found.out_of_fold)
     scores, counts = _how_good(task, found, explains, images.labels[predicted.known])
     if answers is not None and task.exclusive:
-        own = answers.given & (labels >= 0) & (True if answers.examples is None else ~answers.examples)
         name = "accuracy_of_answers" if found.facts.noise == 0.0 else "agreement_of_answers_with_given_labels"
-        scores[name] = _rounded(float((answers.first == labels)[own].mean())) if own.any() else None
-        counts[name] = int(own.sum())
+        scores[name], counts[name] = _answers_right(answers, labels)
     usable = predicted.known & annotation.known(labels)
     facts: dict[str, Any] = {
         "images": len(images),
@@ -277,6 +275,12 @@ def _warnings(
     if none is not None and (strangers := int((none & (labels < 0)).sum())):
         notes.append(f"{strangers:,} images have no target: the answers say that they show none of the classes.")
     return notes
+
+
+def _answers_right(answers: Answers, labels: NDArray[Any]) -> tuple[float | None, int]:
+    """Return how often answers are the given label, and of how many images; those shown as examples do not count."""
+    own = answers.given & (labels >= 0) & (True if answers.examples is None else ~answers.examples)
+    return (_rounded(float((answers.first == labels)[own].mean())) if own.any() else None), int(own.sum())
 
 
 def _how_good(

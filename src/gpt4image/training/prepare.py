@@ -111,11 +111,8 @@ def prepare(
     taught = load_targets(config.targets)
     image_set, table = loaded or load_dataset(config)
     as_loaded = image_set
-    if taught is not None and set(image_set.classes) <= set(taught.classes):
-        note_other_classes(f"--targets {config.targets}", taught.classes, image_set.classes, config.data)
-        image_set = image_set.with_classes(taught.classes)  # no image has a label of the others
-    if isinstance(taught, BoxLabels) and config.task in ("auto", Detection.name):
-        image_set = with_room_for_boxes(image_set)
+    if taught is not None:
+        image_set = _with_room_for(taught, image_set, config)
     task = task or task_of(image_set, config)
     named = {"task": task.name} if config.task == "auto" else {}
     config = config.model_copy(update={"task": task.name})
@@ -151,16 +148,25 @@ def prepare(
     identity = identity_of(image_set, table, data.soft, np.flatnonzero(~usable).tolist())
     if isinstance(taught, BoxLabels):
         identity = fingerprint([identity, data.labels.content()])
-    images = identity_of(as_loaded.select(np.flatnonzero(np.isin(as_loaded.splits, splits))), None, None, [])
     return Prepared(
         config=config,
         chosen=chosen,
         data=data,
         sizes=sizes,
         fingerprint=identity,
-        images=images,
+        images=identity_of(as_loaded.select(np.flatnonzero(np.isin(as_loaded.splits, splits))), None, None, []),
         notes=tuple(wrong_copies(as_loaded)),
     )
+
+
+def _with_room_for(taught: Any, image_set: Dataset, config: TrainOptions) -> Dataset:
+    """Return the set with the classes of targets, of which no image may have a label, and with boxes if they are."""
+    if set(image_set.classes) <= set(taught.classes):
+        note_other_classes(f"--targets {config.targets}", taught.classes, image_set.classes, config.data)
+        image_set = image_set.with_classes(taught.classes)
+    if isinstance(taught, BoxLabels) and config.task in ("auto", Detection.name):
+        image_set = with_room_for_boxes(image_set)
+    return image_set
 
 
 def _require_annotations(image_set: Dataset, task: Task, spec: str) -> None:
