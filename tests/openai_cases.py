@@ -62,8 +62,7 @@ def describe_by(handler: server.Handler, data: str, store: Path, **options: Any)
     """Describe a dataset by a server that answers like ``handler``."""
     with server.serve(handler) as stub:
         given: Any = {"data": data, "store": store, "describer": "openai:tiny", "base_url": stub.url}
-        given |= {"server_name": "stub", **options}
-        return describe(DescribeConfig(**given)), stub
+        return describe(DescribeConfig(**{**given, "server_name": "stub", **options})), stub
 
 
 def rows_of(store: Path, status: Any = "ok") -> list[Any]:

@@ -136,9 +136,11 @@ SERVER = {"describer": "openai:tiny", "base_url": "http://127.0.0.1:9/v1"}
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
+        ({"prompt": ("paper", "paper")}, "each name once"),
         ({"prompt": "my own name"}, "nothing is known to ask"),
         ({"ask": "description", "classes": "a,b"}, "--classes belongs to --ask class"),
         ({"ask": "class", "classes": " "}, "0 classes"),
+        ({"ask": "class", "prompt": ("short", "paper")}, "goes with one --prompt"),
         ({"ask": "class", "prompt": "class-conditioned"}, "tells the class"),
         ({"ask": "clas"}, "class"),
         ({"ask": ""}, "nothing is asked for"),

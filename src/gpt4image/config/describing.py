@@ -146,8 +146,8 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
     """Description store (one SQLite file); made when it does not exist."""
 
     # Prompts
-    prompt: str = "short"
-    """Prompt: short, paper, class-conditioned, attributes, contrastive, motion, or a text file of your own. See
+    prompt: tuple[str, ...] = ("short",)
+    """Prompt(s): short, paper, class-conditioned, attributes, contrastive, motion, or a text file of your own. See
     docs/describe.md."""
     ask: str = "description"
     """Parts of an answer, separated by commas: description, class, tags, boxes. See docs/answers.md."""
@@ -199,6 +199,11 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
     """local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or one made on this machine)."""
     workers: int | None = Field(default=None, ge=1)
     """Workers of the engine ray. Default: one per GPU, or one per core."""
+
+    @check("prompt", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @check("ask", mode="before")
     @classmethod

@@ -75,7 +75,7 @@ class Missing:
 def find_missing(
     store: DescriptionStore,
     settings: Mapping[str, Any],
-    base: Prompt,
+    bases: Sequence[Prompt],
     ask: tuple[str, ...],
     classes: Sequence[ClassOption],
     *,
@@ -94,7 +94,7 @@ def find_missing(
     def doubtful(prompt: Prompt) -> set[str]:
         return _may_be_added(store, settings, prompt, classes, about)
 
-    def without(rejected: bool) -> dict[tuple[str, ...], set[str]]:
+    def without(base: Prompt, rejected: bool) -> dict[tuple[str, ...], set[str]]:
         """The images that lack something, by the parts that they lack."""
         parts_of: dict[str, tuple[str, ...]] = {}
         for part in ask:
@@ -110,14 +110,17 @@ def find_missing(
             found.setdefault(parts, set()).add(digest)
         return found
 
-    lacking = without(False)
-    wanted, missing = lacking if retry_rejected else without(True), list[Missing]()
-    for parts in sorted({*lacking, *wanted} or {ask}, key=lambda parts: (-len(parts), parts)):
-        # Tags alone are words where they are so beside a class.
-        words = tags_of_list(parts, classes) and not tags_of_list(ask, classes)
-        prompt = asking_for(base, parts, () if words else classes)
-        missing.append(Missing(prompt, {*lacking.get(parts, ())}, {*wanted.get(parts, ())}))
-    return missing, len(about) - sum(map(len, lacking.values()))
+    missing, done = list[Missing](), 0
+    for base in bases:
+        lacking = without(base, False)
+        wanted = lacking if retry_rejected else without(base, True)
+        done += len(about) - sum(map(len, lacking.values()))
+        for parts in sorted({*lacking, *wanted} or {ask}, key=lambda parts: (-len(parts), parts)):
+            # Tags alone are words where they are so beside a class.
+            words = tags_of_list(parts, classes) and not tags_of_list(ask, classes)
+            prompt = asking_for(base, parts, () if words else classes)
+            missing.append(Missing(prompt, {*lacking.get(parts, ())}, {*wanted.get(parts, ())}))
+    return missing, done
 
 
 def brings(prompt: Prompt, part: str, base: Prompt, ask: Sequence[str], classes: Sequence[ClassOption]) -> bool:

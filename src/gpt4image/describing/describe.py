@@ -80,7 +80,7 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
 
     However it ends, every answer that came is in the store. ``only``: digests of the images to ask about, None for all.
     """
-    prompt = _checked_prompt(config)
+    prompts = _checked_prompts(config)
     describer = BatchDescriber(config) if _through_batches(config) else load_describer(config)
     budget = Budget(limit=config.limit, max_cost=config.max_cost, price=describer.price, max_tokens=config.max_tokens)
     dataset, images = asked_images(config, config.data)
@@ -95,11 +95,12 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
         from gpt4image.describing.describers.ray import RayDescriber
 
         describer = RayDescriber(config, images)
+    prompts = [fill(prompt, images.classes) for prompt in prompts]
     with DescriptionStore(config.store, write=True) as store:
         if config.examples:
             _show_examples(describer, config, store, dataset, classes)
         run = _Run(config, store, describer, dataset, images, budget, classes)
-        run.find_missing(fill(prompt, images.classes))
+        run.find_missing(prompts)
         store.note_dataset(hidden(config.data))
         known, uncertain = store.spent(describer.settings, set(dataset.digests))
         # What is in a batch is known to the next run; other calls are noted before they are sent.
@@ -119,14 +120,20 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
         return outcome if run.only is None else run.estimate(outcome)
 
 
-def _checked_prompt(config: DescribeConfig) -> Prompt:
-    """Return the prompt. Raises ConfigError: it is unknown, or options do not go together."""
-    prompt, ask, kind = load_prompt(config.prompt), listed(config.ask), config.describer.partition(":")[0]
-    telling, asked, sheet = prompt.class_conditioned, f"--ask {config.ask}", f"--per-call {config.per_call}"
-    sheets, alone, servers = config.per_call > 1, config.engine == "local", ", ".join(f"{name}:" for name in SERVERS)
+def _checked_prompts(config: DescribeConfig) -> list[Prompt]:
+    """Return the prompts. Raises ConfigError: one is unknown, or options do not go together."""
+    prompts, ask = [load_prompt(name) for name in config.prompt], listed(config.ask)
+    names, kind = [prompt.name for prompt in prompts], config.describer.partition(":")[0]
+    telling = first_few(prompt.name for prompt in prompts if prompt.class_conditioned)
+    unknown = first_few(prompt.name for prompt in prompts if not prompt.text)
+    asked, given, sheet = f"--ask {config.ask}", f"--prompt {' '.join(config.prompt)}", f"--per-call {config.per_call}"
+    structured, sheets, alone = ask != (DESCRIPTION,), config.per_call > 1, config.engine == "local"
+    servers = ", ".join(f"{name}:" for name in SERVERS)
     for is_wrong, reason in (
-        (CLASS in ask and telling, f"{asked}: the prompt {prompt.name!r} tells the class; use another prompt."),
-        (sheets and telling, f"{sheet}: the prompt {prompt.name!r} tells the class; use another."),
+        (not names or len(set(names)) < len(names), f"{given}: at least one prompt is needed, each name once."),
+        (structured and len(names) > 1, f"{asked} goes with one --prompt, not with {given[9:]}."),
+        (CLASS in ask and telling, f"{asked}: the prompt {telling} tells the class; use another prompt."),
+        (sheets and telling, f"{sheet}: the prompt {telling} tells the class; use another."),
         (
             config.batch and kind != "openai",
             f"--batch goes with openai:MODEL, not with {config.describer}; leave it out.",
@@ -139,14 +146,14 @@ def _checked_prompt(config: DescribeConfig) -> Prompt:
             f"--examples goes with {servers} and --engine local; leave it out.",
         ),
         (
-            not prompt.text and kind != "replay",
-            f"--prompt {config.prompt}: nothing is known to ask for it; give a text file with the question, or "
-            "one of the named prompts (see `gpt4image describe --help`).",
+            unknown and kind != "replay",
+            f"--prompt: nothing is known to ask for {unknown}; give a text file with the question, or one of the named "
+            "prompts (see `gpt4image describe --help`).",
         ),
     ):
         if is_wrong:
             raise ConfigError(reason)
-    return prompt
+    return prompts
 
 
 def choose_examples(
@@ -296,18 +303,18 @@ class _Run:
             self.only = {distinct[(2 * number + 1) * len(distinct) // (2 * count)] for number in range(count)}
         self.named = self.digests if self.only is None else self.only
 
-    def find_missing(self, base: Prompt) -> None:
+    def find_missing(self, prompts: Sequence[Prompt]) -> None:
         """Find out what is missing. Raises ConfigError: it is pending in a batch and would be paid for again."""
         config, store, classes = self.config, self.store, self.classes
         of_list = classes if tags_of_list(self.ask, classes) or asks_of_list(self.ask) else ()
         known: Any = {"digests": self.digests, "retry_rejected": config.retry_rejected}
-        self.missing, self.already = find_missing(store, self.settings, base, self.ask, of_list, **known)
-        self.wanted = len(self.digests)
+        self.missing, self.already = find_missing(store, self.settings, prompts, self.ask, of_list, **known)
+        self.wanted = len(self.digests) * len(prompts)
         if config.max_cost is not None:
             for one in self.missing:
                 inputs = store.inputs(one.prompt, self.settings)
                 self.budget.learn(one.prompt, [tokens for digest, tokens in inputs if digest in self.digests])
-        self._look_for_batches(base, of_list)
+        self._look_for_batches(prompts, of_list)
         shorter = [prompt for prompt in store.prompts() if is_shorter(prompt, classes)]
         answered = {digest for prompt in shorter for digest, _ in store.settled(prompt, self.settings)} & self.digests
         again = set[str]().union(*(one.lacking & answered for one in self.missing if CLASS in one.prompt.ask))
@@ -321,7 +328,7 @@ class _Run:
         if self.wanted > self.already:
             store.require_whole()
 
-    def _look_for_batches(self, base: Prompt, classes: Sequence[ClassOption]) -> None:
+    def _look_for_batches(self, bases: Sequence[Prompt], classes: Sequence[ClassOption]) -> None:
         """Refuse what is pending in a batch and would be paid for again; a run through batches waits for its own."""
         mine = {one.prompt: one for one in self.missing} if _through_batches(self.config) else {}
         with Ledger(self.config.store, self.settings) as ledger:
@@ -333,7 +340,7 @@ class _Run:
                 own.wanted |= again
                 self.sent |= {(digest, prompt) for digest in digests}
                 self.tried |= {(digest, prompt) for digest in again}
-            elif any(brings(prompt, part, base, self.ask, classes) for part in self.ask):
+            elif any(brings(prompt, part, base, self.ask, classes) for base in bases for part in self.ask):
                 doubled |= digests & self.named & lacking
         if doubled:
             raise ConfigError(

@@ -99,7 +99,7 @@ def live_cost(config: DistillConfig, recorded: Path) -> float:
     lines = recorded.read_text(encoding="utf-8").splitlines()
     rows = [{key: value for key, value in json.loads(line).items() if key != "key"} for line in lines]
     classes = sorted({row["class"] for row in rows})
-    prompt, options = load_prompt(config.prompt), [ClassOption(name) for name in classes]
+    prompt, options = load_prompt(config.prompt[0]), [ClassOption(name) for name in classes]
     question = asking_for(prompt, ("description", "class"), options)
     letters_in = len(question.text) + sum(len(name) + 3 for name in classes)
     letters_out = sum(len(json.dumps(row)) for row in rows)

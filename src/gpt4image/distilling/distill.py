@@ -119,7 +119,7 @@ def distill(config: DistillConfig) -> DistillResult:
         _require_same_questions(config, describing, stages.records)
         questions, data = _questions(describing), identity_of(images, None, None, [])
         about = sorted({images.digests[i] for i in np.flatnonzero(np.isin(images.splits, listed(config.splits)))})
-        told = load_prompt(describing.prompt).class_conditioned
+        told = any(load_prompt(name).class_conditioned for name in describing.prompt)
         then = [describing.then, describing.least_gain, describing.worth] if describing.then else None
         asked = {**questions, "images": fingerprint(about), "then": then, "told": data if told else None}
         earlier = stages.records.finished("describe", asked)
@@ -189,7 +189,7 @@ def _suited(config: DistillConfig, images: Dataset, task: Task, ask: str) -> Dis
     if task.boxes:
         own["align"] = "description" in listed(ask)
     if images.clips:
-        own["prompt"] = "motion"
+        own["prompt"] = ("motion",)
     if not task.in_timm:
         own["format"] = "onnx"
     found = config.model_copy(update={name: own[name] for name in own.keys() - config.model_fields_set})
@@ -365,7 +365,7 @@ def _by_looks(config: DistillConfig, targets: Targets | None, *, held_out: bool)
 
 
 def _questions(config: DescribeConfig) -> dict[str, Any]:
-    return {**_options(config, MACHINE), "prompt": [load_prompt(config.prompt).row]}
+    return {**_options(config, MACHINE), "prompt": [load_prompt(name).row for name in config.prompt]}
 
 
 def _options(config: StageConfig, without: Set[str] = frozenset(), of: str = "") -> dict[str, Any]:
