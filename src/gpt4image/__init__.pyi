@@ -125,7 +125,7 @@ def distill(
     timeout: float = 120.0,
     retries: int = 8,
     price: float | Sequence[float] | None = None,
-    prompt: str = 'short',
+    prompt: str | Sequence[str] = ('short',),
     classes: StrPath | Sequence[str] | None = None,
     examples: int = 0,
     box_format: str = 'auto',
@@ -260,8 +260,8 @@ def distill(
             asked for once more.
         price (float | Sequence[float] | None, optional): US dollars per million tokens, input and output, for max_cost=
             and estimates. Default: the published price.
-        prompt (str, optional): Prompt: short, paper, class-conditioned, attributes, contrastive, motion, or a text file
-            of your own. See docs/describe.md.
+        prompt (str | Sequence[str], optional): Prompt(s): short, paper, class-conditioned, attributes, contrastive,
+            motion, or a text file of your own. See docs/describe.md.
         classes (str | Path | Sequence[str] | None, optional): Classes to choose from: a text file with one class per
             line, or a list with commas; "person: any human" adds a definition. Default: the class names of the dataset.
         examples (int, optional): Labelled training images per class that a server is shown with every question, as
@@ -444,7 +444,7 @@ def describe(
     batch_size: int = 8,
     data: Data,
     store: StrPath,
-    prompt: str = 'short',
+    prompt: str | Sequence[str] = ('short',),
     ask: str = 'description',
     classes: StrPath | Sequence[str] | None = None,
     examples: int = 0,
@@ -514,8 +514,8 @@ def describe(
             folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR,
             masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji.
         store (str | Path): Description store (one SQLite file); made when it does not exist.
-        prompt (str, optional): Prompt: short, paper, class-conditioned, attributes, contrastive, motion, or a text file
-            of your own. See docs/describe.md.
+        prompt (str | Sequence[str], optional): Prompt(s): short, paper, class-conditioned, attributes, contrastive,
+            motion, or a text file of your own. See docs/describe.md.
         ask (str, optional): Parts of an answer, separated by commas: description, class, tags, boxes. See
             docs/answers.md.
         classes (str | Path | Sequence[str] | None, optional): Classes to choose from: a text file with one class per
