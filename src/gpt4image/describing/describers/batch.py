@@ -16,7 +16,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 from gpt4image.artifacts.answers import Prompt
 from gpt4image.artifacts.store import References, connect_writer, explained
@@ -154,7 +154,7 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
 class BatchError(DescriberError):
     """A call failed: only ``busy`` passes, and ``unsure``, where it may have taken effect unheard."""
 
-    def __init__(self, message: str, kind: Literal["refused", "no room", "gone", "busy", "unsure"]) -> None:
+    def __init__(self, message: str, kind: str) -> None:  # or: refused, no room, gone
         super().__init__(message)
         self.kind, self.passes = kind, kind in ("busy", "unsure")
 
@@ -424,7 +424,7 @@ class BatchDescriber(OpenAIDescriber):
             text = f"Batch API: {what}: {self._server.one_line(error)}. The store notes it; the same command goes on."
             status, code = getattr(error, "status_code", 0), getattr(error, "code", None)
             is_final = status and status < 500 and status not in (408, 409, 429)
-            kind: Any = "busy" if status == 429 else "unsure"
+            kind = "busy" if status == 429 else "unsure"
             if isinstance(error, openai.NotFoundError):
                 kind = "gone"
             elif code in _NO_ROOM or (status and "enqueued" in str(error).lower()):
