@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,7 @@ def find_box_format(store: DescriptionStore, settings: Mapping[str, Any], images
     return {"box_format_iou": means[best], "box_format_human_boxes": pairs}
 
 
-def box_facts(result: Description, classes: Sequence[str] = ()) -> dict[str, int]:
+def box_facts(result: Description, classes: Iterable[str] = ()) -> dict[str, int]:
     """Return what ``box_counts`` says of a result, and whether it was cut off within its boxes; {} without any."""
     if result.answer is None or result.answer.boxes is None:
         return {}

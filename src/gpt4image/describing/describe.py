@@ -490,7 +490,7 @@ class _Run:
 
     def _boxes(self) -> dict[str, Any]:
         """Return facts about the new boxes, and how they are read."""
-        facts, classes = Counter[str](), [option.name for option in self.classes]
+        facts, classes = Counter[str](), frozenset(option.name for option in self.classes)
         for result in self.store.descriptions(digests=sorted(self.with_boxes), describer=self.settings):
             facts.update(box_facts(result, classes))
         known = self.store.box_formats().get(canonical_json(self.settings))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts.table import EmbeddingTable, texts_behind
 from gpt4image.artifacts.targets import BoxLabels, Facts, Targets
-from gpt4image.artifacts.top_k_probs import chosen
+from gpt4image.artifacts.top_k_probs import Probabilities, chosen
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import parquet_rows, write_text
 from gpt4image.base.outcome import Skipped
@@ -85,12 +85,12 @@ class _Evidence(NamedTuple):
 
 class _Made(NamedTuple):
     """What is written, and what there is to say of it; ``cards`` have the section of the page that each is in, and
-    ``head`` is the title of their table and its columns."""
+    make it where it is shown; ``head`` is the title of their table and its columns."""
 
     targets: Targets | BoxLabels
     facts: dict[str, Any]
     counts: dict[str, int]
-    cards: Sequence[tuple[str, Card]]
+    cards: Sequence[tuple[str, Callable[[], Card]]]
     head: tuple[str, Sequence[str]]
     notes: list[str]
     skipped: Sequence[Skipped] = ()
@@ -122,7 +122,7 @@ def label(config: LabelConfig) -> LabelResult:
     made.targets.save(config.out)
     page, unreadable = _write_page(config, given, made)
     title, columns = made.head
-    rows = [columns, *(card.cells for _, card in made.cards[:MOST_SHOWN])]
+    rows = [columns, *(card().cells for _, card in made.cards[:MOST_SHOWN])]
     table = text_table(title, rows) if made.cards else f"No {title.partition(',')[0].lower()}."
     return LabelResult.of_facts(
         made.facts | {"suspected": len(made.cards), "page": page},
@@ -209,7 +209,7 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
     notes += [*_warnings(task, found, explains, predicted, read, labels), *given.notes]
     said = answers if labels.ndim == 1 else None
     cards = [
-        ("", _suspected_label(images, labels, predicted.probabilities[row], said, row, k))
+        ("", partial(_suspected_label, images, labels, predicted.probabilities, said, row, k))
         for row, k in suspected.tolist()
     ]
     head = ("image", "given label", "predicted", "probability", "doubt", *(() if said is None else ("answer says",)))
@@ -379,7 +379,7 @@ def _boxes(config: LabelConfig, given: _Evidence) -> _Made:
         notes.append(OTHER_NUMBERS.format(recall))
     if facts["precision_of_answers"] is None:
         notes.append(WORDS_OF_BOXES)
-    cards = [(one.kind, _suspected_box(images, human, taught, one)) for one in suspected_boxes(taught, human)]
+    cards = [(one.kind, partial(_suspected_box, images, human, taught, one)) for one in suspected_boxes(taught, human)]
     head = ("image", "human box", "class", "teacher", "doubt")
     return _Made(found, facts, counts, cards, ("Suspected errors of human boxes, the surest first", head), notes)
 
@@ -400,8 +400,9 @@ def _write_page(config: LabelConfig, given: _Evidence, made: _Made) -> tuple[Pat
     """Write the page beside the output; return where it is and the images whose picture cannot be shown."""
     images = given.images
     sections = {"": "", **KINDS}
-    of_kind = [[card for own, card in made.cards if own == kind] for kind in sections]
-    digests = [images.digests[card.row] for cards in of_kind for card in cards[:MOST_SHOWN]]
+    of_kind = {kind: [card for own, card in made.cards if own == kind] for kind in sections}
+    cards = {kind: [card() for card in own[:MOST_SHOWN]] for kind, own in of_kind.items()}
+    digests = [images.digests[card.row] for own in cards.values() for card in own]
     texts = texts_behind([] if given.table is None else [given.table.manifest], digests)
     pictures = Thumbnails(images, 2 * PICTURE if isinstance(made.targets, BoxLabels) else PICTURE)
 
@@ -413,9 +414,9 @@ def _write_page(config: LabelConfig, given: _Evidence, made: _Made) -> tuple[Pat
         "label-page.html",
         data=config.data,
         sections=[
-            {"heading": kind, "note": note, "total": len(cards), "cards": [*map(shown, cards[:MOST_SHOWN])]}
-            for (kind, note), cards in zip(sections.items(), of_kind, strict=True)
-            if cards
+            {"heading": kind, "note": note, "total": len(of_kind[kind]), "cards": [*map(shown, cards[kind])]}
+            for kind, note in sections.items()
+            if cards[kind]
         ],
         facts=made.facts | {"suspected": len(made.cards)},
         agreement=made.targets.facts.agreement if isinstance(made.targets, Targets) else None,
@@ -426,9 +427,9 @@ def _write_page(config: LabelConfig, given: _Evidence, made: _Made) -> tuple[Pat
 
 
 def _suspected_label(
-    images: Dataset, labels: NDArray[Any], known: NDArray[Any], answers: Answers | None, row: int, label: int
+    images: Dataset, labels: NDArray[Any], found: Probabilities, answers: Answers | None, row: int, label: int
 ) -> Card:
-    """Return the card of a label; ``known`` are the (K,) probabilities of the image."""
+    known: NDArray[Any] = found[row]
     name, key = images.classes[label], images.keys[row]
     given, guess = name, images.classes[int(known.argmax())]
     likely, doubt = float(known.max()), 1.0 - float(known[label])
