@@ -197,14 +197,19 @@ def simulated(cache_folder: Path, rows: Ints, targets: str, seed: int) -> Answer
     return answers.take(which[at, column])
 
 
+def standardised(known: Photographs, by: Ints, *parts: Ints) -> list[torch.Tensor]:
+    """Return features of parts of the rows with the mean 0 and deviation 1 that those of ``by`` then have."""
+    mean, deviation = known.features[by].mean(axis=0), np.maximum(known.features[by].std(axis=0), 1e-6)
+    return [torch.from_numpy((known.features[rows] - mean) / deviation) for rows in parts]
+
+
 def weak_answers(cache_folder: Path, rows: Ints, answerer: str, seed: int) -> Answers:
     """Return answers of a linear classifier on frozen features that learned from few labels of other photographs."""
     eyes, _, per_class = answerer.partition("@")
     known, pool = cifar(cache_folder, eyes), cifar(cache_folder, "lite2").train
     others = np.random.default_rng([seed, 13]).permutation(np.setdiff1d(pool, rows))
     own = np.concatenate([others[known.labels[others] == c][: int(per_class)] for c in range(known.classes)])
-    mean, deviation = known.features[own].mean(axis=0), np.maximum(known.features[own].std(axis=0), 1e-6)
-    seen = [torch.from_numpy((known.features[some] - mean) / deviation) for some in (own, rows)]
+    seen = standardised(known, own, own, rows)
     weights = fit(seen[0], torch.from_numpy(one_hot(known.labels[own], known.classes)), 0.1)
     found, classes = apply(weights, seen[1]).softmax(dim=1).topk(2)
     return Answers(classes[:, 0].numpy(), classes[:, 1].numpy(), found[:, 0].numpy())
@@ -243,9 +248,8 @@ def head(known: Photographs, rows: Ints, targets: Array, strength: float | None 
 
     Without an L2 strength, that of least loss on a fifth of the photographs is sought.
     """
-    mean, deviation = known.features[rows].mean(axis=0), np.maximum(known.features[rows].std(axis=0), 1e-6)
     order = np.random.default_rng(0).permutation(len(rows))
-    inputs = torch.from_numpy((known.features[rows[order]] - mean) / deviation)
+    inputs, test = standardised(known, rows, rows[order], known.test)
     aims, fifth = torch.from_numpy(targets[order]), len(rows) // 5
 
     @cache
@@ -257,7 +261,6 @@ def head(known: Photographs, rows: Ints, targets: Array, strength: float | None 
     while strength is None:
         best = min((p for p in (place - 1, place, place + 1) if 0 <= p < len(STRENGTHS)), key=loss)
         strength, place = STRENGTHS[place] if best == place else None, best
-    test = torch.from_numpy((known.features[known.test] - mean) / deviation)
     right = apply(fit(inputs, aims, strength), test).argmax(dim=1).numpy() == known.labels[known.test]
     return {
         "accuracy": float(right.mean()),

@@ -38,6 +38,8 @@ from gpt4image.base.locks import FileLock, acquire_lock
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import BOX_FORMATS
 
+__all__ = ["ClassOption", "Description", "DescriptionStore", "Prompt", "StoredAnswer", "StoredText", "canonical_json"]
+
 SCHEMA_VERSION = 3
 APPLICATION_ID = 0x67344931
 PROMPT = ("name", "version", "text", "class_conditioned", "asked")
@@ -316,8 +318,6 @@ def _require_nothing_lost(connection: sqlite3.Connection, path: Path) -> None:
             f"Or delete {aside} to go on with what is there, which asks for the lost ones, and pays for them, again."
         )
 
-
-__all__ = ["ClassOption", "Description", "DescriptionStore", "Prompt", "StoredAnswer", "StoredText", "canonical_json"]
 
 OUTSIDE_LIST = "the class is not in the list"  # beginning of the error of an answer whose class is not in the list
 _ROWS_PER_QUERY = 500

@@ -112,8 +112,10 @@ def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Sto
                 part = parts[result.prompt, canonical_json(result.describer)]
                 _count(result, stored_flaws(result, names.get(result.digest)), part, counts)
                 if result.status == "ok":
-                    described |= set() if result.text is None else {result.digest}
-                    answered |= set() if result.answer is None else {result.digest}
+                    if result.text is not None:
+                        described.add(result.digest)
+                    if result.answer is not None:
+                        answered.add(result.digest)
                     boxes.update(box_facts(result, result.prompt.class_names))
     totals, kinds = sum(parts.values(), Counter[str]()), counts["answer_kinds"]
     summary: dict[str, Any] = {"descriptions": totals["descriptions"], "images": len(described | answered)}
@@ -246,7 +248,8 @@ def view(config: ViewConfig) -> StoreResult:
             results[result.digest].append(result)
         formats = {key: {"box_format": name} for key, name in store.box_formats().items()}
     every = list(itertools.chain(*results.values()))
-    thumbnails = None if images is None else Thumbnails(images, (1 + any(map(_drawn, every))) * PICTURE)
+    side = 2 * PICTURE if any(map(_drawn, every)) else PICTURE
+    thumbnails = None if images is None else Thumbnails(images, side)
     described_by = describer_names(result.describer for result in every)
 
     def card(digest: str) -> dict[str, Any]:

@@ -86,8 +86,8 @@ UNMEASURED = (
 # Accuracy that a model loses per wrong target, where errors are scattered. Where each wrong one names the same other
 # class, it is up to 0.75; more than one was never seen (docs/research/log/2026-12-01-where-it-ends.md).
 USUAL = 0.15
-# A model no better than its targets, when these are often wrong, would be far better with true labels: 2 to 24 points
-# in 48 cells (docs/research/log/2026-12-01-preregistered.md). How much depends on what it could be, which is not known.
+# A model that is as often right as its targets, where these are often wrong, would be better with true labels: by 2 to
+# 24 points (docs/research/log/2026-12-01-preregistered.md). How much depends on what it could be, which is not known.
 HELD_BACK, OFTEN_WRONG = 0.02, 0.1
 FEWEST_LABELS = 30  # held-out labels that say how often targets are right
 NOTHING_HELD_OUT = (
@@ -542,12 +542,14 @@ def worth_of_labels(targets: Targets, looks: Path, accuracy: float | None, revie
     order = np.argsort(-doubt_of(said), kind="stable")
     first = int(np.searchsorted(np.cumsum(expected[order]), expected.sum() / 2)) + 1
     usual = min(USUAL * (1 - right) * some, most)
-    adds = f"By a rule of thumb, true labels for all would now add about {100 * usual:.1f} points of accuracy (0 to "
+    adds = f"By a rule of thumb, true labels for all would now add about {100 * usual:.1f} points of accuracy "
+    adds += f"(0 to {100 * most:.1f})."
     if accuracy is not None and accuracy > right - HELD_BACK and right < 1 - OFTEN_WRONG:
-        adds = "The model is about as often right, so they hold it back: true labels for all may add much (up to "
+        adds = "The model is about as often right, so they hold it back: true labels for all may add up to "
+        adds += f"{100 * most:.1f} points of accuracy."
     return (
-        f"The targets of {train.sum():,} training images are right for about {right:.1%}, {by}. {adds}"
-        f"{100 * most:.1f}). Review the first {first:,} images, which hold about half of the wrong targets:\n  {review}"
+        f"The targets of {train.sum():,} training images are right for about {right:.1%}, {by}. {adds} Review the "
+        f"first {first:,} images, which hold about half of the wrong targets:\n  {review}"
     )
 
 

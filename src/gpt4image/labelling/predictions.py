@@ -135,8 +135,8 @@ def predict_labels(  # noqa: PLR0913
     else:
         inputs = inputs._replace(vectors=smooth(inputs.vectors, shaping[texts.described[shaping]], seed))
         if only_texts and (labels >= 0).any():
-            fit = partial(classify, inputs.vectors, labels, n_classes, names=inputs.names, groups=inputs.groups)
-            found = _by_labels(partial(fit, seed=seed), labels, seed)
+            more: Any = {"seed": seed, "names": inputs.names, "groups": inputs.groups}
+            found = _by_labels(partial(classify, inputs.vectors, labels, n_classes, **more), labels, seed)
         else:
             free, unrelated = _free_sources(inputs, n_classes, seed, evidence)
             found = _combined(free, inputs, labels, seed, learn_from_labels=answers is not None and evidence == "fused")

@@ -88,27 +88,18 @@ def search(config: SearchConfig) -> SearchResult:
     if config.html is not None:
         pictures = Thumbnails(images)
         shown = [[{"picture": pictures.of(int(first[k])), "equal": int(counts[k]) - 1} for k in own] for own in numbers]
-        write_text(
-            config.html, render("search.html", sections=_sections(queries, found, shown, images.clips), facts=facts)
-        )
+        sections = _sections(queries, found, shown, images.clips)
+        write_text(config.html, render("search.html", sections=sections, facts=facts))
         unshown = pictures.skipped
-    answers = [{"query": name, "results": hits} for name, hits in zip(queries.names, found, strict=True)]
-    head = ("rank", "similarity", "image", "label")
-    tables = (
-        text_table(
-            name,
-            [head, *((str(one["rank"]), f"{one['similarity']:.3f}", one["key"], one["label"] or "") for one in hits)],
-        )
-        for name, hits in zip(queries.names, found, strict=True)
-    )
+    answers: list[dict[str, Any]] = [
+        {"query": name, "results": hits} for name, hits in zip(queries.names, found, strict=True)
+    ]
     return SearchResult(
         path=config.html or folder,
         **facts,
         queries=answers,
-        read_rows=partial(
-            list, [{"query": name, **one} for name, hits in zip(queries.names, found, strict=True) for one in hits]
-        ),
-        text="\n\n".join(tables),
+        read_rows=partial(list, [{"query": each["query"], **one} for each in answers for one in each["results"]]),
+        text="\n\n".join(_table(**each) for each in answers),
         skipped=tuple(dict.fromkeys((*queries.skipped, *images.skipped, *unreadable, *unshown))),
     )
 
@@ -124,6 +115,11 @@ def _hits(images: Dataset, first: Any, numbers: Sequence[int], cosines: Sequence
         }
         for rank, (number, cosine) in enumerate(zip(numbers, cosines, strict=True), start=1)
     ]
+
+
+def _table(query: str, results: Sequence[dict[str, Any]]) -> str:
+    rows = [(str(one["rank"]), f"{one['similarity']:.3f}", one["key"], one["label"] or "") for one in results]
+    return text_table(query, [("rank", "similarity", "image", "label"), *rows])
 
 
 def _sections(queries: Queries, found: Any, shown: Any, clips: bool) -> list[dict[str, Any]]:
