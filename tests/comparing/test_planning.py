@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from comparing.cases import options
+from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.compare import compare
@@ -101,6 +102,23 @@ def test_what_could_not_be_measured_or_trained_is_refused_in_the_plan(
     asked = {"labels_per_class": 0, "answers": answers, "arms": "asked,oracle", **unlabelled}
     with pytest.raises(ConfigError, match="oracle needs labels; possible now"):
         make_plan(options(colour_folder, None, tmp_path / "cmp", **asked))
+
+
+def test_texts_that_an_arm_does_not_read_are_no_targets(
+    colour_folder: Path, table: Path, answers: Path, tmp_path: Path
+) -> None:
+    """Consistency trains on images without a target: those without an answer, though all are described."""
+    images = load_dataset(f"folder:{colour_folder}")
+    with DescriptionStore(answers) as store, DescriptionStore(tmp_path / "part.db", write=True) as part:
+        part.add(
+            Description(digest=row.digest, prompt=row.prompt, describer={}, created=0, answer=row.answer)
+            for row in store.answers()
+            if row.digest in images.digests[::2]
+        )
+    own = options(colour_folder, table, tmp_path / "cmp", labels_per_class=0, answers=tmp_path / "part.db")
+    assert list(make_plan(own.model_copy(update={"arms": "asked", "consistency": 1.0})).members) == ["asked"]
+    with pytest.raises(ConfigError, match="--consistency"):
+        make_plan(own.model_copy(update={"arms": "fused", "consistency": 1.0}))
 
 
 def test_runs_share_the_cores_and_take_no_more_threads_than_torch_would(colour_folder: Path, tmp_path: Path) -> None:

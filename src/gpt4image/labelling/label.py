@@ -208,14 +208,11 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
     facts |= {"promised": len(kept.keys)} if kept is not found else {}
     notes += [*_warnings(task, found, explains, predicted, read, labels), *given.notes]
     said = answers if labels.ndim == 1 else None
-    cards = [
-        ("", partial(_suspected_label, images, labels, predicted.probabilities, said, row, k))
-        for row, k in suspected.tolist()
-    ]
-    head = ("image", "given label", "predicted", "probability", "doubt", *(() if said is None else ("answer says",)))
-    return _Made(
-        kept, facts, counts, cards, ("Suspected label errors, the most certain ones first", head), notes, unseen
-    )
+    card = partial(_suspected_label, images, labels, predicted.probabilities, said)
+    cards = [("", partial(card, row, k)) for row, k in suspected.tolist()]
+    columns = ("image", "given label", "predicted", "probability", "doubt", *(() if said is None else ("answer says",)))
+    head = ("Suspected label errors, the most certain ones first", columns)
+    return _Made(kept, facts, counts, cards, head, notes, unseen)
 
 
 def _targets(

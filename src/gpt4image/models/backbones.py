@@ -90,10 +90,8 @@ def create_backbone(
         task: what a model of transformers is made for.
     """
     if name.startswith(OF_PYTHON):
-        if stem != "standard" or drop_path > 0 or model_args or init == "pretrained":
-            own = "--stem, --drop-path, --model-args and --init pretrained"
-            raise ModelError(f"{name} is a module that you built, with its weights: leave out {own}.")
-        module, new, notes = _of_python(name, classes, torch.zeros(1, 3, image_size, image_size))
+        plain = stem == "standard" and not drop_path and not model_args and init != "pretrained"
+        module, new, notes = _of_python(name, classes, torch.zeros(1, 3, image_size, image_size), plain=plain)
         more, new = _initialised(module, init, new)
         return Backbone(module, (*notes, *more), new)
     require_plain_args(model_args or {}, "--model-args")
@@ -148,8 +146,13 @@ def given_module(name: str) -> nn.Module:
     return GIVEN[name]
 
 
-def _of_python(name: str, classes: int, image: Tensor) -> tuple[nn.Module, tuple[str, ...], tuple[str, ...]]:
-    """Return a copy of a given module that gives logits, its new layers, and notes. Raises ModelError."""
+def _of_python(
+    name: str, classes: int, image: Tensor, *, plain: bool
+) -> tuple[nn.Module, tuple[str, ...], tuple[str, ...]]:
+    """Return a copy of a given module that gives logits, its new layers, and notes; ``plain``, no option changes it."""
+    if not plain:
+        own = "--stem, --drop-path, --model-args and --init pretrained"
+        raise ModelError(f"{name} is a module that you built, with its weights: leave out {own}.")
     module = copy.deepcopy(given_module(name)).cpu().eval()
     try:
         with torch.no_grad():

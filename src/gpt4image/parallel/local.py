@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
@@ -73,12 +73,7 @@ def run_jobs(
                     for future in done:
                         number = number_of[future]
                         share[number] = 1.0
-                        error = future.exception()
-                        if error is not None:
-                            if isinstance(error, Gpt4ImageError):
-                                error.args = (f"{names[number]}: {error}",)
-                            raise error
-                        results[number] = future.result()
+                        results[number] = _result(future, names[number])
                         on_end(number, results[number])
         return results
     except KeyboardInterrupt:
@@ -93,6 +88,14 @@ def run_jobs(
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _result(future: Future[Any], name: str) -> Any:
+    """Return what a job returned; an error for the user names the job."""
+    error = future.exception()
+    if isinstance(error, Gpt4ImageError):
+        error.args = (f"{name}: {error}",)
+    return future.result()
 
 
 def _start_helpers(context: BaseContext) -> None:

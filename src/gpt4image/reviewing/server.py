@@ -103,10 +103,6 @@ def make_app(sessions: Mapping[str, Session], token: str, finish: Callable[[], N
         response.set_cookie(cookie_name(request.headers["host"]), token, httponly=True, samesite="strict", path="/")
         return response
 
-    def file(request: Request) -> Response:
-        name = request.url.path[1:]
-        return Response((PAGE / name).read_bytes(), media_type=FILES[name], headers=HEADERS)
-
     def image(request: Request) -> Response:
         try:
             content = shown(request.path_params["digest"], SIDES[request.query_params.get("large") == "1"])
@@ -134,7 +130,7 @@ def make_app(sessions: Mapping[str, Session], token: str, finish: Callable[[], N
 
     routes = [
         Route("/", page),
-        *(Route(f"/{name}", file) for name in FILES),
+        *(Route(f"/{name}", _file) for name in FILES),
         Route("/favicon.ico", _no_icon),
         Route("/image/{digest:str}", image),
         Route("/cards", cards),
@@ -150,6 +146,11 @@ def make_app(sessions: Mapping[str, Session], token: str, finish: Callable[[], N
 def cookie_name(host: str) -> str:
     """Return the name of the cookie of a server: cookies do not know ports."""
     return f"gpt4image-review-{host.rpartition(':')[2]}"
+
+
+def _file(request: Request) -> Response:
+    name = request.url.path[1:]
+    return Response((PAGE / name).read_bytes(), media_type=FILES[name], headers=HEADERS)
 
 
 def _no_icon(_request: Request) -> Response:  # without it, browsers report an error

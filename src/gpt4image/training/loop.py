@@ -281,7 +281,12 @@ def fit(trainer: Trainer, out: Path, on_step: OnStep, on_epoch: MayStop, checkpo
                     raise KeyboardInterrupt
     seconds = earlier + time.monotonic() - started
     save_weights(trainer, out)
-    images = done * accumulation * trainer.batches.size
+    return _summary(trainer, done, seconds) | {"set_aside": skipped()}
+
+
+def _summary(trainer: Trainer, done: int, seconds: float) -> dict[str, Any]:
+    """Return what a run that has ended says of itself."""
+    images = done * trainer.config.grad_accumulation * trainer.batches.size
     kept = trainer.history[trainer.best[1] - 1 if trainer.best else -1]
     return {
         "seconds": round(seconds, 3),
@@ -289,7 +294,6 @@ def fit(trainer: Trainer, out: Path, on_step: OnStep, on_epoch: MayStop, checkpo
         "images_per_second": round(images / max(seconds, 1e-9), 1),
         "parameters": sum(p.numel() for p in trainer.evaluated.backbone.parameters()),  # type: ignore[union-attr]
         "peak_memory_bytes": peak_memory_bytes(trainer.device),
-        "set_aside": skipped(),
         **({THRESHOLDS: kept[THRESHOLDS]} if THRESHOLDS in kept else {}),
     }
 

@@ -130,22 +130,11 @@ def prepare(
         check(config.resolved, task, image_set, targets=targets)
         try_build(config.resolved, task, image_set.classes)
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
-    pixels, broken, usable = load_pixels(
-        image_set, memory_limit_gb=config.memory_limit_gb, workers=config.workers, **auto.stored_as(config, task)
-    )
-    data = TrainingData(
-        image_set=image_set,
-        pixels=pixels,
-        usable=usable,
-        task=task,
-        labels=task.annotations(image_set),
-        text=None if table is None else TextTargets.of(table, image_set.digests),
-        skipped=(*image_set.skipped, *broken),
-    )
+    data = _read(config, task, image_set, table)
     if taught is not None:
         data = with_file(data, config, taught)
     # Broken images are known before training where pixels are in memory: such a run has other batches.
-    identity = identity_of(image_set, table, data.soft, np.flatnonzero(~usable).tolist())
+    identity = identity_of(image_set, table, data.soft, np.flatnonzero(~data.usable).tolist())
     if isinstance(taught, BoxLabels):
         identity = fingerprint([identity, data.labels.content()])
     return Prepared(
@@ -156,6 +145,22 @@ def prepare(
         fingerprint=identity,
         images=identity_of(as_loaded.select(np.flatnonzero(np.isin(as_loaded.splits, splits))), None, None, []),
         notes=tuple(wrong_copies(as_loaded)),
+    )
+
+
+def _read(config: TrainOptions, task: Task, image_set: Dataset, table: EmbeddingTable | None) -> TrainingData:
+    """Load the pixels of a set, or open what loads them, beside its labels and texts."""
+    pixels, broken, usable = load_pixels(
+        image_set, memory_limit_gb=config.memory_limit_gb, workers=config.workers, **auto.stored_as(config, task)
+    )
+    return TrainingData(
+        image_set=image_set,
+        pixels=pixels,
+        usable=usable,
+        task=task,
+        labels=task.annotations(image_set),
+        text=None if table is None else TextTargets.of(table, image_set.digests),
+        skipped=(*image_set.skipped, *broken),
     )
 
 
