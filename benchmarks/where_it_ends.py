@@ -16,13 +16,14 @@ import base64
 import io
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +59,8 @@ SIZES = (2_000, 5_000, 10_000, 20_000, 50_000)
 TARGETS = ("true", "class", "evenly", "evenly+10", "picture")
 WEAK = ("lite2@3", "lite2@10", "lite2@30", "lite2@100", "lite0@10", "lite0@100")
 """Weak answerers: who sees the photographs, and from how many labels per class it learned."""
+OTHER_SETS = {"clothes": (f"folder:{DATA / 'clothes'}", 160), "openmoji": ("openmoji", 96)}
+"""Where other pictures are, and the pixels that models see of them."""
 NEAREST = 5
 USUAL, MOST = 0.15, 0.55
 """Points of accuracy per point of wrong targets, and their upper end, as fixed before they were judged."""
@@ -80,6 +83,8 @@ class Options:
     students: tuple[str, ...] = tuple(STUDENTS)
     targets: tuple[str, ...] = TARGETS
     weak: tuple[str, ...] = WEAK
+    sets: tuple[str, ...] = ("cifar10",)
+    """Of weak answers: cifar10, clothes, openmoji."""
 
 
 class Photographs(NamedTuple):
@@ -139,6 +144,17 @@ def cifar(cache_folder: Path, student: str) -> Photographs:
         others = np.setdiff1d(np.random.default_rng(0).permutation(train), own, assume_unique=True)
         train = np.sort(np.concatenate([own, others[: POOL - len(own)]]))
     found = kept_features(cache_folder, "", student, spec, size, np.concatenate([train, test]))
+    return Photographs(found, images.labels, train, test, len(images.classes))
+
+
+def photographs(cache_folder: Path, name: str, student: str) -> Photographs:
+    """Return a set by name; all pictures of other sets that are not in train judge."""
+    if name == "cifar10":
+        return cifar(cache_folder, student)
+    spec, pixels = OTHER_SETS[name]
+    images, found = dataset(spec), kept_features(cache_folder, name, student, spec, pixels)
+    train = images.indices("train")
+    test = np.setdiff1d(np.arange(len(images)), train)
     return Photographs(found, images.labels, train, test, len(images.classes))
 
 
@@ -203,10 +219,10 @@ def standardised(known: Photographs, by: Ints, *parts: Ints) -> list[torch.Tenso
     return [torch.from_numpy((known.features[rows] - mean) / deviation) for rows in parts]
 
 
-def weak_answers(cache_folder: Path, rows: Ints, answerer: str, seed: int) -> Answers:
+def weak_answers(cache_folder: Path, name: str, rows: Ints, answerer: str, seed: int) -> Answers:
     """Return answers of a linear classifier on frozen features that learned from few labels of other photographs."""
     eyes, _, per_class = answerer.partition("@")
-    known, pool = cifar(cache_folder, eyes), cifar(cache_folder, "lite2").train
+    known, pool = photographs(cache_folder, name, eyes), photographs(cache_folder, name, "lite2").train
     others = np.random.default_rng([seed, 13]).permutation(np.setdiff1d(pool, rows))
     own = np.concatenate([others[known.labels[others] == c][: int(per_class)] for c in range(known.classes)])
     seen = standardised(known, own, own, rows)
@@ -314,32 +330,29 @@ def heads(options: Options, cells: Cells) -> None:
 
 def weak(options: Options, cells: Cells) -> None:
     """Answerers that are worse than the student can be: their answers, with pictures as evidence, with 10 labels."""
-    known = cifar(options.cache, "lite0")
-    for size, seed in itertools.product(options.sizes, options.seeds):
-        rows = np.sort(np.random.default_rng([seed, size]).permutation(cifar(options.cache, "lite2").train)[:size])
-        truth = known.labels[rows]
-        few = rows[kept_labels(truth, 10, seed) >= 0]
-        cells.make(
-            ["weak", "lite0", size, "true", seed],
-            lambda r=rows: head(known, r, aims(options.cache, known, r, "true", 0)),
-        )
-        cells.make(
-            ["weak", "lite0", size, "labels+10", seed],
-            lambda r=few: head(known, r, aims(options.cache, known, r, "true", 0)),
-        )
-        for answerer, more, labels in itertools.product(options.weak, ("", "~pictures"), ("", "+10")):
-            targets = answerer + more + labels
+    answered = ["".join(parts) for parts in itertools.product(options.weak, ("", "~pictures"), ("", "+10"))]
+    for name, size, seed in itertools.product(options.sets, options.sizes, options.seeds):
+        pool = photographs(options.cache, name, "lite2").train
+        rows = np.sort(np.random.default_rng([seed, size]).permutation(pool)[:size])
+        for targets in ("true", "labels+10", *answered):
+            at = ["weak" if name == "cifar10" else f"weak-{name}", "lite0", size, targets]
+            first = cells.rows.get(json.dumps([*at, options.seeds[0]]))
+            strength = first["strength"] if first and targets in answered else None
+            cells.make([*at, seed], partial(weak_cell, options.cache, name, rows, targets, seed, strength))
 
-            def made(
-                r: Ints = rows, a: str = answerer, t: str = targets, s: int = seed, y: Ints = truth
-            ) -> dict[str, Any]:
-                answers = weak_answers(options.cache, r, a, s)
-                seen = Pictures(unit(known.features[r]), np.ones(len(r), bool)) if "~" in t else None
-                first = cells.rows.get(json.dumps(["weak", "lite0", len(r), t, options.seeds[0]]))
-                found = head(known, r, teach(answers, y, known.classes, t, s, seen), first and first["strength"])
-                return found | {"answers": float((answers.first == y).mean())}
 
-            cells.make(["weak", "lite0", size, targets, seed], made)
+def weak_cell(
+    cache_folder: Path, name: str, rows: Ints, targets: str, seed: int, strength: float | None
+) -> dict[str, Any]:
+    known = photographs(cache_folder, name, "lite0")
+    truth = known.labels[rows]
+    if targets in ("true", "labels+10"):
+        own = rows if targets == "true" else rows[kept_labels(truth, 10, seed) >= 0]
+        return head(known, own, one_hot(known.labels[own], known.classes))
+    answers = weak_answers(cache_folder, name, rows, re.split("[~+]", targets)[0], seed)
+    seen = Pictures(unit(known.features[rows]), np.ones(len(rows), bool)) if "~" in targets else None
+    found = head(known, rows, teach(answers, truth, known.classes, targets, seed, seen), strength)
+    return found | {"answers": float((answers.first == truth).mean())}
 
 
 def aims(cache_folder: Path, known: Photographs, rows: Ints, targets: str, seed: int) -> Array:
@@ -478,6 +491,7 @@ def record(options: Options, cells: Cells) -> None:
         ("cifar10", ("cifar10", "described")),
         ("judged", ("clothes", "openmoji")),
         ("weak", ("weak",)),
+        ("weak-others", ("weak-clothes", "weak-openmoji")),
     ):
         rows = [{"tested": 5_000} | row for row in cells.rows.values() if row["cell"][0] in sets]
         if not rows:
