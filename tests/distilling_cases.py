@@ -19,7 +19,7 @@ from gpt4image.describing.prices import Price
 from made_pictures import COLOURS, noisy
 from openai_stub import Call, Reply, Stub, answer
 
-TINY = {"epochs": 2, "image_size": 16, "encoder": "bag-of-words:64", "precision": "fp32",
+TINY = {"epochs": 2, "image_size": 16, "encoder": "bag-of-words:64", "features": "none", "precision": "fp32",
         "memory_format": "contiguous"}  # fmt: skip
 WORDS = [word for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 CLASSES = ["blue", "green", "red: like blood, say"]

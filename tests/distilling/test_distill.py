@@ -70,7 +70,7 @@ def test_a_bare_folder_becomes_a_model_of_the_classes_that_are_given(bare: Photo
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match=r"No image of .* has a label.*classes="):
         gpt4image.distill(bare.folder, describer=bare.replay, out=out, **TINY)
-    made = gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=out, **TINY)
+    made = gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=out, **TINY | {"features": "auto"})
     assert not (out / "embeddings").exists(), "descriptions are asked for by --ask"
     assert (made.images, made.human_labels, made.answered, made.accuracy) == (36, 0, 36, None)
     assert made.path == out and made.skipped == () and "gpt4image audit" in made.text
