@@ -31,10 +31,10 @@ from gpt4image.describing.describers.base import Answer
 from gpt4image.describing.describers.ray import RayDescriber
 from gpt4image.describing.describers.registry import load_describer
 from gpt4image.encoding.encode import encode
+from gpt4image.encoding.text_encoders.bag_of_words import BagOfWordsEncoder
 from gpt4image.parallel import ray_cluster
 from gpt4image.parallel.ray_cluster import Result, Workers, require_ray
 from openai_stub import Call, Reply, answer, failure, serve
-from tiny_text_models import make_sentence_transformer
 
 KEY = "sk-only-in-the-environment"
 # Ray leaves sockets and log files of its processes to the garbage collector, and warns about its own next versions.
@@ -45,15 +45,8 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def cluster(request: pytest.FixtureRequest) -> None:
-    """All tests share a cluster, except the one that starts another."""
-    if "slow" not in request.keywords:
-        request.getfixturevalue("shared")
-
-
 @pytest.fixture(scope="module")
-def shared() -> Iterator[None]:
+def cluster() -> Iterator[None]:
     """One cluster for all tests; its processes have the key in their environment, as those of a real one would."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setenv("OPENAI_API_KEY", KEY)
@@ -106,6 +99,7 @@ def answered(answers: Iterator[Sequence[Answer]]) -> dict[tuple[str, int], dict[
     return {one.request.digest: {**vars(one), "request": None, "latency_s": None} for group in answers for one in group}
 
 
+@pytest.mark.usefixtures("cluster")
 def test_replayed_answers_are_those_of_the_engine_local(photos: Dataset, replay_file: Path) -> None:
     config = config_of(f"replay:{replay_file}", batch_size=4)
     describer = RayDescriber(config, photos)
@@ -116,8 +110,11 @@ def test_replayed_answers_are_those_of_the_engine_local(photos: Dataset, replay_
     for _ in range(2):  # a later round finds the workers ready
         assert answered(ask(describer, photos)) == expected
     assert describer.report(photos).facts == {**local.report(photos).facts, "workers": 2}
+    with pytest.raises(ConfigError, match="--workers 3: each takes a CPU, and the Ray cluster has 2"):
+        list(ask(RayDescriber(config_of(f"replay:{replay_file}", workers=3), photos), photos))
 
 
+@pytest.mark.usefixtures("cluster")
 def test_a_mistake_on_a_worker_stops_the_run_with_its_message(photos: Dataset, replay_file: Path) -> None:
     describer = RayDescriber(config_of(f"replay:{replay_file}", workers=1), photos)
     replay_file.unlink()  # the driver saw it, the workers do not: as where machines share no files
@@ -125,6 +122,7 @@ def test_a_mistake_on_a_worker_stops_the_run_with_its_message(photos: Dataset, r
         list(ask(describer, photos))
 
 
+@pytest.mark.usefixtures("cluster")
 def test_a_used_up_quota_stops_the_run_and_keeps_what_came(photos: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
@@ -161,6 +159,7 @@ def drain(workers: Workers) -> list[Result]:
     return [workers.receive() for _ in range(workers.pending)]
 
 
+@pytest.mark.usefixtures("cluster")
 def test_a_worker_that_is_killed_costs_only_tries_and_a_deadly_payload_is_given_up(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,12 +182,6 @@ def test_a_worker_that_is_killed_costs_only_tries_and_a_deadly_payload_is_given_
         assert capfd.readouterr().out == ""  # it belongs to the JSON of the stage
     finally:
         workers.close()
-
-
-def test_more_workers_than_there_is_room_for_are_refused(photos: Dataset, replay_file: Path) -> None:
-    describer = RayDescriber(config_of(f"replay:{replay_file}", workers=3), photos)
-    with pytest.raises(ConfigError, match="--workers 3: each takes a CPU, and the Ray cluster has 2"):
-        list(ask(describer, photos))
 
 
 @pytest.mark.parametrize("address", ["http://me:hunter2@localhost:1/v1", "http://localhost:1/v1?api-key=hunter2"])
@@ -258,7 +251,8 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         require_ray()
 
 
-def test_a_table_is_that_of_the_engine_local(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("cluster")
+def test_a_table_is_that_of_the_engine_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store_path = tmp_path / "texts.db"
     words = ["a", "small", "brown", "bird", "with", "black", "wings", "on", "the", "branch", "of", "an", "old", "tree"]
     rng = np.random.default_rng(0)
@@ -273,9 +267,8 @@ def test_a_table_is_that_of_the_engine_local(tmp_path: Path) -> None:
             )
             for number in range(300)
         )
-    # It reads 24 tokens: longer texts travel as chunks.
-    encoder = f"sentence-transformers:{make_sentence_transformer(tmp_path, max_length=24)}"
-    options: dict[str, Any] = {"store": store_path, "encoder": encoder, "batch_tokens": 512, "device": "cpu"}
+    monkeypatch.setattr(BagOfWordsEncoder, "max_tokens", 24)  # longer texts travel as chunks
+    options: dict[str, Any] = {"store": store_path, "encoder": "bag-of-words:16", "batch_tokens": 512, "device": "cpu"}
     local, spread = tmp_path / "local", tmp_path / "ray"
     encode(EncodeConfig(out=local, **options))
     outcome = encode(EncodeConfig(out=spread, engine="ray", workers=1, **options))

@@ -95,17 +95,15 @@ def too_large() -> None:
     torch.empty(2**60, dtype=torch.uint8)  # The error of the CPU's own allocator.
 
 
-def alone(model: Path, data: bytes, question: str, max_tokens: int = 48) -> tuple[str, int, int]:
+def alone(processor: Any, network: Any, data: bytes, question: str) -> tuple[str, int, int]:
     """What the model says to one image without any of our code: its text, tokens in and tokens out."""
-    processor = AutoProcessor.from_pretrained(model)
-    network = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
     content = [{"type": "image", "image": decode(data)}, {"type": "text", "text": question}]
     options: Any = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, **options
     )
     width = inputs["input_ids"].shape[1]
-    new = network.generate(**inputs, max_new_tokens=max_tokens)[0, width:]
+    new = network.generate(**inputs, max_new_tokens=48)[0, width:]
     return processor.decode(new, skip_special_tokens=True), width, len(new)
 
 
@@ -114,8 +112,10 @@ def test_answers_each_image_as_the_model_does_alone_whatever_stands_beside_it(ti
     requests = [request(data, questions[number % 3]) for number, data in enumerate(PICTURES)]
     found = answers(describer(tiny_vlm, system="", batch_size=4), requests)
     assert [answer.request for answer in found] == requests
+    processor = AutoProcessor.from_pretrained(tiny_vlm)
+    network = AutoModelForImageTextToText.from_pretrained(tiny_vlm, dtype=torch.float32)
     for answer, data in zip(found, PICTURES, strict=True):
-        text, tokens_in, tokens_out = alone(tiny_vlm, data, answer.request.question)
+        text, tokens_in, tokens_out = alone(processor, network, data, answer.request.question)
         assert (answer.text, answer.tokens_in, answer.tokens_out) == (text, tokens_in, tokens_out)
         assert answer.finish_reason == ("length" if tokens_out == 48 else "stop")
         assert answer.error is None and answer.cost_usd == 0.0 and answer.latency_s is not None
@@ -158,9 +158,9 @@ def test_an_image_that_cannot_be_read_or_asked_about_costs_no_other(tiny_vlm: Pa
 @pytest.mark.parametrize("full", [out_of_memory, too_large])
 def test_a_full_memory_halves_the_batch(tiny_vlm: Path, hold: Hold, full: Callable[[], None]) -> None:
     requests = [request(data) for data in PICTURES]
-    whole = texts(describer(tiny_vlm), requests)
+    whole = texts(describer(tiny_vlm, max_tokens=12), requests)
     batches = hold(lambda sizes: sizes[-1] > 2 and full())
-    made = describer(tiny_vlm, batch_size=8)
+    made = describer(tiny_vlm, batch_size=8, max_tokens=12)
     assert texts(made, requests) == whole and batches == [8, 4, 2, 2, 2, 2, 1]
     assert made.report(None).facts == {"batch_size_used": 2}  # type: ignore[arg-type]
 
