@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.artifacts.store import Prompt
 from gpt4image.data import load_dataset
+from tables import write_store
 
 NAMES = ("red", "green", "blue")
 COLOURS = ((220, 40, 40), (40, 200, 40), (40, 60, 220))
@@ -64,12 +64,7 @@ def answer_squares(spec: str, path: Path, names: tuple[str, ...] = NAMES, **more
 def store_boxes(path: Path, rows: Sequence[tuple[str, Answer]]) -> Path:
     """Write a store of answers by digest; several about one image are samples."""
     prompt = Prompt(name="boxes", version=1, text="Where is what?", class_conditioned=False, ask=("boxes",))
-    seen: Counter[str] = Counter()
-    with DescriptionStore(path, write=True) as store:
-        for digest, answer in rows:
-            sample = seen[digest]
-            seen[digest] += 1
-            store.add(
-                [Description(digest=digest, prompt=prompt, describer={}, created=0, answer=answer, sample=sample)]
-            )
-    return path
+    samples = [[digest for digest, _ in rows[:place]].count(digest) for place, (digest, _) in enumerate(rows)]
+    found = ({"digest": digest, "answer": answer, "sample": sample}
+             for (digest, answer), sample in zip(rows, samples, strict=True))  # fmt: skip
+    return write_store(path, found, prompt=prompt)

@@ -38,7 +38,7 @@ if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 4 * 2**30:
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-LONGEST = re.compile(r"notebook_runs|\[(tutorial|own-loop)\.md|kill_9|stopped_any|those_of_one_process")
+LONGEST = re.compile(r"notebook_runs|\[(tutorial|own-loop)\.md|stopped_any|those_of_one_process")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,13 +52,19 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def empty_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Charts, which take a second each page, are drawn by the tests of reports alone."""
-    charts = sys.modules.get("gpt4image.reporting.charts")
-    if charts is not None and "reporting" not in request.path.parts:
+@pytest.fixture
+def without_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts, which take a second each page, are empty."""
+    if charts := sys.modules.get("gpt4image.reporting.charts"):
         empty = Markup("<svg><title>{}</title><desc>{}</desc></svg>")
         monkeypatch.setattr(charts, "inline", lambda _, title, words, figure: empty.format(title, words))
+
+
+@pytest.fixture(autouse=True)
+def charts_of_reports_alone(request: pytest.FixtureRequest) -> None:
+    """Only the tests of reports draw charts."""
+    if "reporting" not in request.path.parts:
+        request.getfixturevalue("without_charts")
 
 
 @pytest.fixture(scope="session")
@@ -110,23 +116,19 @@ def colour_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def described_colours(colour_folder: Path, tmp_path: Path) -> tuple[Path, Path]:
     """That folder with a red picture among the blue ones, and the embeddings of what was written of its pictures."""
-    from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
     from gpt4image.config import EncodeConfig
     from gpt4image.data import load_dataset
     from gpt4image.encoding.encode import encode
+    from tables import write_store
 
     (colour_folder / "red" / "00.png").rename(colour_folder / "blue" / "wrong.png")
-    images, prompt = load_dataset(f"folder:{colour_folder}"), Prompt("paper", 1, "Describe it.", False)
+    images = load_dataset(f"folder:{colour_folder}")
     shades = ("bright", "dark", "pale", "deep", "warm", "cold", "soft", "loud")
     names = ["red" if key.endswith("wrong.png") else key.split("/")[0] for key in images.keys]
-    with DescriptionStore(tmp_path / "texts.db", write=True) as store:
-        store.add(
-            Description(
-                digest=digest, prompt=prompt, describer={"kind": "openai", "model": "gpt"}, created=0.0,
-                text=f"A {shades[i % 8]} {name} square number {i}.", tokens_in=100, tokens_out=8, cost_usd=0.001,
-            )
-            for i, (digest, name) in enumerate(zip(images.digests, names, strict=True))
-        )  # fmt: skip
+    texts = (f"A {shades[i % 8]} {name} square number {i}." for i, name in enumerate(names))
+    rows = ({"digest": digest, "text": text} for digest, text in zip(images.digests, texts, strict=True))
+    paid = {"describer": {"kind": "openai", "model": "gpt"}, "tokens_in": 100, "tokens_out": 8, "cost_usd": 0.001}
+    write_store(tmp_path / "texts.db", rows, **paid)
     encode(EncodeConfig(store=tmp_path / "texts.db", encoder="bag-of-words", out=tmp_path / "table"))
     return colour_folder, tmp_path / "table"
 
@@ -147,6 +149,14 @@ def run_of(once: Callable[[str, Callable[[Path], Any]], Path]) -> Callable[[str]
 @pytest.fixture(scope="session")
 def small_run(run_of: Callable[[str], Path]) -> Path:
     return run_of("resnet-larger-crops")
+
+
+@pytest.fixture(scope="session")
+def drawn_run(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
+    """A folder with a set of drawn masks, some pictures of it only with tags, and a small run on it."""
+    import drawn_masks
+
+    return once("drawn-masks", drawn_masks.set_and_run)
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ TINY = {"epochs": 2, "image_size": 16, "encoder": "bag-of-words:64", "features":
 WORDS = [word for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 CLASSES = ["blue", "green", "red: like blood, say"]
 PER_COLOUR = 12
+Paid = Callable[[Stub], list[str]]
 Result = TypeVar("Result", bound=Outcome)
 
 
@@ -78,7 +79,7 @@ def good(call: Call) -> Reply:
 
 
 @pytest.fixture
-def paid(bare: Photos, monkeypatch: pytest.MonkeyPatch) -> Callable[[Stub], list[str]]:
+def paid(bare: Photos, monkeypatch: pytest.MonkeyPatch) -> Paid:
     """The words of a command that asks a server about ``bare``, at a dollar per million tokens in and ten out."""
     monkeypatch.setattr(openai_describer, "find_price", lambda *_: Price(1.0, 10.0))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from encoded_images import encoded
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.regions import Boxes, Masks
@@ -25,10 +25,8 @@ def picture(path: Path, seed: int = 0, size: tuple[int, int] = SIZE) -> None:
 
 
 def mask_bytes(numbers: Any, mode: str = "L", kind: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
     image = Image.fromarray(np.asarray(numbers))
-    (image if image.mode == mode else image.convert(mode)).save(file, kind, **options)
-    return file.getvalue()
+    return encoded(image if image.mode == mode else image.convert(mode), kind, **options)
 
 
 def coco(*annotations: dict[str, Any], images: int = 2, **more: Any) -> dict[str, Any]:

@@ -1,15 +1,15 @@
-"""Embedding tables and text labels made from given values, for tests of what reads them."""
+"""Stores, embedding tables and text labels made from given values, for tests of what reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.store import Prompt
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.artifacts.table import (
     EmbeddingTable,
     Manifest,
@@ -21,26 +21,28 @@ from gpt4image.artifacts.table import (
 )
 from gpt4image.artifacts.targets import Facts, Targets
 
+PAPER = Prompt(name="paper", version=1, text="Describe this image in detail.", class_conditioned=False)
+
+
+def write_store(path: Path, rows: Iterable[Mapping[str, Any]], **shared: Any) -> Path:
+    """Write a store of descriptions or answers with these fields; what all have in common is given once."""
+    usual: dict[str, Any] = {"prompt": PAPER, "describer": {}, "created": 0.0}
+    with DescriptionStore(path, write=True) as store:
+        store.add([Description(**usual | shared | dict(row)) for row in rows])
+    return path
+
 
 def make_table(path: Path, vectors: Mapping[str, Sequence[NDArray[np.floating]]]) -> EmbeddingTable:
     """Write and open a table: image ``digest`` has the unit-length embeddings ``vectors[digest]``, each (D,)."""
     pairs = [(digest, vector) for digest, several in vectors.items() for vector in several]
     matrix = np.stack([vector for _, vector in pairs]).astype(np.float16)
-    prompt = Prompt(name="paper", version=1, text="Describe this image in detail.", class_conditioned=False)
     counts = {"descriptions": len(pairs), "texts": len(pairs), "images": len(vectors), "width": matrix.shape[1]}
-    of = {
-        "encoder": "given",
-        "revision": "0",
-        "precision": "fp32",
-        "max_tokens": 256,
-        "truncated": 0.0,
-        "plan": "given",
-    }
+    of = {"encoder": "given", "revision": "0", "precision": "fp32", "max_tokens": 256, "truncated": 0.0}
     texts = np.stack([np.frombuffer(text_digest(f"text {i}"), np.uint8) for i in range(len(pairs))])
     save_array(path / "embeddings.npy", matrix)
     save_array(path / "texts.npy", texts)
     write_index(path, digests_to_bytes([digest for digest, _ in pairs]), np.arange(len(pairs)))
-    write_manifest(path, Manifest(**counts, **of, prompts=(prompt,), store="", gpt4image="0"))
+    write_manifest(path, Manifest(**counts, **of, plan="given", prompts=(PAPER,), store="", gpt4image="0"))
     return EmbeddingTable.open(path)
 
 

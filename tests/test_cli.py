@@ -22,13 +22,13 @@ import pytest
 import torch
 from PIL import Image
 
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.cli import COMMANDS, main
 from gpt4image.config import EncodeConfig
 from gpt4image.data import load_dataset
 from gpt4image.data.dataset import note_once
 from gpt4image.describing.describers.openai import describer as calls
 from gpt4image.encoding.encode import encode
+from tables import write_store
 
 TINY = "--model resnet10t --epochs 1 --batch-size 4 --image-size 16"
 MISTAKES = """\
@@ -134,14 +134,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in texts.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")
-    with DescriptionStore(root / "other.db", write=True) as store:
-        store.add(
-            Description(
-                digest=digest, text=f"A picture, number {n}.", prompt=Prompt("paper", 1, "Describe it.", False),
-                describer={"kind": "replay"}, created=0.0,
-            )
-            for n, digest in enumerate(load_dataset(str(root / "other")).digests)
-        )  # fmt: skip
+    digests = load_dataset(str(root / "other")).digests
+    write_store(root / "other.db", ({"digest": digest, "text": f"Picture {n}."} for n, digest in enumerate(digests)))
     encode(EncodeConfig(store=root / "other.db", encoder="bag-of-words:8", out=root / "other.emb"))
     return root
 

@@ -19,10 +19,13 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from torchvision import models
+from torchvision.models.resnet import BasicBlock
 
 import gpt4image
 from gpt4image import cli, config
@@ -164,6 +167,9 @@ def test_the_commands_and_code_of_a_page_run(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-tests")
     monkeypatch.setattr("gpt4image.training.auto.epochs", lambda *_: EPOCHS)
     monkeypatch.setattr("gpt4image.training.auto.image_size", lambda *_: PIXELS)
+    monkeypatch.setattr(
+        models, "resnet18", partial(models.ResNet, BasicBlock, [1, 1, 1, 1])
+    )  # steps of it take seconds
     if page.stem == "tutorial":
         few = some(CLOTHES_PER_CLASS)
         write_answers(tmp_path / "few.jsonl", {key: key for key in few.keys})

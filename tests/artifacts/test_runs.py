@@ -17,7 +17,6 @@ from gpt4image.base.files import read_json, write_json
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import TrainConfig
 from gpt4image.config.results import LabelResult
-from held_folders import held_by_another
 from synthetic_records import comparison_record, write_comparison, write_run
 
 
@@ -47,21 +46,6 @@ def test_a_folder_is_started_once_and_resumed_only_as_it_was(tmp_path: Path) -> 
     (tmp_path / "mine" / runs.MODEL).write_bytes(b"precious")
     with pytest.raises(RunError, match=r"holds 'model.safetensors', which a run would write over; give another --out"):
         runs.start(tmp_path / "mine", record(), {}, resume=False)
-
-
-def test_a_folder_is_written_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "some" / "folder"
-    monkeypatch.setattr(runs, "PATIENCE", 0.1)
-    with held_by_another(folder) as process:
-        said = rf"folder: another process \(id {process}\) trains here; wait until it is done or stop it"
-        with pytest.raises(RunError, match=said), runs.writing(folder):
-            pass
-    with runs.writing(folder):  # the other one was killed
-        (folder / "made").touch()
-    assert [path.name for path in folder.iterdir()] == ["made"], "nothing is left of it"
-    with pytest.raises(RunError, match="a mistake"), runs.writing(tmp_path / "new"):
-        raise RunError("a mistake")
-    assert not (tmp_path / "new").exists(), "nor an empty folder"
 
 
 def test_a_set_of_other_classes_than_the_run_is_refused_by_the_first_that_differs(small_run: Path):

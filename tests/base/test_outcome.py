@@ -11,19 +11,9 @@ import pytest
 from gpt4image.config.results import TrainResult
 
 TRAINED = TrainResult(
-    path=Path("run"),
-    chosen={"model": "<b>"},
-    train_images=36,
-    val_images=3,
-    test_images=9,
-    classes=3,
-    labelled=12,
-    described=0,
-    val={"top1": 0.5},
-    seconds=1.5,
-    images_per_second=9.0,
-    text="a < b",
-)
+    path=Path("run"), chosen={"model": "<b>"}, train_images=36, val_images=3, test_images=9, classes=3, labelled=12,
+    described=0, val={"top1": 0.5}, seconds=1.5, images_per_second=9.0, text="a < b",
+)  # fmt: skip
 
 
 def test_facts_have_the_names_that_the_command_line_tells_and_what_is_not_known_is_left_out() -> None:

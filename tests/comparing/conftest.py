@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from comparing.cases import answers, table
+from comparing.cases import answers, small, table
 
-__all__ = ["answers", "table"]
+__all__ = ["answers", "small", "table"]
 
 
 @pytest.fixture(autouse=True)

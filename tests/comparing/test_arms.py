@@ -174,16 +174,12 @@ def of_boxes(predictions: np.ndarray | None = None) -> tuple[Situation, Boxes]:
     return found, human
 
 
-def test_boxes_of_a_teacher_stand_in_for_labels() -> None:
+def test_boxes_of_a_teacher_stand_in_for_labels_and_features_are_aligned_beside_them() -> None:
     given, human = of_boxes()
     for arm in ("text-labels", "asked", "fused", "oracle"):
         data = prepared(arm, given)
         assert data.labels.content() == human.content() and data.soft is None
     assert prepared("baseline", given).labels is given.data.labels
-
-
-def test_features_are_aligned_beside_boxes_of_a_teacher() -> None:
-    given, human = of_boxes()
     text = situation().data.text
     assert text is not None and given.class_names is not None
     given = replace(given, data=replace(given.data, text=replace(text, offsets=text.offsets[:7])))

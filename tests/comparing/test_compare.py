@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from comparing.cases import BARE, SMALL, options
+from comparing.cases import BARE, Small, options
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError, ModelError, TableError
 from gpt4image.base.files import read_json
-from gpt4image.cli import main
 from gpt4image.comparing.compare import compare
 from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.results import crossed
 from gpt4image.data import load_dataset
 from gpt4image.models.weights import save_tensors
 from gpt4image.training.trainer import make_backbone
+from small_training import StoppedError, stop_after
 from tables import make_table
 
 
@@ -40,12 +34,10 @@ def right(run: Path) -> NDArray[np.bool_]:
 
 
 @pytest.mark.slow
-def test_two_comparisons_share_runs_keep_the_promised_form_and_are_not_made_again(
-    colour_folder: Path, table: Path, tmp_path: Path
-) -> None:
+def test_two_comparisons_share_runs_keep_the_promised_form_and_are_not_made_again(small: Small, tmp_path: Path) -> None:
     out = tmp_path / "cmp"
-    few = options(colour_folder, table, out, labels_per_class=2, arms="aligned,text-labels,oracle")
-    all_labels = options(colour_folder, table, out, arms="baseline,shuffled")
+    few = small(labels_per_class=2, arms="aligned,text-labels,oracle")
+    all_labels = small(arms="baseline,shuffled")
     outcome = compare(few, all_labels, names=("few", "all"))
     record = read_json(out / "comparison.json")
     assert outcome.path == out and (out / "report.html").is_file()
@@ -71,16 +63,14 @@ def test_two_comparisons_share_runs_keep_the_promised_form_and_are_not_made_agai
     assert {read_json(out / folder / runs.CONFIG)["seed"] for folder in made} == {0, 1}
     compare(few, all_labels, names=("few", "all"))
     assert finished(out) == made
-    third = compare(
-        options(colour_folder, table, out, labels_per_class=2, arms="aligned", seeds=1, first_seed=2)
-    ).record
+    third = compare(small(labels_per_class=2, arms="aligned", seeds=1, first_seed=2)).record
     assert third["arms"]["aligned"]["seeds"] == [2] and third["arms"]["aligned"]["runs"][0].endswith("seed-2")
     assert len(finished(out)) == 12, "a third seed adds its own two runs"
 
 
 @pytest.mark.slow
 def test_variants_run_beside_their_arm_on_the_same_seeds_and_are_shared(
-    colour_folder: Path, table: Path, tmp_path: Path
+    small: Small, colour_folder: Path, tmp_path: Path
 ) -> None:
     images = load_dataset(f"folder:{colour_folder}")
     make_table(tmp_path / "other", {digest: [np.eye(8)[5]] for digest in images.digests})
@@ -92,7 +82,7 @@ def test_variants_run_beside_their_arm_on_the_same_seeds_and_are_shared(
         "smooth": {"arm": "baseline", "label_smoothing": 0.0},
     }
     common: dict[str, Any] = {"epochs": 1, "seeds": 1, "arms": "aligned,shuffled"}
-    record = compare(options(colour_folder, table, out, variants=variants, **common)).record
+    record = compare(small(variants=variants, **common)).record
     assert list(record["arms"]) == ["baseline", "aligned", "shuffled", *variants]
     heavy = record["arms"]["heavy"]
     assert heavy["arm"] == "aligned" and heavy["options"] == {"align_weight": 2.0, "head": "mlp"}
@@ -107,7 +97,7 @@ def test_variants_run_beside_their_arm_on_the_same_seeds_and_are_shared(
     assert configs["other-texts"]["data_fingerprint"] != configs["baseline"]["data_fingerprint"]
     assert configs["smooth"]["label_smoothing"] == 0.0
     made = finished(out)
-    plain = compare(options(colour_folder, table, out, align_weight=2.0, head="mlp", **common)).record
+    plain = compare(small(align_weight=2.0, head="mlp", **common)).record
     assert plain["arms"]["aligned"]["runs"] == heavy["runs"]
     assert finished(out).items() >= made.items()
 
@@ -142,35 +132,17 @@ def test_options_that_cannot_be_are_refused_at_once(changes: dict[str, Any], mes
     assert options(tmp_path, tmp_path, tmp_path / "cmp", **tuned).variants["tuned"]["tune_text"] == "lora"
 
 
-def alive_in(session: int) -> list[str]:
-    """Return the processes of a session that have not ended."""
-    listing = subprocess.run(["ps", "-eo", "sid=,stat=,args="], capture_output=True, text=True, check=True).stdout
-    return [line for line in listing.splitlines() if line.split()[0] == str(session) and line.split()[1][0] != "Z"]
-
-
 @pytest.mark.slow
-def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
-    colour_folder: Path, table: Path, tmp_path: Path
-) -> None:
-    out, recipe = tmp_path / "cmp", tmp_path / "kill.toml"
-    small = {**SMALL, "epochs": 15, "seeds": 1, "jobs": 1}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in small.items() if key != "model_args"]
-    recipe.write_text("\n".join([*lines, "model_args = { channels = [8, 8, 8, 8], stem_width = 8 }"]))
-    words = [sys.executable, "-m", "gpt4image", "compare", str(recipe), "--data", f"folder:{colour_folder}"]
-    words += ["--embeddings", str(table), "--arms", "baseline,shuffled", "--out", str(out)]
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True)
-    while not (kept := finished(out)):
-        assert process.poll() is None
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    deadline = time.monotonic() + 30  # a worker may be in the middle of a step, on a busy machine
-    while left := alive_in(session=process.pid):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
-    assert main(words[3:]) == 0
-    now = finished(out)
-    assert len(now) == 2 and kept.items() <= now.items()
+def test_a_comparison_that_was_stopped_in_a_run_goes_on_with_it(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that a killed parent leaves are those of parallel/test_local.py."""
+    config = small(seeds=1, epochs=2, arms="baseline,shuffled")
+    with monkeypatch.context() as patch, pytest.raises(StoppedError):
+        stop_after(patch, steps=12)  # in the second run
+        compare(config)
+    kept = finished(config.out)
+    compare(config)
+    now = finished(config.out)
+    assert (len(kept), len(now)) == (1, 2) and kept.items() <= now.items()
 
 
 LABELS = "needs? --labels-per-class or --label-noise"
@@ -206,19 +178,19 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 @pytest.mark.parametrize(("changes", "kind", "message"), MISTAKES)
 def test_mistakes_are_refused_before_any_run(
-    changes: dict[str, Any], kind: type[Exception], message: str, colour_folder: Path, table: Path, tmp_path: Path
+    changes: dict[str, Any], kind: type[Exception], message: str, tmp_path: Path, small: Small
 ) -> None:
     with pytest.raises(kind, match=message):
-        compare(options(colour_folder, table, tmp_path / "cmp", **changes))
+        compare(small(**changes))
     assert not (tmp_path / "cmp" / "runs").exists()
 
 
 @pytest.mark.slow
 def test_without_any_label_arms_that_read_answers_train_and_the_first_is_the_reference(
-    colour_folder: Path, table: Path, answers: Path, small_run: Path, tmp_path: Path
+    small: Small, answers: Path, small_run: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "cmp"
-    config = options(colour_folder, table, out, seeds=1, answers=answers, labels_per_class=0, arms="asked,fused,oracle")
+    config = small(seeds=1, answers=answers, labels_per_class=0, arms="asked,fused,oracle")
     outcome = compare(config)
     record = read_json(out / "comparison.json")
     assert list(record["arms"]) == ["asked", "fused", "oracle"]
@@ -234,31 +206,25 @@ def test_without_any_label_arms_that_read_answers_train_and_the_first_is_the_ref
     assert (out / "pictures.features").is_dir()
 
 
-def test_a_variant_is_taught_by_the_variant_with_the_same_options(
-    colour_folder: Path, table: Path, tmp_path: Path
-) -> None:
+def test_a_variant_is_taught_by_the_variant_with_the_same_options(small: Small) -> None:
     variants = {
         "tuned": {"arm": "baseline", "weight_decay": 0.2},
         "taught": {"arm": "self-training", "weight_decay": 0.2},
         "alone": {"arm": "self-training", "weight_decay": 0.1},
     }
     changes = {"labels_per_class": 2, "arms": "self-training", "variants": variants}
-    plan = make_plan(options(colour_folder, table, tmp_path / "cmp", **changes))
+    plan = make_plan(small(**changes))
     teachers = {name: [job.teacher for job in plan.jobs if job.name == name] for name in plan.members}
     assert teachers["taught"] == list(plan.members["tuned"].folders)
     assert teachers["self-training"] == teachers["alone"] == list(plan.members["baseline"].folders)
     taught = plan.members["taught"].folders
-    plan = make_plan(
-        options(colour_folder, table, tmp_path / "cmp", **changes | {"variants": {"x": variants["taught"]}})
-    )
+    plan = make_plan(small(**changes | {"variants": {"x": variants["taught"]}}))
     assert not set(taught) & set(plan.members["x"].folders), "by the plain baseline it is another run"
 
 
-def test_runs_are_made_anew_when_the_weights_that_they_start_from_change(
-    colour_folder: Path, table: Path, tmp_path: Path
-) -> None:
+def test_runs_are_made_anew_when_the_weights_that_they_start_from_change(small: Small, tmp_path: Path) -> None:
     start = tmp_path / "start.safetensors"
-    config = options(colour_folder, table, tmp_path / "cmp", arms="aligned")
+    config = small(arms="aligned")
     weights = make_backbone(config.model_copy(update=BARE), 3).module.state_dict()
     save_tensors(start, weights)
 
@@ -273,8 +239,8 @@ def test_runs_are_made_anew_when_the_weights_that_they_start_from_change(
 
 
 @pytest.mark.slow
-def test_wrong_labels_are_found_by_the_texts(colour_folder: Path, table: Path, tmp_path: Path) -> None:
-    asked = options(colour_folder, table, tmp_path / "cmp", label_noise=0.3, seeds=1, arms="self-training,text-labels")
+def test_wrong_labels_are_found_by_the_texts(small: Small, tmp_path: Path) -> None:
+    asked = small(label_noise=0.3, seeds=1, arms="self-training,text-labels")
     record = compare(asked).record
     assert list(record["arms"]) == ["baseline", "self-training", "text-labels"]
     assert record["data"]["described"] > 0, "texts that only give labels count too"

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import drawn_masks
-from gpt4image.artifacts.answers import Answer, Description, Prompt
-from gpt4image.artifacts.store import DescriptionStore
+from gpt4image.artifacts.answers import Answer, Prompt
 from gpt4image.artifacts.targets import BoxLabels
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.comparing.arms import training_data
@@ -27,6 +26,7 @@ from gpt4image.labelling.label import label
 from gpt4image.tasks.classification import Classification
 from gpt4image.training.prepare import prepare
 from gpt4image.training.targets import check_fitting
+from tables import write_store
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
 NAMES = ("baseline", "asked", "oracle")
@@ -35,18 +35,9 @@ NAMES = ("baseline", "asked", "oracle")
 def write(root: Path) -> None:
     images = load_dataset(drawn_masks.draw(root / "set", train=36, tagged=6))
     prompt = Prompt(name="tags", version=1, text="Which?", class_conditioned=False, ask=("tags",))
-    with DescriptionStore(root / "tags.db", write=True) as store:
-        store.add(
-            Description(
-                digest=images.digests[i],
-                prompt=prompt,
-                describer={},
-                created=0,
-                answer=Answer(tags=tuple(name for name in images.label_names(i) if name != "background")),
-            )
-            for i in range(len(images))
-            if "tagged" not in images.keys[i]
-        )
+    tags = [tuple(name for name in images.label_names(i) if name != "background") for i in range(len(images))]
+    rows = [{"digest": images.digests[i], "answer": Answer(tags=names)} for i, names in enumerate(tags)]
+    write_store(root / "tags.db", (rows[i] for i, key in enumerate(images.keys) if "tagged" not in key), prompt=prompt)
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +60,8 @@ def answer_boxes(images: Dataset, path: Path) -> Boxes:
         ]
         return Answer(boxes=tuple(found))
 
-    with DescriptionStore(path, write=True) as store:
-        store.add(
-            Description(digest=images.digests[row], prompt=prompt, describer={}, created=0, answer=answer(row))
-            for row in np.flatnonzero(boxes.known)
-        )
+    rows = ({"digest": images.digests[row], "answer": answer(row)} for row in np.flatnonzero(boxes.known))
+    write_store(path, rows, prompt=prompt)
     return boxes
 
 

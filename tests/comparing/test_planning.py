@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from comparing.cases import options
+from comparing.cases import Small, options
 from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import read_json, write_json
@@ -32,10 +32,8 @@ from gpt4image.training.training_data import TrainingData
 from tables import make_table
 
 
-def test_what_follows_from_options_of_a_variant_is_chosen_anew(
-    colour_folder: Path, table: Path, tmp_path: Path
-) -> None:
-    config = options(colour_folder, table, tmp_path / "cmp", lr=None, arms="baseline", variants={
+def test_what_follows_from_options_of_a_variant_is_chosen_anew(small: Small) -> None:
+    config = small(lr=None, arms="baseline", variants={
         "adam": {"arm": "baseline", "optimizer": "adamw"},
         "own-rate": {"arm": "baseline", "optimizer": "adamw", "lr": 0.5},
     })  # fmt: skip
@@ -46,15 +44,13 @@ def test_what_follows_from_options_of_a_variant_is_chosen_anew(
     assert all(job.shared == jobs["baseline"].shared for job in jobs.values())
 
 
-def test_class_conditioned_descriptions_are_refused_where_labels_are_scarce(
-    colour_folder: Path, table: Path, tmp_path: Path
-) -> None:
+def test_class_conditioned_descriptions_are_refused_where_labels_are_scarce(small: Small, table: Path) -> None:
     manifest = read_json(table / "manifest.json")
     manifest["prompts"][0]["class_conditioned"] = True
     (table / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(TableError, match="told the class"):
-        compare(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, arms="text-labels"))
-    plan = make_plan(options(colour_folder, table, tmp_path / "cmp", arms="aligned"))  # with all labels they do no harm
+        compare(small(labels_per_class=2, arms="text-labels"))
+    plan = make_plan(small(arms="aligned"))  # with all labels they do no harm
     assert "aligned" in plan.members
 
 
@@ -71,24 +67,22 @@ def test_one_run_a_gpu(device: str, gpus: int, expected: int, tmp_path: Path, mo
     assert used == ([0, 1, 2, 0, 1] if device == "cuda" else [])
 
 
-def test_text_labels_need_described_labels_of_two_classes_in_the_table_of_the_arm(
-    colour_folder: Path, table: Path, tmp_path: Path
-) -> None:
-    data = make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline")).prepared.data
+def test_text_labels_need_described_labels_of_two_classes_in_the_table_of_the_arm(small: Small, tmp_path: Path) -> None:
+    data = make_plan(small(arms="baseline")).prepared.data
     one = tmp_path / "one"
     make_table(one, {data.image_set.digests[data.indices("train")[0]]: np.eye(8)[:1]})
     with pytest.raises(TableError, match="labels of at least 2 classes"):
-        make_plan(options(colour_folder, one, tmp_path / "cmp", arms="text-labels"))
+        make_plan(small(embeddings=one, arms="text-labels"))
     variants = {"x": {"arm": "text-labels", "embeddings": one}}
     with pytest.raises(TableError, match=r"variant 'x': .* labels of at least 2 classes"):
-        make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", variants=variants))
+        make_plan(small(arms="baseline", variants=variants))
 
 
 def test_what_could_not_be_measured_or_trained_is_refused_in_the_plan(
-    colour_folder: Path, table: Path, answers: Path, tmp_path: Path
+    small: Small, colour_folder: Path, answers: Path
 ) -> None:
     with pytest.raises(DataError, match=r"no image of the test split has a label: raise --test-fraction 0\.0"):
-        make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", test_fraction=0.0))
+        make_plan(small(arms="baseline", test_fraction=0.0))
     rows = ["path,label,split"]
     for path in sorted(colour_folder.rglob("*.png")):
         split = "test" if int(path.stem) > 14 else "train"
@@ -96,16 +90,16 @@ def test_what_could_not_be_measured_or_trained_is_refused_in_the_plan(
     (colour_folder / "few.csv").write_text("\n".join(rows))
     unlabelled = {"data": f"manifest:{colour_folder / 'few.csv'}"}
     with pytest.raises(DataError, match=r"No training image of .* has a label; .*--labels-per-class 0"):
-        make_plan(options(colour_folder, table, tmp_path / "cmp", arms="zero-shot", **unlabelled))
-    plan = make_plan(options(colour_folder, None, tmp_path / "cmp", labels_per_class=0, answers=answers, **unlabelled))
+        make_plan(small(arms="zero-shot", **unlabelled))
+    plan = make_plan(small(embeddings=None, labels_per_class=0, answers=answers, **unlabelled))
     assert "asked" in plan.members and "oracle" not in plan.members and "baseline" not in plan.members
     asked = {"labels_per_class": 0, "answers": answers, "arms": "asked,oracle", **unlabelled}
     with pytest.raises(ConfigError, match="oracle needs labels; possible now"):
-        make_plan(options(colour_folder, None, tmp_path / "cmp", **asked))
+        make_plan(small(embeddings=None, **asked))
 
 
 def test_texts_that_an_arm_does_not_read_are_no_targets(
-    colour_folder: Path, table: Path, answers: Path, tmp_path: Path
+    small: Small, colour_folder: Path, answers: Path, tmp_path: Path
 ) -> None:
     """Consistency trains on images without a target: those without an answer, though all are described."""
     images = load_dataset(f"folder:{colour_folder}")
@@ -115,15 +109,15 @@ def test_texts_that_an_arm_does_not_read_are_no_targets(
             for row in store.answers()
             if row.digest in images.digests[::2]
         )
-    own = options(colour_folder, table, tmp_path / "cmp", labels_per_class=0, answers=tmp_path / "part.db")
+    own = small(labels_per_class=0, answers=tmp_path / "part.db")
     assert list(make_plan(own.model_copy(update={"arms": "asked", "consistency": 1.0})).members) == ["asked"]
     with pytest.raises(ConfigError, match="--consistency"):
         make_plan(own.model_copy(update={"arms": "fused", "consistency": 1.0}))
 
 
-def test_runs_share_the_cores_and_take_no_more_threads_than_torch_would(colour_folder: Path, tmp_path: Path) -> None:
+def test_runs_share_the_cores_and_take_no_more_threads_than_torch_would(small: Small) -> None:
     def planned(**changes: Any) -> tuple[int | None, int | None]:
-        config = options(colour_folder, None, tmp_path / "cmp", arms="baseline", seeds=1, **changes)
+        config = small(embeddings=None, arms="baseline", seeds=1, **changes)
         (job,) = make_plan(config).jobs
         return job.config.threads, job.shared.workers
 
@@ -187,11 +181,6 @@ OTHER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_every_option_of_texts_is_one_of_alignment_or_of_text_labels() -> None:
-    assert OTHER.keys() == OF_ALIGNMENT | OF_TEXT_LABELS
-    assert {name for name in OTHER if name.startswith("label_")} == OF_TEXT_LABELS
-
-
 @pytest.mark.parametrize("name", sorted(OTHER))
 def test_options_that_an_arm_does_not_read_do_not_tell_its_runs_apart(name: str, ready: Prepared) -> None:
     value = OTHER[name]
@@ -203,6 +192,8 @@ def test_options_that_an_arm_does_not_read_do_not_tell_its_runs_apart(name: str,
         assert getattr(other.ready.config, name) == (value if read else TrainOptions.model_fields[name].default), arm
     comparison = prepare(ready.config.model_copy(update={name: value}))
     assert {given(comparison, {}, arm).key for arm in ("baseline", "oracle")} == {given(ready, {}, "baseline").key}
+    assert OTHER.keys() == OF_ALIGNMENT | OF_TEXT_LABELS
+    assert {name for name in OTHER if name.startswith("label_")} == OF_TEXT_LABELS
 
 
 def test_runs_that_read_class_names_are_made_anew_with_others(
@@ -227,7 +218,7 @@ def data(colour_folder: Path, tmp_path: Path) -> TrainingData:
     return prepare(config.model_copy(update={"embeddings": tmp_path / "table"})).data
 
 
-def test_labels_left_touch_train_alone_and_depend_on_the_seed(data: TrainingData) -> None:
+def test_labels_left_touch_train_alone_and_noise_of_classes_takes_each_for_one_other(data: TrainingData) -> None:
     train = data.indices("train")
     kept = Regime(labels_per_class=2).apply(data, seed=0).labels
     assert np.bincount(kept[train][kept[train] != NO_LABEL]).tolist() == [2, 2, 2]
@@ -240,10 +231,6 @@ def test_labels_left_touch_train_alone_and_depend_on_the_seed(data: TrainingData
     both = Regime(labels_per_class=4, label_noise=0.5).apply(data, seed=0).labels[train]
     assert (both != NO_LABEL).sum() == 12
     assert (both != data.labels[train])[both != NO_LABEL].sum() == 6
-
-
-def test_class_dependent_noise_takes_each_class_for_one_other(data: TrainingData) -> None:
-    train = data.indices("train")
     labels = Regime(label_noise=0.5, noise_kind="class-dependent").apply(data, seed=0).labels[train]
     wrong = labels != data.labels[train]
     assert wrong.sum() == round(0.5 * len(train))

@@ -20,7 +20,7 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def test_every_mode_is_rgb_and_alpha_lies_on_white() -> None:
+def test_every_mode_is_rgb_16_bits_are_scaled_and_alpha_lies_on_white() -> None:
     grey = noise(4, 4)
     np.testing.assert_array_equal(pixels(encoded(Image.fromarray(grey))), np.repeat(grey[..., None], 3, axis=2))
     bits = Image.fromarray(np.eye(4, dtype=np.uint8) * 255).convert("1")
@@ -32,6 +32,13 @@ def test_every_mode_is_rgb_and_alpha_lies_on_white() -> None:
         image.putpixel((1, 0), (*black, 128))
         image.putpixel((2, 0), (*black, 255))
         assert pixels(encoded(image))[0, :, 0].tolist() == [255, 127, 0]
+    values = np.array([[0, 257 * 100, 40000, 65535]], dtype=np.uint16)
+    expected = [0, 100, round(40000 / 257), 255]
+    for kind in ("PNG", "TIFF"):
+        assert pixels(encoded(Image.fromarray(values), kind))[0, :, 1].tolist() == expected
+    as_32_bit = Image.fromarray(values.astype(np.int32))
+    assert as_32_bit.mode == "I"
+    assert pixels(encoded(as_32_bit, "TIFF"))[0, :, 1].tolist() == expected
 
 
 def test_transparency_of_palettes_and_of_a_colour() -> None:
@@ -44,16 +51,6 @@ def test_transparency_of_palettes_and_of_a_colour() -> None:
     assert pixels(encoded(palette)).tolist() == [[[*RED], [0, 0, 255]]]
     assert pixels(encoded(palette, transparency=1)).tolist() == [[[*RED], [255, 255, 255]]]
     assert pixels(encoded(palette, transparency=bytes([0, 255]))).tolist() == [[[255, 255, 255], [0, 0, 255]]]
-
-
-def test_16_bit_grey_is_scaled_not_clipped() -> None:
-    values = np.array([[0, 257 * 100, 40000, 65535]], dtype=np.uint16)
-    expected = [0, 100, round(40000 / 257), 255]
-    for kind in ("PNG", "TIFF"):
-        assert pixels(encoded(Image.fromarray(values), kind))[0, :, 1].tolist() == expected
-    as_32_bit = Image.fromarray(values.astype(np.int32))
-    assert as_32_bit.mode == "I"
-    assert pixels(encoded(as_32_bit, "TIFF"))[0, :, 1].tolist() == expected
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP"])

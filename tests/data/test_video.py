@@ -53,7 +53,7 @@ def test_the_usual_containers_and_codecs_give_the_frames_that_were_written(conta
     assert frame_size(data) == (SIDE, SIDE)
 
 
-def test_frames_are_spread_evenly_and_controls_lose_their_order() -> None:
+def test_frames_are_spread_evenly_controls_lose_their_order_and_a_sheet_has_them_in_reading_order() -> None:
     assert levels(GREYS, Frames(4)) == [2, 6, 10, 14]
     assert levels(GREYS, Frames(16)) == list(range(16))
     assert levels(video(LEVELS[[4]]), Frames(3)) == [4, 4, 4], "a short clip shows some again"
@@ -61,9 +61,6 @@ def test_frames_are_spread_evenly_and_controls_lose_their_order() -> None:
     assert sorted(shuffled) == levels(GREYS, Frames(8)) != shuffled
     assert shuffled == levels(GREYS, Frames(8, "shuffled")), "the same file, the same order"
     assert levels(GREYS, Frames(8, "still")) == [8] * 8
-
-
-def test_a_contact_sheet_shows_the_frames_in_reading_order() -> None:
     sheet = contact_sheet(GREYS, Frames(8), side=32)
     assert sheet.size == (4 * 36, 2 * 36)
     centres = [sheet.getpixel((18 + 36 * column, 18 + 36 * row)) for row in range(2) for column in range(4)]

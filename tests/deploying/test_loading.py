@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import sys
@@ -19,6 +18,7 @@ from PIL import Image
 from timm.models import save_for_hf
 from torch import Tensor
 
+from encoded_images import encoded
 from gpt4image import cli
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, ModelError, RunError
@@ -277,12 +277,6 @@ def test_an_onnx_file_must_say_what_it_takes(tmp_path: Path) -> None:
 COLOURS: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
-def png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
-
-
 def smooth(width: int, height: int) -> Image.Image:
     """A picture without hard edges, with other colours at each border."""
     small = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -304,7 +298,7 @@ def test_settings_survive_json_and_timm(size: int, more: int, fit: Any, interpol
 
 @pytest.mark.parametrize("more", [0, 1, 3, 4, 5, 7])
 def test_pixels_are_those_of_the_evaluation(more: int) -> None:
-    data = png(smooth(70, 50))
+    data = encoded(smooth(70, 50))
     how = Preprocessing(size=20, resize=20 + more, **COLOURS)
     stored = torch.from_numpy(decode_square(data, 20 + more)).permute(2, 0, 1)[None]
     nothing: dict[str, Any] = {"flip": False, "shift": 0.0, "min_scale": 1.0, "colour": 0.0, "erase": 0.0}

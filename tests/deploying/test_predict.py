@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-import drawn_masks
 from gpt4image import cli
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError, ExportError, ModelError
@@ -264,16 +263,8 @@ def test_no_more_than_a_few_batches_are_ever_held(folder: Path) -> None:
     batches.close()
 
 
-Once = Callable[[str, Callable[[Path], Any]], Path]
-
-
-@pytest.fixture(scope="module")
-def root(once: Once) -> Path:
-    return once("drawn-masks", drawn_masks.set_and_run)
-
-
-def predicted(model: Path, root: Path, out: Path) -> list[dict[str, Any]]:
-    images = (str(root / "set" / "images" / "test"),)
+def predicted(model: Path, drawn_run: Path, out: Path) -> list[dict[str, Any]]:
+    images = (str(drawn_run / "set" / "images" / "test"),)
     predict(PredictConfig(model=model, images=images, out=out / "rows.jsonl", draw=out / "drawn", threads=1))
     return [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
 
@@ -284,24 +275,24 @@ def numbers_in(file: str) -> np.ndarray:
 
 
 def test_an_onnx_file_gives_the_masks_of_its_run_and_timm_has_no_such_model(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    drawn_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    export(ExportConfig(run_dir=root / "run", format="onnx", out=tmp_path / "model.onnx"))
+    export(ExportConfig(run_dir=drawn_run / "run", format="onnx", out=tmp_path / "model.onnx"))
     first, second = (
-        predicted(root / "run", root, tmp_path / "a"),
-        predicted(tmp_path / "model.onnx", root, tmp_path / "b"),
+        predicted(drawn_run / "run", drawn_run, tmp_path / "a"),
+        predicted(tmp_path / "model.onnx", drawn_run, tmp_path / "b"),
     )
     differing = [numbers_in(a["mask"]) != numbers_in(b["mask"]) for a, b in zip(first, second, strict=True)]
     assert np.mean(differing) < 1e-3
     card = (tmp_path / "model.onnx.md").read_text(encoding="utf-8")
     assert "A model for semantic segmentation" in card and "The output `mask` is (N, 32, 32)" in card
     monkeypatch.chdir(tmp_path)
-    shutil.copy(root / "set" / "images" / "test" / "000.png", "picture.jpg")
+    shutil.copy(drawn_run / "set" / "images" / "test" / "000.png", "picture.jpg")
     capsys.readouterr()  # an early torch says what it rewrote
     exec(card.split("```python\n")[1].split("```")[0], {})
     assert ast.literal_eval(capsys.readouterr().out) == set(first[0]["present"])
     with pytest.raises(ExportError, match="timm has no models for segmentation; use --format onnx"):
-        export(ExportConfig(run_dir=root / "run", format="timm", out=tmp_path / "timm"))
+        export(ExportConfig(run_dir=drawn_run / "run", format="timm", out=tmp_path / "timm"))
 
 
 def test_a_classifier_has_nothing_to_draw(small_run: Path, colour_folder: Path, tmp_path: Path) -> None:

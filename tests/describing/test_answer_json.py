@@ -214,7 +214,7 @@ LOOPS = [
 ]
 
 
-def test_every_flaw_is_found_where_it_is_and_nowhere_else() -> None:
+def test_every_flaw_is_found_where_it_is_and_in_no_packaged_description() -> None:
     assert [text for text in NONE if found(text)] == [] and flaws("cat", finish_reason=None, question="") == []
     for flaw, texts in (("empty", EMPTY), ("echo", ECHOES)):
         assert [text for text in texts if found(text) != {flaw}] == []
@@ -222,9 +222,6 @@ def test_every_flaw_is_found_where_it_is_and_nowhere_else() -> None:
     assert found(LONG, finish_reason="length") == {"truncated"}
     for reason in ("content_filter", "refusal"):  # what the server kept back
         assert found("", finish_reason=reason) == found(LONG, finish_reason=reason) == {"refusal"}
-
-
-def test_no_packaged_description_would_be_thrown_away() -> None:
     file = files("gpt4image") / "packaged" / "openmoji" / "descriptions-plain.jsonl"
     texts = [json.loads(line)["description"] for line in file.read_text("utf-8").splitlines()]
     assert len(texts) > 1500 and [text for text in texts if found(text)] == []

@@ -128,6 +128,9 @@ def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_
     assert again.summary["described"] == 0 and again.summary["already_described"] == 6
     assert [item.name for item in again.skipped] == ["k2"] and "--retry-rejected" in again.skipped[0].reason
     assert run(Scripted(ok), of(8), retry_rejected=True).summary["described"] == 1
+    same = Scripted(lambda request: Answer(request=request, text="I cannot help with that."), repeatable=True)
+    assert run(same, of(4), store=tmp_path / "b.db").summary["rejected"] == 3
+    assert len(same.asked) == 3, "only chance is asked again"
 
 
 SERVER = {"describer": "openai:tiny", "base_url": "http://127.0.0.1:9/v1"}
@@ -294,8 +297,3 @@ def test_a_dry_run_asks_about_a_sample_keeps_it_and_estimates_the_rest(run: Run)
     assert halved["estimate_usd"] == pytest.approx(992 * 0.0006, abs=1e-4) and "estimate_seconds" not in halved
     slow = run(again, of(1001), dry_run=True, requests_per_minute=1.0, limit=60)
     assert slow.summary["estimate_seconds"] == 3600
-
-
-def test_only_chance_is_asked_again(run: Run) -> None:
-    refusal = Scripted(lambda request: Answer(request=request, text="I cannot help with that."), repeatable=True)
-    assert run(refusal, of(4)).summary["rejected"] == 3 and len(refusal.asked) == 3

@@ -94,17 +94,16 @@ def test_more_labels_do_not_change_the_examples_and_so_cost_nothing(photos: Path
     assert asked(photos)[0].described == 21, "a label that changed is no longer what was shown"
 
 
-def test_what_examples_cannot_be_shown_for_is_refused(photos: Path) -> None:
-    with pytest.raises(ConfigError, match="303 pictures would go with every question"):
-        asked(photos, examples=101)
-    (photos / "manifest.csv").write_text("path,label\n00.png,\n01.png,\n")
-    with pytest.raises(ConfigError, match="there is none"):
-        asked(photos, classes="ash, oak")
-
-
-def test_a_class_without_labelled_pictures_is_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_examples_cannot_be_shown_for_is_named_or_refused(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     images = load_with_splits(f"manifest:{photos / 'manifest.csv'}", val_fraction=0.1, test_fraction=0.2)
     classes = [ClassOption(name) for name in ("ash", "oak", "yew")]
     found = choose_examples(images, classes, 1, [])
     assert [example.class_name for example in found] in (["ash", "oak"], ["oak", "ash"])
     assert "no labelled training image of 'yew'" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="303 pictures would go with every question"):
+        asked(photos, examples=101)
+    (photos / "manifest.csv").write_text("path,label\n00.png,\n01.png,\n")
+    with pytest.raises(ConfigError, match="there is none"):
+        asked(photos, classes="ash, oak")

@@ -16,19 +16,20 @@ import drawn_masks
 import gpt4image
 from box_cases import NAMES, SIDE, write_squares
 from box_cases import squares as squares_of
-from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Photos, colour_of, good
+from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Paid, Photos, colour_of, good
 from gpt4image import cli
 from gpt4image.artifacts.stage_records import RECORD
 from gpt4image.artifacts.targets import Facts, Targets, holds_boxes
 from gpt4image.base.errors import ConfigError, DataError, DescriberError, Gpt4ImageError, ModelError, RunError
 from gpt4image.base.files import read_json
 from gpt4image.base.outcome import Outcome
+from gpt4image.config import ExportConfig
 from gpt4image.data import load_dataset
 from gpt4image.distilling import distill
 from gpt4image.distilling.distill import STAGES, USUAL, worth_of_labels
 from gpt4image.models.weights import load_tensors
 from made_pictures import COLOURS
-from openai_stub import Call, Handler, Reply, Stub, answer, failure, serve
+from openai_stub import Call, Handler, Reply, answer, failure, serve
 from tiny_videos import write_dots
 
 BOTH = "description,class"
@@ -70,7 +71,8 @@ def test_a_bare_folder_becomes_a_model_of_the_classes_that_are_given(bare: Photo
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match=r"No image of .* has a label.*classes="):
         gpt4image.distill(bare.folder, describer=bare.replay, out=out, **TINY)
-    made = gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=out, **TINY | {"features": "auto"})
+    own = TINY | {"features": "auto"}
+    made = gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=out, **own)
     assert not (out / "embeddings").exists(), "descriptions are asked for by --ask"
     assert (made.images, made.human_labels, made.answered, made.accuracy) == (36, 0, 36, None)
     assert made.path == out and made.skipped == () and "gpt4image audit" in made.text
@@ -182,7 +184,7 @@ def test_a_first_try_that_brought_no_answer_does_not_bind_the_next(bare: Photos,
 
 @pytest.mark.usefixtures("openai_settings")
 def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teach(
-    paid: Callable[[Stub], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    paid: Paid, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     bad: dict[bytes, Handler] = {}
@@ -206,14 +208,8 @@ def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teac
     assert "<script>alert" not in (out / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def squares(tmp_path: Path) -> tuple[str, str]:
-    """A set with boxes, and the describer that replays descriptions and boxes of its pictures."""
-    spec = write_squares(tmp_path / "set")
-    return spec, boxes_said_of(spec, tmp_path / "boxes.jsonl")
-
-
 def boxes_said_of(spec: str, file: Path) -> str:
+    """Return the describer that replays descriptions and boxes of the pictures of a set."""
     rows: list[dict[str, Any]] = []
     for key in load_dataset(spec).keys:
         number = int("".join(filter(str.isdigit, key.rsplit("/")[-1])))
@@ -226,9 +222,15 @@ def boxes_said_of(spec: str, file: Path) -> str:
 
 @pytest.mark.slow
 def test_a_set_with_boxes_becomes_an_aligned_detector_as_onnx(
-    squares: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (spec, replay), out = squares, tmp_path / "out"
+    def export(config: ExportConfig) -> Outcome:  # writing ONNX takes seconds: see test_chains.py
+        config.out.write_bytes(b"a detector")
+        return Outcome(path=config.out)
+
+    monkeypatch.setattr(distill, "export", export)
+    spec, out = write_squares(tmp_path / "set"), tmp_path / "out"
+    replay = boxes_said_of(spec, tmp_path / "boxes.jsonl")
     words = ["distill", spec, "--describer", replay, "--out", str(out), *WORDS, "--image-size", "32", "--epochs", "1"]
     assert cli.main([*words, "--compare", "1"]) == 0, capsys.readouterr().err
     shown, told = capsys.readouterr()

@@ -5,19 +5,18 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import gpt4image.distilling.distill
-from distilling_cases import Photos, colour_of, good
+from distilling_cases import Paid, Photos, colour_of, good
 from gpt4image import cli
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.outcome import Outcome
 from gpt4image.config import TrainConfig
 from gpt4image.training.train import train
-from openai_stub import Call, Reply, Stub, answer, failure, serve
+from openai_stub import Call, Reply, answer, failure, serve
 
 pytestmark = pytest.mark.usefixtures("openai_settings")
 
@@ -30,11 +29,7 @@ class Terminal(io.StringIO):
 
 
 def test_nothing_is_asked_or_written_where_nobody_can_agree_to_pay(
-    bare: Photos,
-    paid: Callable[[Stub], list[str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    bare: Photos, paid: Paid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
@@ -49,10 +44,7 @@ def test_nothing_is_asked_or_written_where_nobody_can_agree_to_pay(
 
 
 def test_the_answer_at_a_terminal_or_a_limit_decides_and_nothing_is_paid_for_twice(
-    paid: Callable[[Stub], list[str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    paid: Paid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     with serve(good) as stub:
@@ -79,10 +71,7 @@ def test_the_answer_at_a_terminal_or_a_limit_decides_and_nothing_is_paid_for_twi
 
 
 def test_what_was_left_unanswered_is_asked_again_only_when_told_and_the_run_is_kept(
-    paid: Callable[[Stub], list[str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    paid: Paid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A server fails for three images; then training is interrupted."""
     out, bad = tmp_path / "out", set[bytes]()
@@ -115,7 +104,7 @@ def test_what_was_left_unanswered_is_asked_again_only_when_told_and_the_run_is_k
 
 @pytest.mark.slow
 def test_a_class_that_was_forgotten_is_added_without_paying_for_all_again(
-    paid: Callable[[Stub], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    paid: Paid, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
 
@@ -141,11 +130,7 @@ def test_a_class_that_was_forgotten_is_added_without_paying_for_all_again(
 
 
 def test_a_second_describer_is_agreed_to_and_paid_once(
-    paid: Callable[[Stub], list[str]],
-    bare: Photos,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    paid: Paid, bare: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     with serve(good) as stub:

@@ -15,15 +15,15 @@ import pytest
 from numpy.typing import NDArray
 
 import gpt4image.encoding.encode
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.artifacts.store import DescriptionStore, Prompt
 from gpt4image.artifacts.table import ARRAYS, EmbeddingTable
 from gpt4image.base.errors import ModelError, StoreError, TableError
 from gpt4image.config import EncodeConfig
 from gpt4image.encoding.class_names import ClassNames, find_class_names, not_read
 from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
+from tables import PAPER, write_store
 
-PAPER = Prompt("paper", 1, "Describe this image in detail.", False)
 TOLD = Prompt("class-conditioned", 1, "A {class_name}.", True)
 
 
@@ -32,11 +32,8 @@ def digest(number: int) -> str:
 
 
 def fill(path: Path, texts: Sequence[str], prompt: Prompt = PAPER, first: int = 0) -> None:
-    with DescriptionStore(path, write=True) as store:
-        store.add(
-            Description(digest=digest(number), prompt=prompt, describer={}, created=0, text=text)
-            for number, text in enumerate(texts, first)
-        )
+    rows = ({"digest": digest(number), "text": text} for number, text in enumerate(texts, first))
+    write_store(path, rows, prompt=prompt)
 
 
 class Letters:
@@ -222,9 +219,7 @@ ENCODER = "bag-of-words:32"
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    prompt = Prompt("paper", 1, "Describe it.", False)
-    with DescriptionStore(tmp_path / "texts.db", write=True) as store:
-        store.add([Description(digest="a" * 64, prompt=prompt, describer={"name": "x"}, created=0.0, text="A dog.")])
+    fill(tmp_path / "texts.db", ["A dog."])
     encode(EncodeConfig(store=tmp_path / "texts.db", encoder=ENCODER, out=tmp_path / "table"))
     return tmp_path / "table"
 

@@ -251,7 +251,9 @@ def test_a_table_of_word_vectors_reads_texts_of_any_length(tmp_path: Path) -> No
 CLIP_TEXTS = ["a small red dog runs", "the cat", "zebra " * 40]
 
 
-def test_embeddings_are_the_librarys_own_and_texts_are_counted_before_the_cut(tmp_path: Path) -> None:
+def test_embeddings_and_counts_are_the_librarys_own_and_the_revision_knows_the_weights(
+    tmp_path: Path,
+) -> None:
     open_clip, spec = pytest.importorskip("open_clip"), make_open_clip(tmp_path)
     encoder = load_text_encoder(spec, "cpu")
     assert encoder.spec == spec and encoder.max_tokens == 24
@@ -262,16 +264,14 @@ def test_embeddings_are_the_librarys_own_and_texts_are_counted_before_the_cut(tm
     vectors = encoder.encode(CLIP_TEXTS)
     assert vectors.shape == (3, encoder.width) == (3, 12)
     assert (vectors * expected).sum(axis=1).min() >= 0.999
-
-
-def test_the_revision_knows_the_weights(tmp_path: Path) -> None:
-    spec = make_open_clip(tmp_path)
     before, content = load_text_encoder(spec).revision, (tmp_path / "clip.safetensors").read_bytes()
     (tmp_path / "clip.safetensors").write_bytes(content[:-1] + b"\x01")
     assert load_text_encoder(spec).revision != before
 
 
-def test_nothing_is_ever_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_ever_unpickled_and_no_folder_is_a_model_that_can_ask_for_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_open_clip(tmp_path / "model")
     (tmp_path / "weights.pt").write_bytes(b"\x80\x04.")
     with pytest.raises(ModelError, match="pickled weights are never loaded"):
@@ -279,6 +279,9 @@ def test_nothing_is_ever_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("open_clip.get_pretrained_cfg", lambda _model, _tag: {"url": "https://example.org/clip.pt"})
     with pytest.raises(ModelError, match="pickled weights are never loaded"):
         load_text_encoder("open_clip:RN50/known-by-a-pickle-alone")
+    make_open_clip(tmp_path)
+    with pytest.raises(ConfigError, match="'local-dir:evil' is not"):
+        load_text_encoder(f"open_clip:local-dir:evil/{tmp_path / 'clip.safetensors'}", "cpu")
 
 
 @pytest.mark.parametrize(
@@ -294,12 +297,6 @@ def test_mistakes_say_what_to_do(name: str, error: type[Exception], message: str
     pytest.importorskip("open_clip")
     with pytest.raises(error, match=message):
         load_text_encoder(f"open_clip:{name}")
-
-
-def test_a_folder_as_the_model_is_refused_since_its_configuration_can_ask_for_code(tmp_path: Path) -> None:
-    make_open_clip(tmp_path)
-    with pytest.raises(ConfigError, match="'local-dir:evil' is not"):
-        load_text_encoder(f"open_clip:local-dir:evil/{tmp_path / 'clip.safetensors'}", "cpu")
 
 
 def test_a_tokenizer_of_transformers_is_told_to_run_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

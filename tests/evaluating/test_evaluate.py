@@ -52,7 +52,9 @@ def measured(small_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small_run, tmp_path / "measured"))
 
 
-def test_what_could_not_be_measured_is_measured_when_it_can_be(run: Path, colour_folder: Path, tmp_path: Path) -> None:
+def test_what_could_not_be_measured_is_measured_when_it_can_be_and_accuracy_without_a_table(
+    run: Path, colour_folder: Path, tmp_path: Path
+) -> None:
     by_validation = evaluate(EvaluateConfig(run_dir=run))  # no test image is described
     assert "retrieval" not in by_validation.record["not_measured"]
     assert 0 <= by_validation.summary["text_to_image_recall:1"] <= 1
@@ -62,9 +64,7 @@ def test_what_could_not_be_measured_is_measured_when_it_can_be(run: Path, colour
     write_table(colour_folder, tmp_path / "table", ("train", "test"))
     outcome = evaluate(EvaluateConfig(run_dir=run))
     assert "text_to_image_recall:1" in outcome.summary and "retrieval" not in outcome.record["not_measured"]
-
-
-def test_accuracy_is_measured_where_the_embedding_table_is_gone(run: Path, tmp_path: Path) -> None:
+    (run / "evaluation-test.json").unlink()
     shutil.rmtree(tmp_path / "table")
     outcome = evaluate(EvaluateConfig(run_dir=run))
     assert 0 <= outcome.summary["top1"] <= 1 and "note" not in outcome.summary
@@ -140,19 +140,8 @@ def test_a_damaged_record_is_named(measured: Path, name: str, content: str) -> N
     assert str(measured / name) in str(caught.value)
 
 
-def test_other_classes_are_refused_before_images_are_decoded(
+def test_a_dataset_may_lack_a_class_of_the_run_and_have_no_other(
     measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = Path(read_json(measured / "config.json")["data"].removeprefix("folder:"))
-    other = Path(shutil.copytree(own, tmp_path / "other"))
-    shutil.copytree(own / "food", other / "zoo")
-    monkeypatch.setattr(prepare, "load_pixels", lambda *_args, **_more: pytest.fail("images are decoded"))
-    with pytest.raises(RunError, match="trained on other classes"):
-        evaluate(EvaluateConfig(run_dir=measured, data=f"folder:{other}", split="train"))
-
-
-def test_a_dataset_that_lacks_a_class_of_the_run_is_measured_by_the_names_of_the_others(
-    measured: Path, tmp_path: Path
 ) -> None:
     classes = read_json(measured / "run.json")["classes"]
     own = Path(read_json(measured / "config.json")["data"].removeprefix("folder:"))
@@ -163,6 +152,11 @@ def test_a_dataset_that_lacks_a_class_of_the_run_is_measured_by_the_names_of_the
     assert record["classes"] == classes and record["support"][0] == 0 and record["per_class"][0] is None
     whole = evaluate(EvaluateConfig(run_dir=measured, data=str(own), split="train"))
     assert sum(record["support"]) < whole.labelled
+    other = Path(shutil.copytree(own, tmp_path / "other"))
+    shutil.copytree(own / "food", other / "zoo")
+    monkeypatch.setattr(prepare, "load_pixels", lambda *_args, **_more: pytest.fail("images are decoded"))
+    with pytest.raises(RunError, match="trained on other classes"):
+        evaluate(EvaluateConfig(run_dir=measured, data=f"folder:{other}", split="train"))
 
 
 def test_looks_estimate_the_accuracy_where_no_test_image_has_a_label(colour_folder: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import drawn_masks
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.artifacts.store import Prompt
 from gpt4image.artifacts.table import read_manifest, texts_behind
 from gpt4image.base.files import read_json, write_parquet
 from gpt4image.config import EvaluateConfig, LabelConfig, ReportConfig, TrainConfig
@@ -34,6 +32,7 @@ from gpt4image.training.train import train
 from gpt4image.training.training_data import TextTargets
 from loaded_sets import in_memory
 from small_training import SMALL
+from tables import write_store
 
 
 def memory_set(data: list[bytes], labels: np.ndarray, split: str = "train") -> Dataset:
@@ -112,11 +111,8 @@ def test_evaluate_writes_what_the_report_of_a_run_shows(described_colours: tuple
     folder, table = described_colours
     data, run = f"folder:{folder}", tmp_path / "run"
     own = Prompt("class-conditioned", 1, "A {class_name}.", True)  # what the table does not hold is no evidence
-    with DescriptionStore(tmp_path / "texts.db", write=True) as store:
-        store.add(
-            Description(digest=digest, prompt=own, describer={}, created=0.0, text="It is a class.")
-            for digest in load_dataset(data).digests
-        )
+    rows = ({"digest": digest, "text": "It is a class."} for digest in load_dataset(data).digests)
+    write_store(tmp_path / "texts.db", rows, prompt=own)
     label(LabelConfig(data=data, embeddings=table, out=tmp_path / "labels.parquet", val_fraction=0.2))
     options: dict[str, Any] = {"embeddings": table, "targets": tmp_path / "labels.parquet", "val_fraction": 0.2}
     train(TrainConfig(**{"data": data, "out": run, **SMALL, "epochs": 2, "lr": 0.005, **options}))
@@ -150,19 +146,10 @@ def test_evaluate_writes_what_the_report_of_a_run_shows(described_colours: tuple
     assert all("left out of the report" in item.reason for item in skipped)
 
 
-Once = Callable[[str, Callable[[Path], Any]], Path]
-
-
-@pytest.fixture(scope="module")
-def root(once: Once) -> Path:
-    found = once("drawn-masks", drawn_masks.set_and_run)
-    evaluate(EvaluateConfig(run_dir=found / "run"))
-    return found
-
-
-def test_masks_of_a_run_are_drawn_worst_first(root: Path) -> None:
-    images = load_dataset(f"masks:{root / 'set'}")
-    drawn = DrawnMasks.of_runs(images, {"predicted": root / "run"}, "test")
+def test_masks_of_a_run_are_drawn_worst_first(drawn_run: Path) -> None:
+    evaluate(EvaluateConfig(run_dir=drawn_run / "run"))
+    images = load_dataset(f"masks:{drawn_run / 'set'}")
+    drawn = DrawnMasks.of_runs(images, {"predicted": drawn_run / "run"}, "test")
     assert drawn is not None
     order = drawn.worst_first(images.indices("test"))
     scores = [drawn.scores[images.keys[row]] for row in order]
@@ -172,7 +159,7 @@ def test_masks_of_a_run_are_drawn_worst_first(root: Path) -> None:
     assert all(value.startswith("data:image/webp;base64,") for value in pictures.values())
     tagged, masked = (next(row for row, key in enumerate(images.keys) if name in key) for name in ("tagged", "train"))
     assert drawn.of(masked).keys() == {"true mask"} and not drawn.of(tagged)
-    shown = [row["key"] for row in read_json(root / "run" / "examples.json")]
+    shown = [row["key"] for row in read_json(drawn_run / "run" / "examples.json")]
     assert shown == [images.keys[row] for row in order]
 
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt
+from gpt4image.artifacts.store import ClassOption, Prompt
 from gpt4image.base.errors import TableError
 from gpt4image.labelling.answers import Answers, answered_classes, read_answers, read_by_describer, read_tags
+from tables import write_store
 
 DIGESTS = tuple(f"{number:064x}" for number in range(5))
 CLASSES = ("cat", "polar_bear", "owl")
@@ -32,23 +33,10 @@ def store_of(
         text="Which class?",
         **{"class_conditioned": False, "ask": ("class",), "classes": tuple(map(ClassOption, classes)), **facts},
     )
-    seen: dict[int, int] = {}
-    with DescriptionStore(path, write=True) as store:
-        for number, answer in rows:
-            sample = seen[number] = seen.get(number, -1) + 1
-            store.add(
-                [
-                    Description(
-                        digest=DIGESTS[number],
-                        prompt=prompt,
-                        describer=describer or {},
-                        created=0,
-                        answer=answer,
-                        sample=sample,
-                    )
-                ]
-            )
-    return path
+    samples = [[number for number, _ in rows[:place]].count(number) for place, (number, _) in enumerate(rows)]
+    found = ({"digest": DIGESTS[number], "answer": answer, "sample": sample}
+             for (number, answer), sample in zip(rows, samples, strict=True))  # fmt: skip
+    return write_store(path, found, prompt=prompt, describer=describer or {})
 
 
 def test_answers_are_read_by_the_name_of_the_class(tmp_path: Path):
@@ -57,12 +45,16 @@ def test_answers_are_read_by_the_name_of_the_class(tmp_path: Path):
         (1, Answer(class_name="Polar Bears", probability=0.9)),
         (2, Answer(said="dragon", confidence=0.4)),
         (3, Answer(confidence=0.9)),
+        (4, Answer()),
+        (4, Answer(class_name="owl")),
     ]
     found = read_answers(store_of(tmp_path / "a.db", rows), DIGESTS, CLASSES)
-    assert found.answers.first.tolist() == [0, 1, -1, -1, -1]
+    assert found.answers.first.tolist() == [0, 1, -1, -1, 2]
     assert found.answers.second.tolist() == [2, -1, -1, -1, -1]
     assert found.answers.confidence[:2] == pytest.approx([0.7, 0.9])
     assert found.strange == {"dragon": 1}
+    assert found.answers.none is not None and found.answers.none.tolist() == [False, False, False, True, False]
+    assert found.answers.take([3, 0]).none.tolist() == [True, False]
 
 
 def test_several_answers_are_votes(tmp_path: Path):
@@ -146,17 +138,3 @@ def test_an_answer_from_a_shorter_list_stands_for_itself_where_there_is_no_other
     found = read_answers(path, DIGESTS, CLASSES)
     assert found.answers.first[:2].tolist() == [0, 2] and found.answers.confidence[:2] == pytest.approx([0.9, 0.7])
     assert answered_classes(path) == CLASSES, "a shorter list does not hide which classes there are"
-
-
-def test_an_image_of_none_of_the_classes_is_no_stranger_word(tmp_path: Path):
-    rows = [
-        (0, Answer(class_name="cat")),
-        (1, Answer()),
-        (2, Answer(said="dragon")),
-        (3, Answer()),
-        (3, Answer(class_name="owl")),
-    ]
-    found = read_answers(store_of(tmp_path / "a.db", rows), DIGESTS, CLASSES)
-    assert found.answers.none is not None and found.answers.none.tolist() == [False, True, False, False, False]
-    assert dict(found.strange) == {"dragon": 1}
-    assert found.answers.take([1, 0]).none.tolist() == [True, False]

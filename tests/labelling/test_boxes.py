@@ -250,14 +250,11 @@ def human(images: int = 1) -> Boxes:
     return Boxes.of_images([one] * images)
 
 
-def test_the_best_threshold_parts_right_from_wrong_boxes() -> None:
+def test_the_best_threshold_parts_right_from_wrong_boxes_and_without_right_ones_there_is_none() -> None:
     rows = np.concatenate(
         [predicted((RIGHT, 0.8, 1), (WRONG, 0.2, 1)), predicted((RIGHT, 0.6, 1), (WRONG, 0.3, 1)), predicted()]
     )
     assert best_threshold(rows, human(3), 2) == np.float32(0.6)
-
-
-def test_without_a_right_box_nothing_can_be_chosen() -> None:
     assert best_threshold(predicted((RIGHT, 0.8, 0)), human(), 2) is None, "of another class"
     unknown = human().hidden(np.array([True]))
     assert best_threshold(predicted((RIGHT, 0.8, 1)), unknown, 2) is None

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 import json
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import pytest
 from PIL import Image
 
 from box_cases import NAMES, answer_squares, write_squares
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from encoded_images import encoded
+from gpt4image.artifacts.store import Prompt
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.targets import BoxLabels, Targets
 from gpt4image.base.errors import ConfigError, DataError, TableError
@@ -22,7 +22,7 @@ from gpt4image.data import load_dataset, load_with_splits
 from gpt4image.data.regions import Boxes
 from gpt4image.describing.describe import describe
 from gpt4image.labelling.label import label
-from tables import make_table
+from tables import make_table, write_store
 
 CLASSES = ("cat", "<b>dog</b>", "owl")
 PER_CLASS = 30
@@ -30,10 +30,7 @@ WRONG = ("1-00.png", "2-00.png")  # called cats
 
 
 def picture(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 255, (20, 15, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded(Image.fromarray(np.random.default_rng(seed).integers(0, 255, (20, 15, 3), np.uint8)))
 
 
 def write_manifest(folder: Path, label_of: dict[str, str], split_of: dict[str, str]) -> str:
@@ -138,27 +135,14 @@ def test_a_broken_picture_costs_only_itself(tmp_path, given):
     assert len(Targets.load(tmp_path / "out.parquet").keys) == 90
 
 
-def test_texts_that_were_told_the_class_are_refused(tmp_path, given):
-    spec = write_manifest(tmp_path, given["label"], given["split"])
-    manifest = table_of(tmp_path, spec).manifest
-    told = dataclasses.replace(manifest.prompts[0], class_conditioned=True)
-    write_json(tmp_path / "table" / "manifest.json", dataclasses.replace(manifest, prompts=(told,)).to_json())
-    with pytest.raises(TableError, match="told the class"):
-        run(tmp_path, spec)
-    assert not (tmp_path / "out.parquet").exists()
-
-
 def test_the_page_shows_the_texts_that_were_read_and_no_others(tmp_path, given):
     spec = write_manifest(tmp_path, given["label"], given["split"])
     images = load_with_splits(spec, val_fraction=0.1, test_fraction=0.2)
     digest = images.digests[[Path(key).name for key in images.keys].index(WRONG[0])]
     told = Prompt(name="class-conditioned", version=1, text="A {class_name}.", class_conditioned=True)
     manifest = table_of(tmp_path, spec).manifest
-    with DescriptionStore(tmp_path / "texts.db", write=True) as store:
-        store.add(
-            Description(digest=digest, prompt=prompt, describer={}, created=0, text=f"By {prompt.name}.")
-            for prompt in (told, *manifest.prompts)
-        )
+    rows = ({"prompt": prompt, "text": f"By {prompt.name}."} for prompt in (told, *manifest.prompts))
+    write_store(tmp_path / "texts.db", rows, digest=digest)
     made_of = dataclasses.replace(manifest, store=str(tmp_path / "texts.db"))
     write_json(tmp_path / "table" / "manifest.json", made_of.to_json())
     run(tmp_path, spec)
@@ -168,7 +152,7 @@ def test_the_page_shows_the_texts_that_were_read_and_no_others(tmp_path, given):
     assert Targets.load(tmp_path / "out.parquet").facts.embeddings == (str(tmp_path / "table"),)
 
 
-def test_sets_that_cannot_be_learned_from_are_refused(tmp_path, given):
+def test_sets_and_texts_that_cannot_be_learned_from_are_refused(tmp_path, given):
     spec = write_manifest(tmp_path, given["label"], given["split"])
     table_of(tmp_path, spec)
     train = {name for name, split in given["split"].items() if split == "train"}
@@ -185,6 +169,13 @@ def test_sets_that_cannot_be_learned_from_are_refused(tmp_path, given):
     make_table(tmp_path / "table", {"0" * 64: [np.eye(16)[0]]})
     with pytest.raises(TableError, match="None of the 60 training images"):
         run(tmp_path, spec)
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    manifest = table_of(tmp_path, spec).manifest
+    told = dataclasses.replace(manifest.prompts[0], class_conditioned=True)
+    write_json(tmp_path / "table" / "manifest.json", dataclasses.replace(manifest, prompts=(told,)).to_json())
+    with pytest.raises(TableError, match="told the class"):
+        run(tmp_path, spec)
+    assert not (tmp_path / "out.parquet").exists()
 
 
 @pytest.fixture

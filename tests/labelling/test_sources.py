@@ -57,8 +57,8 @@ def accuracy(probabilities: NDArray, true: NDArray) -> float:
 
 @pytest.mark.parametrize("labelled", [0, 25])
 def test_all_evidence_is_at_least_as_good_as_its_best_part(labelled: int):
-    texts, answers, true = made(600, 0)
-    given_labels, hidden = kept(true, labelled), np.arange(600) >= labelled
+    texts, answers, true = made(400, 0)
+    given_labels, hidden = kept(true, labelled), np.arange(400) >= labelled
 
     def right(evidence: Evidence) -> float:
         found = predict_labels(texts, given_labels, CLASSES, 0, answers=answers, evidence=evidence)
@@ -72,10 +72,10 @@ def test_all_evidence_is_at_least_as_good_as_its_best_part(labelled: int):
 
 @pytest.mark.parametrize("by_class", [False, True])
 def test_wrong_labels_are_found_by_evidence_that_has_not_read_them(by_class: bool):
-    texts, answers, true = made(600, 2)
+    texts, answers, true = made(400, 2)
     rng = np.random.default_rng(3)
-    wrong = rng.random(600) < 0.4
-    step = np.ones(600, int) if by_class else rng.integers(1, CLASSES, 600)
+    wrong = rng.random(400) < 0.4
+    step = np.ones(400, int) if by_class else rng.integers(1, CLASSES, 400)
     labels = np.where(wrong, (true + step) % CLASSES, true)
     found = predict_labels(texts, labels, CLASSES, 0, answers=answers)
     assert found.noise.rate == pytest.approx(0.4, abs=0.08)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt4image.base.errors import ConfigError
@@ -109,7 +109,6 @@ def value_and_gradients(loss, *inputs):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@settings(deadline=None, max_examples=60)
 @given(batch=batches(), temperature=st.floats(0.05, 2.0), bias=st.floats(-10, 1))
 def test_value_and_gradients_equal_the_naive_loop(name, batch, temperature, bias):
     *emb, options = batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from encoded_images import encoded
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.data import Dataset
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
@@ -26,9 +26,7 @@ TO_TENSOR = v2.Compose([v2.Resize((16, 16)), v2.ToImage(), v2.ToDtype(torch.floa
 
 
 def picture(shade: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (16, 16), (shade, 0, 255 - shade)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded(Image.new("RGB", (16, 16), (shade, 0, 255 - shade)))
 
 
 def unit(seed: int) -> np.ndarray:
@@ -53,7 +51,7 @@ def table(image_set, tmp_path):
     return make_table(tmp_path / "table", {**vectors, digests[1]: [unit(1), unit(11)], "ab" * 32: [unit(99)]})
 
 
-def test_items_hold_image_label_text_and_whether_it_is_described(image_set, table):
+def test_items_hold_image_label_and_text_and_coverage_counts_missing_and_unused(image_set, table):
     pairs = DescribedImages(image_set, table)
     assert len(pairs) == 6
     assert pairs.text_width == WIDTH
@@ -66,9 +64,6 @@ def test_items_hold_image_label_text_and_whether_it_is_described(image_set, tabl
     assert pairs[2].described is False
     assert pairs[2].text.count_nonzero() == 0
     assert text_id >= 0 > pairs[2].text_id
-
-
-def test_coverage_counts_missing_and_unused(image_set, table):
     coverage = DescribedImages(image_set, table).coverage
     assert (coverage.images, coverage.described, coverage.unused) == (6, 4, 1)
     assert coverage.missing == ("image-2", "image-4")

@@ -57,3 +57,11 @@ def test_the_background_stays_as_it_is_and_other_classes_are_tinted() -> None:
     assert (drawn[:, :2] == 100).all()
     assert drawn[0, 3].tolist() == pytest.approx([100 + (128 - 100) * SHARE, *[100 * (1 - SHARE)] * 2], abs=1)
     assert not (np.asarray(overlaid(picture, np.array([[0, 1]], np.uint8), background=-1))[:, :2] == 100).any()
+
+
+def test_values_are_escaped_and_invisible_text_is_shown_under_a_policy_that_forbids_scripts_and_the_network() -> None:
+    page = render("base.html", title="<b>\"x\" & 'y'\ud800a\u202egnp\x1bb")
+    assert r"&lt;b&gt;&#34;x&#34; &amp; &#39;y&#39;\ud800a\u202egnp\x1bb" in page
+    assert "\u202e" not in page and "\x1b" not in page and page.encode("utf-8")
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:;" in page
+    assert "http://" not in page and "https://" not in page

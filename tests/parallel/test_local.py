@@ -57,14 +57,11 @@ def test_later_jobs_wait_for_the_first_and_run_in_the_same_processes(tmp_path: P
     assert {process for process, _ in found[3:]} <= {process for process, _ in found[:3]}
 
 
-def test_no_job_begins_after_one_that_failed(tmp_path: Path) -> None:
+def test_no_job_begins_after_one_that_failed_and_a_killed_worker_is_explained(tmp_path: Path) -> None:
     jobs = [(tmp_path, True)] + [(tmp_path, False)] * 5
     with pytest.raises(DataError, match=r"^a: picture"):
         run_jobs(fail_late, jobs, list("abcdef"), processes=1, title="t")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_killed_worker_is_explained() -> None:
     with pytest.raises(RunError, match="smaller --jobs"):
         run_jobs(die, [0], ["a"], processes=1, title="t")
 

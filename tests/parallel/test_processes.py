@@ -22,8 +22,6 @@ from PIL import Image
 
 import drawn_masks
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.answers import PROMPTS
-from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.files import read_json_lines
 from gpt4image.config import EncodeConfig, TrainConfig
@@ -33,7 +31,7 @@ from gpt4image.parallel import processes
 from gpt4image.training.train import train
 from made_pictures import write_boxes
 from parallel.several_processes import COUNTS, OTHERS, RESNET, RUNS, SHARED, everything, gradient_cases, on_each_count
-from tables import make_table
+from tables import make_table, write_store
 from tiny_text_models import WORDS, make_sentence_transformer
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
@@ -62,14 +60,9 @@ def describe(root: Path) -> None:
     make_table(root / "table", vectors)
     drawn_masks.draw(root / "masks", tagged=8)
     write_boxes(root / "boxes")
-    with DescriptionStore(root / "words.db", write=True) as store:
-        store.add(
-            Description(
-                digest=digest, prompt=PROMPTS["paper"], describer={}, created=0,
-                text=" ".join(rng.choice(WORDS, int(rng.integers(3, 20)))),
-            )
-            for digest in vectors
-        )  # fmt: skip
+    texts = (" ".join(rng.choice(WORDS, int(rng.integers(3, 20)))) for _ in vectors)
+    rows = ({"digest": digest, "text": text} for digest, text in zip(vectors, texts, strict=True))
+    write_store(root / "words.db", rows)
     encoder = f"sentence-transformers:{make_sentence_transformer(root, max_length=12)}"
     encode(EncodeConfig(store=root / "words.db", encoder=encoder, out=root / "words"))
 

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from gpt4image.artifacts.answers import PROMPTS
-from gpt4image.artifacts.store import Description, DescriptionStore
+from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import ConfigError, DescriberError, MissingExtraError
 from gpt4image.base.interrupts import Interrupt
@@ -35,6 +35,7 @@ from gpt4image.encoding.text_encoders.bag_of_words import BagOfWordsEncoder
 from gpt4image.parallel import ray_cluster
 from gpt4image.parallel.ray_cluster import Result, Workers, require_ray
 from openai_stub import Call, Reply, answer, failure, serve
+from tables import write_store
 
 KEY = "sk-only-in-the-environment"
 # Ray leaves sockets and log files of its processes to the garbage collector, and warns about its own next versions.
@@ -256,17 +257,8 @@ def test_a_table_is_that_of_the_engine_local(tmp_path: Path, monkeypatch: pytest
     store_path = tmp_path / "texts.db"
     words = ["a", "small", "brown", "bird", "with", "black", "wings", "on", "the", "branch", "of", "an", "old", "tree"]
     rng = np.random.default_rng(0)
-    with DescriptionStore(store_path, write=True) as store:
-        store.add(
-            Description(
-                digest=f"{number:064x}",
-                prompt=PROMPTS["paper"],
-                describer={"kind": "test"},
-                created=0.0,
-                text=f"{number} " + " ".join(rng.choice(words, size=rng.integers(3, 40))),
-            )
-            for number in range(300)
-        )
+    texts = (f"{number} " + " ".join(rng.choice(words, size=rng.integers(3, 40))) for number in range(300))
+    write_store(store_path, ({"digest": f"{number:064x}", "text": text} for number, text in enumerate(texts)))
     monkeypatch.setattr(BagOfWordsEncoder, "max_tokens", 24)  # longer texts travel as chunks
     options: dict[str, Any] = {"store": store_path, "encoder": "bag-of-words:16", "batch_tokens": 512, "device": "cpu"}
     local, spread = tmp_path / "local", tmp_path / "ray"

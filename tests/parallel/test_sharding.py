@@ -22,17 +22,14 @@ from gpt4image.parallel.batch_layers import SharedBatchNorm, SharedDropPath
 from gpt4image.parallel.sharding import shard, structure_alone, unshardable
 
 
-def test_optimisers_that_need_whole_matrices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpt4image.parallel.processes.count", lambda: 2)
-    assert unshardable("adamw") == ""
-    assert "--optimizer muon, which may need whole matrices; give one of adam, adamw" in unshardable("muon")
-
-
-def test_models_that_learn_single_numbers_are_refused() -> None:
+def test_models_and_optimisers_that_cannot_be_spread_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with structure_alone():
         model = nn.ModuleDict({"backbone": create_backbone("dm_nfnet_f0", classes=10, image_size=192).module})
     with pytest.raises(ModelError, match=r"--fsdp spreads tensors, and .* learns single numbers, '.*skipinit_gain'"):
         shard(model, torch.device("cpu"))
+    monkeypatch.setattr("gpt4image.parallel.processes.count", lambda: 2)
+    assert unshardable("adamw") == ""
+    assert "--optimizer muon, which may need whole matrices; give one of adam, adamw" in unshardable("muon")
 
 
 LAYERS: dict[str, Callable[[], Any]] = {

@@ -105,25 +105,19 @@ def test_of_many_classes_the_most_and_least_changed_are_shown(tmp_path: Path) ->
     assert "class-50" not in names
 
 
-def test_a_run_shows_its_losses_and_its_validation_score(tmp_path: Path) -> None:
-    plot = charts.plot_run(write_run(tmp_path / "run", epochs=7))
+def test_plots_show_a_run_a_comparison_and_an_evaluation_and_can_be_sent(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", epochs=7)
+    plot = charts.plot_run(run)
     loss, score = plot.figure.axes
     assert [len(line.get_xdata()) for line in (*loss.lines, *score.lines)] == [7, 7]
     assert (loss.get_ylabel(), score.get_xlabel()) == ("training loss", "epoch")
     assert plot._repr_svg_().startswith("<?xml")
     plot.save(tmp_path / "run.png")
     assert (tmp_path / "run.png").stat().st_size > 1000
-
-
-def test_a_comparison_has_a_row_per_arm_and_a_panel_per_comparison(tmp_path: Path) -> None:
     (axes,) = charts.plot_comparison(write_comparison(tmp_path / "one", comparison_record())).figure.axes
     assert [text.get_text() for text in axes.get_yticklabels()] == list(MEANS)
     write_json(tmp_path / "comparison.json", {"comparisons": {"a": comparison_record(), "b": comparison_record(1)}})
     assert [each.get_title("left") for each in charts.plot_comparison(tmp_path).figure.axes] == ["a", "b"]
-
-
-def test_an_evaluation_has_a_bar_per_class_and_outcomes_with_drawings_can_be_sent(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run")
     (axes,) = charts.plot_classes(run / "evaluation-test.json").figure.axes
     assert len(axes.get_yticklabels()) == len(CLASSES) - 1, "one class has no test picture"
     outcome = pickle.loads(pickle.dumps(Outcome(path=run, drawing=partial(charts.plot_run, run))))  # noqa: S301

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from browser import SCHEMES, fits
 from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_json
+from gpt4image.base.outcome import Outcome
 from gpt4image.config import ReportConfig
 from gpt4image.reporting.extras import Example
 from gpt4image.reporting.report import report
@@ -60,21 +61,20 @@ def full_record() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a comparison with every optional file, and its report."""
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The report of a comparison with every optional file."""
     folder = write_comparison(tmp_path_factory.mktemp("comparison"), full_record())
     pictures = examples(6)
     write_json(folder / "examples.json", pictures)
     doubts = [{"key": p["key"], "picture": p["picture"], "given": "flag", "text": "sign"} for p in pictures]
     write_json(folder / "doubtful-labels.json", [doubt | {"probability": 0.93} for doubt in doubts])
     write_json(folder / "descriptions.json", descriptions())
-    assert write_report(folder) == folder / "report.html"
-    return folder
+    return report(ReportConfig(dir=folder))
 
 
 @pytest.fixture(scope="module")
-def page(folder: Path) -> str:
-    return (folder / "report.html").read_text(encoding="utf-8")
+def page(outcome: Outcome) -> str:
+    return outcome.path.read_text(encoding="utf-8")
 
 
 def test_the_page_answers_first_and_then_shows_why(page: str) -> None:
@@ -212,9 +212,7 @@ def test_without_facts_and_optional_files_the_rest_is_shown(tmp_path: Path) -> N
     assert report(ReportConfig(dir=run)).skipped == ()
 
 
-def test_the_same_records_give_the_same_page_and_the_outcome_has_findings_and_table(folder: Path, page: str) -> None:
-    outcome = report(ReportConfig(dir=folder))
-    assert outcome.path == folder / "report.html" and outcome.path.read_text(encoding="utf-8") == page
+def test_the_outcome_has_findings_and_table(outcome: Outcome) -> None:
     assert list(outcome.summary["findings"]) == ["5 labels a category", "all labels"]
     json.dumps(outcome.summary, allow_nan=False)
     assert re.search(r"^text-labels +49\.4 %", outcome.text, re.MULTILINE)
@@ -242,6 +240,7 @@ def run_page(run: Path) -> str:
 
 def test_the_page_of_a_run_has_a_title_curves_and_wrong_and_right_pictures(run: Path, run_page: str) -> None:
     outcome = report(ReportConfig(dir=run))
+    assert outcome.path.read_text(encoding="utf-8") == run_page, "the same records give the same page"
     assert outcome.summary == {"top1": 0.437}
     code = re.search(r"To do it again</h3>\s*<pre><code>(.*?)</code>", run_page, re.DOTALL)
     assert code and html.unescape(code[1]).split("\n")[:-1] == ["gpt4image train --out run"]
@@ -276,13 +275,10 @@ def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_pages_fit_every_screen(page: str, run_page: str, tmp_path: Path, scheme: str) -> None:
-    fits([page, run_page], tmp_path, scheme)
-
-
-@pytest.mark.slow
-def test_hostile_texts_do_nothing_in_a_browser(hostile_pages: list[str], tmp_path: Path) -> None:
-    fits(hostile_pages, tmp_path, "light")
+def test_the_pages_fit_every_screen_and_hostile_texts_do_nothing(
+    page: str, run_page: str, hostile_pages: list[str], tmp_path: Path, scheme: str
+) -> None:
+    fits([page, run_page, *hostile_pages], tmp_path, scheme)
 
 
 @pytest.mark.slow

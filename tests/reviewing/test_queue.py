@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ import numpy as np
 import pytest
 
 from gpt4image.artifacts.answers import PROMPTS, Answer
-from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.data import NO_LABEL, Dataset, load_dataset
 from gpt4image.reviewing.queue import Teacher
+from tables import write_store
 
 CLASSES = ("blue", "green", "red")
 ASKED = replace(PROMPTS["short"], ask=("class",), classes=tuple((name, "") for name in CLASSES))
@@ -19,17 +18,6 @@ ASKED = replace(PROMPTS["short"], ask=("class",), classes=tuple((name, "") for n
 
 def cells(labels: Any) -> list[str]:
     return [CLASSES[k] if k >= 0 else "" for k in labels]
-
-
-def write_answers(path: Path, answers: Mapping[str, Answer]) -> Path:
-    with DescriptionStore(path, write=True) as store:
-        store.add(
-            Description(
-                digest=digest, prompt=ASKED, describer={"kind": "openai", "model": "m"}, created=1.0, answer=each
-            )
-            for digest, each in answers.items()
-        )
-    return path
 
 
 @pytest.fixture
@@ -48,7 +36,8 @@ def answers(colours: tuple[Dataset, Path, list[str]], tmp_path: Path) -> Path:
     said = {digest: Answer(class_name=name, confidence=0.95) for digest, name in zip(images.digests, true, strict=True)}
     said[images.digests[0]] = Answer(class_name="green", second="blue", confidence=0.5)
     said[images.digests[1]] = Answer(class_name="blue", second="red", confidence=0.4)
-    return write_answers(tmp_path / "answers.db", said)
+    rows = ({"digest": digest, "answer": answer} for digest, answer in said.items())
+    return write_store(tmp_path / "answers.db", rows, prompt=ASKED, describer={"kind": "openai", "model": "m"})
 
 
 def test_answers_propose_before_there_is_a_label(colours: tuple[Dataset, Path, list[str]], answers: Path) -> None:

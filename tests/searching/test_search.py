@@ -15,7 +15,7 @@ import pytest
 
 from browser import SCHEMES, fits
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.artifacts.store import Prompt
 from gpt4image.base.errors import ConfigError, DataError, ModelError, RunError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.base.outcome import Outcome
@@ -29,6 +29,7 @@ from gpt4image.training.run_model import load_run_model
 from gpt4image.training.train import train
 from made_pictures import COLOURS, noisy, write_colours
 from small_training import options
+from tables import write_store
 from tiny_text_models import make_sentence_transformer
 from trained_runs import rewrite_config
 
@@ -37,18 +38,11 @@ PROMPTS = [Prompt("paper", 1, "Describe this image in detail.", False), Prompt("
 
 def table_of(root: Path, out: Path, encoder: str, texts: Callable[[str], list[str]]) -> Path:
     """Describe the pictures of a folder, with as many prompts as there are texts, and encode what was written."""
-    with DescriptionStore(out.with_suffix(".db"), write=True) as store:
-        store.add(
-            Description(
-                digest=hashlib.sha256(file.read_bytes()).hexdigest(),
-                prompt=prompt,
-                describer={"name": "test"},
-                created=0,
-                text=text,
-            )
-            for file in sorted(root.rglob("*.png"))
-            for prompt, text in zip(PROMPTS, texts(file.parent.name), strict=False)
-        )
+    write_store(out.with_suffix(".db"), (
+        {"digest": hashlib.sha256(file.read_bytes()).hexdigest(), "prompt": prompt, "text": text}
+        for file in sorted(root.rglob("*.png"))
+        for prompt, text in zip(PROMPTS, texts(file.parent.name), strict=False)
+    ))  # fmt: skip
     encode(EncodeConfig(store=out.with_suffix(".db"), encoder=encoder, out=out))
     return out
 

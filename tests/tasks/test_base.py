@@ -88,11 +88,8 @@ def test_it_learns_only_since_its_targets_are_flipped_with_the_pixels(dots: Path
     assert measured.summary["error"] < 0.5 and measured.summary["agree"] > 0.9
     report(ReportConfig(dir=tmp_path / "run"))
     assert "distance from the true side" in (tmp_path / "run" / "report.html").read_text()
-
-
-def test_options_that_it_does_not_allow_are_refused(dots: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="which task side does not allow: leave it out"):
-        train(options(dots, tmp_path / "run", mixup=0.5), task=Side())
+        train(options(dots, tmp_path / "other", mixup=0.5), task=Side())
 
 
 @pytest.mark.slow

@@ -95,14 +95,8 @@ def test_differences_of_predictions_are_those_of_boxes_that_correspond() -> None
     assert Detection().difference(theirs, ours) > 0.5
 
 
-PYCOCOTOOLS = [
-    0.10024168506774044,
-    0.2570310810745037,
-    0.03718927348463542,
-    0.0,
-    0.06924333899062389,
-    0.14281098424939595,
-]
+PYCOCOTOOLS = [0.10024168506774044, 0.2570310810745037, 0.03718927348463542, 0.0, 0.06924333899062389,
+               0.14281098424939595]  # fmt: skip
 """What it says of ``random_case`` with sides of 640 x 480 pixels."""
 
 
@@ -124,14 +118,11 @@ def random_case(images: int = 60, classes: int = 4) -> tuple[NDArray[np.float32]
     return predictions, Boxes.of_images(truth)
 
 
-def test_numbers_are_those_of_pycocotools() -> None:
+def test_numbers_are_those_of_pycocotools_and_of_resamples_those_of_images_listed_as_often() -> None:
     found = coco_metrics(*random_case(), 4)
     names = ("mAP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
     assert [found[name] for name in names] == pytest.approx(PYCOCOTOOLS, abs=1e-12)
     assert np.mean(found["per_class"]) == pytest.approx(found["mAP"])
-
-
-def test_resamples_of_each_image_once_are_the_set_and_doubled_images_are_as_if_listed_twice() -> None:
     predictions, boxes = random_case()
     matches = Matches.of(predictions, boxes, 4)
     times = np.ones((2, len(boxes)), np.int64)

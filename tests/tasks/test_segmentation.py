@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,6 @@ from gpt4image.training.prepare import prepare
 from gpt4image.training.trainer import build
 from loaded_sets import masks_of
 
-Once = Callable[[str, Callable[[Path], Any]], Path]
 CLASSES = ("background", "cat", "dog", "tree")
 
 
@@ -180,19 +178,13 @@ def test_a_set_without_masks_or_with_one_class_is_refused(colour_folder: Path) -
 
 
 @pytest.fixture(scope="module")
-def root(once: Once) -> Path:
-    """A set of drawn pictures, some only with tags, and a small run on it."""
-    return once("drawn-masks", drawn_masks.set_and_run)
+def drawn(drawn_run: Path) -> str:
+    return f"masks:{drawn_run / 'set'}"
 
 
 @pytest.fixture(scope="module")
-def drawn(root: Path) -> str:
-    return f"masks:{root / 'set'}"
-
-
-@pytest.fixture(scope="module")
-def run(root: Path) -> Path:
-    return root / "run"
+def run(drawn_run: Path) -> Path:
+    return drawn_run / "run"
 
 
 def options(data: str, out: Path, **changes: Any) -> TrainConfig:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.config import EncodeConfig, TrainConfig
 from gpt4image.data import load_dataset
 from gpt4image.encoding.encode import encode
@@ -17,7 +16,7 @@ from gpt4image.training.loop import batch_losses, seed_step
 from gpt4image.training.prepare import prepare
 from gpt4image.training.trainer import Trainer, build
 from small_training import SMALL
-from tables import make_table
+from tables import make_table, write_store
 
 WIDTH = 6
 TEXTS = ("The blue sky, plain.", "A green field, plain.", "A red wall and the sky.")
@@ -60,13 +59,10 @@ def digests_of(folder: Path) -> list[str]:
 
 def write_texts(store_path: Path, texts: dict[str, list[str]]) -> None:
     """Write a store with the texts of each digest."""
-    prompt = Prompt("paper", 1, "Describe this image in detail.", False)
-    with DescriptionStore(store_path, write=True) as store:
-        store.add(
-            Description(digest=digest, prompt=prompt, describer={"sample": number}, created=0, text=text)
-            for digest, several in texts.items()
-            for number, text in enumerate(several)
-        )
+    write_store(store_path, (
+        {"digest": digest, "describer": {"sample": number}, "text": text}
+        for digest, several in texts.items() for number, text in enumerate(several)
+    ))  # fmt: skip
 
 
 @pytest.fixture

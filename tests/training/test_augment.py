@@ -76,15 +76,12 @@ def test_the_input_is_cut_from_the_centre_of_a_larger_stored_picture() -> None:
     assert torch.equal(eval_batch(images, how()), expected)
 
 
-def test_a_resized_crop_shows_a_part_of_the_picture() -> None:
+def test_a_resized_crop_shows_a_part_of_the_picture_but_of_rows_not_to_be_cut_the_whole() -> None:
     ramp = torch.arange(32, dtype=torch.uint8).mul(8).expand(300, 3, 32, 32).contiguous()
     crops = cropped(ramp, size=16, min_scale=0.25, flip=False)
     width = (crops[:, 0, 8, -1] - crops[:, 0, 8, 0]) / (8 * 32) * 16 / 15
     assert crops.min() >= 0 and crops.max() <= 248
     assert 0.4 < float(width.min()) < 0.6 and float(width.max()) <= 1.01, "sides between sqrt(0.25 * 3/4) and 1"
-
-
-def test_rows_that_are_not_to_be_cut_are_seen_whole() -> None:
     ramp = torch.arange(32, dtype=torch.uint8).mul(8).expand(6, 3, 32, 32).contiguous()
     uncut = torch.tensor([False, True, False, False, True, False])
     geometry = random_geometry(32, how(size=16, min_scale=0.25, flip=False), rng(6), uncut)

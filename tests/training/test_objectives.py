@@ -116,16 +116,13 @@ def losses(trainer: Trainer) -> dict[str, float]:
     return {name: value.item() for name, value in found.items()}
 
 
-def test_images_without_a_label_take_part_through_consistency_alone(few_labels: Path) -> None:
+def test_images_without_a_label_take_part_through_consistency_alone_where_it_is_confident(few_labels: Path) -> None:
     trainer = built(options(few_labels, consistency=2.0, labelled_share=0.25, confidence=0.0))
     images = trainer.batches.batch(0)
     assert (trainer.data.labels[images] < 0).sum() == 6
     found = losses(trainer)
     assert found["consistency"] > 0
     assert found["total"] == pytest.approx(found["task"] + 2 * found["consistency"])
-
-
-def test_confidence_is_a_share_of_what_label_smoothing_leaves(few_labels: Path) -> None:
     assert losses(built(options(few_labels, confidence=1.0, label_smoothing=0.0)))["consistency"] == 0
     assert losses(built(options(few_labels, confidence=1.0, label_smoothing=0.99)))["consistency"] > 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,25 +24,18 @@ from gpt4image.training.training_data import TrainingData
 from loaded_sets import masks_of
 from small_training import resumed, same
 
-Once = Callable[[str, Callable[[Path], Any]], Path]
 
-
-@pytest.fixture(scope="module")
-def root(once: Once) -> Path:
-    return once("drawn-masks", drawn_masks.set_and_run)
-
-
-def options(root: Path, out: Path, **changes: Any) -> TrainConfig:
-    shared = {"data": f"masks:{root / 'set'}", "out": out, "self_train": root / "run", "epochs": 2}
+def options(drawn_run: Path, out: Path, **changes: Any) -> TrainConfig:
+    shared = {"data": f"masks:{drawn_run / 'set'}", "out": out, "self_train": drawn_run / "run", "epochs": 2}
     return TrainConfig(**{**drawn_masks.SMALL, **shared, **changes})
 
 
 @pytest.fixture(scope="module")
-def taught(root: Path) -> TrainingData:
-    return self_trained(prepare(options(root, Path("unused")), ("train", "val")).data, root / "run")
+def taught(drawn_run: Path) -> TrainingData:
+    return self_trained(prepare(options(drawn_run, Path("unused")), ("train", "val")).data, drawn_run / "run")
 
 
-def test_training_images_without_a_mask_get_the_predicted_one(root: Path, taught: TrainingData) -> None:
+def test_training_images_without_a_mask_get_the_predicted_one(drawn_run: Path, taught: TrainingData) -> None:
     labels, train = taught.labels, taught.indices("train")
     tagged = np.array(["tagged" in key for key in taught.image_set.keys])
     assert taught.from_run is not None and taught.from_run.tolist() == tagged.tolist()
@@ -53,7 +45,7 @@ def test_training_images_without_a_mask_get_the_predicted_one(root: Path, taught
     own = replace(labels, taught=None)
     assert (labels[with_mask].pixels(32) == own[with_mask].pixels(32)).all()
 
-    model = load_run_model(root / "run", taught.task, taught.classes)
+    model = load_run_model(drawn_run / "run", taught.task, taught.classes)
     model.backbone.eval()
     some = np.flatnonzero(tagged)
     once = model.read(taught.pixels, some).predictions
@@ -63,8 +55,10 @@ def test_training_images_without_a_mask_get_the_predicted_one(root: Path, taught
     assert labels.content() != own.content()
 
 
-def test_the_prediction_is_that_of_the_picture_and_its_mirror_image_together(root: Path, taught: TrainingData) -> None:
-    model = load_run_model(root / "run", taught.task, taught.classes)
+def test_the_prediction_is_that_of_the_picture_and_its_mirror_image_together(
+    drawn_run: Path, taught: TrainingData
+) -> None:
+    model = load_run_model(drawn_run / "run", taught.task, taught.classes)
     seen: list[torch.Tensor] = []
     plain = model.backbone.forward
 
@@ -93,15 +87,17 @@ def test_a_predicted_mask_teaches_pixels_but_not_what_the_image_shows() -> None:
     assert given[np.array([1])].pixels(8).tolist() == [values[1].tolist()]
 
 
-def test_a_taught_run_goes_on_after_a_stop(root: Path, tmp_path: Path) -> None:
-    config = options(root, tmp_path / "whole")
+def test_a_taught_run_goes_on_after_a_stop(drawn_run: Path, tmp_path: Path) -> None:
+    config = options(drawn_run, tmp_path / "whole")
     train(config)
-    assert not same(tmp_path / "whole", root / "run")
+    assert not same(tmp_path / "whole", drawn_run / "run")
     resumed(config, tmp_path / "again", steps=3)
     assert same(tmp_path / "whole", tmp_path / "again")
 
 
-def test_a_run_that_cannot_teach_is_refused_before_pixels_are_read(root: Path, tmp_path: Path, small_run: Path) -> None:
+def test_a_run_that_cannot_teach_is_refused_before_pixels_are_read(
+    drawn_run: Path, tmp_path: Path, small_run: Path
+) -> None:
     drawn_masks.draw(tmp_path / "whole")
     drawn_masks.draw(tmp_path / "other", tagged=3)
     (tmp_path / "other" / "classes.txt").write_text("background\ndisc\ncube")
@@ -114,7 +110,7 @@ def test_a_run_that_cannot_teach_is_refused_before_pixels_are_read(root: Path, t
         ({"data": f"masks:{tmp_path / 'other'}"}, RunError, "class 2 is 'square' there and 'cube' here"),
     ):
         with pytest.raises(error, match=why):
-            prepare(options(root, tmp_path / "run", **changes), ("train", "val"))
+            prepare(options(drawn_run, tmp_path / "run", **changes), ("train", "val"))
 
 
 @pytest.mark.parametrize("soft", [False, True])

@@ -34,7 +34,6 @@ from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.training import train as training
 from gpt4image.training.prepare import prepare
 from gpt4image.training.train import check_trackers, tracked, train
-from held_folders import held_by_another
 from small_training import SMALL, StoppedError, options, resumed, same, stop_after
 
 
@@ -158,16 +157,35 @@ def test_a_run_folder_is_not_overwritten_nor_continued_with_other_options_or_dat
             train(options(colour_folder, tmp_path / "run", epochs=1, resume=True, **changes))
 
 
-def test_two_processes_do_not_train_in_one_folder(
+HOLD = """
+import sys, time
+from pathlib import Path
+from gpt4image.artifacts import runs
+with runs.writing(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_two_processes_do_not_train_in_one_folder_and_a_killed_one_leaves_nothing(
     colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "PATIENCE", 0.1)
-    config = options(colour_folder, tmp_path / "run", epochs=1)
-    with held_by_another(config.out) as process, pytest.raises(RunError, match=rf"id {process}\) trains here"):
-        train(config)
+    config = options(colour_folder, tmp_path / "some" / "run", epochs=1)
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(config.out)], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None and other.stdout.readline() == "held\n"
+            said = rf"run: another process \(id {other.pid}\) trains here; wait until it is done or stop it"
+            with pytest.raises(RunError, match=said):
+                train(config)
+        finally:
+            other.kill()
     assert not (config.out / runs.CONFIG).exists()
     train(config)
     assert runs.is_finished(config.out) and not list(config.out.glob(".*"))
+    with pytest.raises(RunError, match="a mistake"), runs.writing(tmp_path / "new"):
+        raise RunError("a mistake")
+    assert not (tmp_path / "new").exists(), "nor an empty folder"
 
 
 @pytest.mark.parametrize("val_fraction", [0.1, 0.0])
@@ -277,7 +295,7 @@ def test_mistakes_are_named_before_the_run(
     assert "[mlflow]'" in capsys.readouterr().err
 
 
-SIZES = {"train": 160, "val": 80, "test": 80}
+SIZES = {"train": 120, "val": 60, "test": 60}
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from PIL import Image
 
 import gpt4image
 import openai_stub as server
+from encoded_images import encoded
 from gpt4image.config import DescriberOptions, ExportDescriptionsConfig
 from gpt4image.data.video import Frames, decode_frames
 from gpt4image.describing.describers.images import bounded, data_url, data_urls, pictures
@@ -25,12 +26,10 @@ from tiny_videos import moving_dot, sound, video
 
 def picture(width: int, height: int, kind: str = "jpeg", **options: object) -> bytes:
     across = np.linspace(0, 255, width)[None, :, None] * np.ones((height, 1, 3))
-    file = io.BytesIO()
-    Image.fromarray(across.astype(np.uint8)).save(file, kind, **options)  # type: ignore[arg-type]
-    return file.getvalue()
+    return encoded(Image.fromarray(across.astype(np.uint8)), kind, **options)
 
 
-def encoded(data: bytes, side: int, kind: str = "jpeg") -> bytes:
+def sent(data: bytes, side: int, kind: str = "jpeg") -> bytes:
     """What is sent of an image."""
     mime, _, content = data_url(bounded(data, side), kind).partition(";base64,")
     assert mime == f"data:image/{kind}"
@@ -53,7 +52,7 @@ def test_nothing_but_pixels_is_sent(image_format: str) -> None:
     exif[0x010E] = "taken at a secret place"
     data = picture(64, 48, exif=exif, comment=b"secret comment", icc_profile=b"secret profile")
     assert b"secret" in data
-    content = encoded(data, 768, image_format)
+    content = sent(data, 768, image_format)
     assert b"secret" not in content
     image = Image.open(io.BytesIO(content))
     assert image.size == (64, 48)

@@ -104,7 +104,9 @@ def by_colour(image: Image.Image, question: str) -> str | dict[str, Any]:
     return {"class": "red" if red > blue else "blue", "confidence": 0.9}
 
 
-def test_a_function_answers_and_its_errors_cost_no_other_answer(colour_folder: Path, tmp_path: Path) -> None:
+def test_a_function_with_a_name_answers_and_its_errors_cost_no_other_answer(
+    colour_folder: Path, tmp_path: Path
+) -> None:
     asked: dict[str, Any] = {"data": colour_folder, "store": tmp_path / "a.db", "splits": "train,val,test"}
     asked["ask"] = "class"
     done = gpt4image.describe(**asked, describer=("by-colour", by_colour))
@@ -116,10 +118,6 @@ def test_a_function_answers_and_its_errors_cost_no_other_answer(colour_folder: P
     assert {stored.answer.class_name for stored in answers} == {"red", "blue"}
     again = gpt4image.describe(**asked, describer=("by-colour", by_colour))
     assert again.already_described == 32
-
-
-def test_a_function_has_a_name_to_record_or_is_given_one(colour_folder: Path, tmp_path: Path) -> None:
-    asked: dict[str, Any] = {"data": colour_folder, "store": tmp_path / "a.db"}
     with pytest.raises(ConfigError, match=r"no name to record; give a pair \(name, function\)"):
         gpt4image.describe(**asked, describer=lambda image, question: "a")
     with pytest.raises(ConfigError, match=r"describer= is a int; give a SPEC"):

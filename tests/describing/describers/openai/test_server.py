@@ -47,13 +47,18 @@ def error_of(reply: server.Reply, retries: int = 0) -> str:
 # Sizes and forms
 
 
-def test_what_is_too_large_or_packed_twice_is_a_failure_with_that_reason() -> None:
+def test_what_is_too_large_or_packed_twice_is_a_failure_and_what_is_kept_is_bounded() -> None:
     large, small = completion(padding="x" * 17 * MB), completion(padding="x" * MB)
     assert "longer than 16 MB" in error_of(server.Reply(200, large))
     assert "longer than 16 MB" in error_of(server.Reply(200, gzip.compress(large), {"content-encoding": "gzip"}))
     assert error_of(server.failure(400, "x" * 2 * MB)) == "HTTP 400: the answer is longer than 1 MB"
     twice = gzip.compress(gzip.compress(small))
     assert "compressed more than once" in error_of(server.Reply(200, twice, {"content-encoding": "gzip, gzip"}))
+    (answer,), _ = ask_one(lambda call: server.answer("a" * 300_000, finish="f" * 5000))
+    assert answer.text is not None and len(answer.text) == untrusted.MAX_TEXT
+    assert answer.finish_reason == "length", "as an answer that was cut off by the model's own limit"
+    (answer,), _ = ask_one(lambda call: server.answer("a cat", finish="f" * 5000))
+    assert len(answer.finish_reason or "") == untrusted.MAX_NAME
 
 
 @pytest.mark.parametrize("status", [200, 400])
@@ -80,14 +85,6 @@ def test_an_endless_answer_ends_soon_and_its_connection_is_closed(status: int) -
     assert "longer than" in (answer.error or "") and sent[0] < 40 * MB
 
 
-def test_what_is_kept_in_the_store_is_bounded() -> None:
-    (answer,), _ = ask_one(lambda call: server.answer("a" * 300_000, finish="f" * 5000))
-    assert answer.text is not None and len(answer.text) == untrusted.MAX_TEXT
-    assert answer.finish_reason == "length", "as an answer that was cut off by the model's own limit"
-    (answer,), _ = ask_one(lambda call: server.answer("a cat", finish="f" * 5000))
-    assert len(answer.finish_reason or "") == untrusted.MAX_NAME
-
-
 @pytest.mark.parametrize("content", [DEEP, b'{"a":' * 5000 + b"1" + b"}" * 5000, b"[" * 200 + b"]" * 200])
 def test_json_that_is_nested_deeply_is_none(content: bytes) -> None:
     with pytest.raises(NotJsonError):
@@ -99,7 +96,7 @@ def test_json_that_is_nested_deeply_is_none(content: bytes) -> None:
 # Secrets and redirects
 
 
-def test_the_key_is_not_kept_wherever_it_comes_back() -> None:
+def test_the_key_is_not_kept_wherever_it_comes_back_or_a_text_is_cut() -> None:
     for headers in (*({"x-note": "a" * n + KEY + "b" * 10_000} for n in (0, 95, 8180)), {f"bad name {KEY}": "x"}):
         error = error_of(server.Reply(200, b"{}", headers))
         assert "not valid HTTP" in error and KEY[:6] not in error
@@ -107,6 +104,9 @@ def test_the_key_is_not_kept_wherever_it_comes_back() -> None:
     assert (answer.text, answer.finish_reason) == ("A cat, says ***.", "***")
     (answer,), _ = ask_one(lambda call: server.answer("a" * (untrusted.MAX_TEXT - 10) + KEY))
     assert answer.text is not None and KEY[:6] not in answer.text
+    for place, limit in itertools.product(range(0, 60, 7), range(1, 80, 3)):
+        shown = redacted("e" * place + KEY + "y" * (60 - place), [KEY], limit)
+        assert len(shown) <= limit and KEY[:6] not in shown
 
 
 @pytest.mark.parametrize("key", ["EMPTY", "none", "person", "token-1"])
@@ -116,12 +116,6 @@ def test_a_key_that_may_be_a_word_does_not_blot_it_out_of_descriptions(
     monkeypatch.setenv("OPENAI_API_KEY", key)
     (answer,), _ = ask_one(lambda call: server.answer(f"A person beside none other than EMPTY {key}."))
     assert answer.text == f"A person beside none other than EMPTY {'***' if key == 'token-1' else key}."
-
-
-def test_secrets_are_removed_before_a_text_is_cut() -> None:
-    for place, limit in itertools.product(range(0, 60, 7), range(1, 80, 3)):
-        shown = redacted("e" * place + KEY + "y" * (60 - place), [KEY], limit)
-        assert len(shown) <= limit and KEY[:6] not in shown
 
 
 @pytest.mark.parametrize("status", [302, 308])
