@@ -16,7 +16,7 @@ import drawn_masks
 import gpt4image
 from box_cases import NAMES, SIDE, write_squares
 from box_cases import squares as squares_of
-from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Paid, Photos, colour_of, good
+from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Paid, Photos, colour_of, good, made
 from gpt4image import cli
 from gpt4image.artifacts.stage_records import RECORD
 from gpt4image.artifacts.targets import Facts, Targets, holds_boxes
@@ -24,6 +24,7 @@ from gpt4image.base.errors import ConfigError, DataError, DescriberError, Gpt4Im
 from gpt4image.base.files import read_json
 from gpt4image.base.outcome import Outcome
 from gpt4image.config import ExportConfig
+from gpt4image.config.results import ExportResult
 from gpt4image.data import load_dataset
 from gpt4image.distilling import distill
 from gpt4image.distilling.distill import STAGES, USUAL, worth_of_labels
@@ -224,9 +225,9 @@ def boxes_said_of(spec: str, file: Path) -> str:
 def test_a_set_with_boxes_becomes_an_aligned_detector_as_onnx(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def export(config: ExportConfig) -> Outcome:  # writing ONNX takes seconds: see test_chains.py
+    def export(config: ExportConfig) -> ExportResult:  # writing ONNX takes seconds: see test_chains.py
         config.out.write_bytes(b"a detector")
-        return Outcome(path=config.out)
+        return made(ExportResult, path=config.out, card=config.out)
 
     monkeypatch.setattr(distill, "export", export)
     spec, out = write_squares(tmp_path / "set"), tmp_path / "out"

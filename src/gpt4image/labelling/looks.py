@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr
-from scipy.stats import beta, hypergeom, norm, t
 
 from gpt4image.artifacts.answers import overlap
 from gpt4image.artifacts.targets import Targets
@@ -168,6 +167,8 @@ def share_of_things(right: Ints, total: Ints, images: int) -> Share | None:
     ``right`` (n,) of ``total`` (n,) things of each image looked at. Things of one image are alike, so exact binomial
     limits are taken at their effective number (Korn and Graubard 1998), corrected for a finite set of ``images``.
     """
+    from scipy.stats import beta, norm, t
+
     n, things = len(total), int(total.sum())
     if not things or n < FEWEST:
         return None
@@ -225,6 +226,8 @@ def promise(confidence: Floats, looked: Ints, wrong: Bools, max_error: float) ->
     larger one (fallback procedure, Wiens and Dmitrienko 2005). Which sets these are depends on the number of looks,
     never on what they found.
     """
+    from scipy.stats import hypergeom
+
     total, share = len(confidence), len(looked) / len(confidence)
     place = np.empty(total, np.int64)
     place[np.argsort(-confidence, kind="stable")] = np.arange(total)
