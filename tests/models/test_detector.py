@@ -14,11 +14,10 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.fcos import FCOS
 
 from gpt4image.base.errors import ModelError
-from gpt4image.data.regions import NO_ANNOTATION, NO_BOX
+from gpt4image.data.regions import MOST_BOXES, NO_ANNOTATION, NO_BOX
 from gpt4image.models.aligner import Aligner
 from gpt4image.models.backbones import create_backbone
 from gpt4image.models.detector import (
-    MOST,
     POINT,
     BestBoxes,
     Detector,
@@ -128,7 +127,7 @@ def test_rounds_come_to_what_torchvision_suppresses_to(seed: int) -> None:
     rows = rows[rows[:, 4].argsort(descending=True)]
     rows[250:] = 0.0
     ours = suppressed(rows)
-    assert 10 < (ours[:, 4] > 0).sum() <= MOST
+    assert 10 < (ours[:, 4] > 0).sum() <= MOST_BOXES
     assert torch.equal(settled(rows[None])[0], ours)
 
 

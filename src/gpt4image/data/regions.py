@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 NO_BOX, NO_ANNOTATION = -1, -2
 """Class of rows of ``Boxes.padded`` that hold no box; of all rows of an image of which nothing is known."""
+MOST_BOXES, LEAST_SCORE = 100, 0.05
+"""Boxes that are predicted of an image, at most, and the score below which one is not worth keeping."""
 VOID = 255  # value of the pixels of a mask that count for nothing
 KEPT, KEPT_SIDE = 4096, 256  # decoded masks that are kept, and their largest side: 256 MiB at most
 NEARLY_ALL = 0.95  # share of the pixels of a class that one piece holds, for it to be one object

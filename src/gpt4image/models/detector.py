@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import batched_nms, generalized_box_iou_loss, sigmoid_focal_loss
 
-from gpt4image.data.regions import NO_ANNOTATION
+from gpt4image.data.regions import LEAST_SCORE, MOST_BOXES, NO_ANNOTATION
 from gpt4image.models.pyramid import WIDEST, PyramidModel
 from gpt4image.parallel.processes import gather
 
@@ -30,10 +30,10 @@ RADIUS = 1.5
 """Strides around the centre of a box in which points learn it."""
 START = 2.0
 """Distance to each side that an untrained model predicts, in strides."""
-LEAST_SCORE, OVERLAP = 0.05, 0.6
-"""Score below which a box is not worth keeping, and IoU above which the better of two boxes of a class is kept."""
-CANDIDATES, MOST = 1000, 100
-"""Boxes of an image that are looked at and that are returned, at most."""
+OVERLAP = 0.6
+"""IoU above which the better of two boxes of a class is kept."""
+CANDIDATES = 1000
+"""Boxes of an image that are looked at, at most."""
 ROUNDS = 32
 """Boxes in a row, each of which hangs on the one before: more were never seen."""
 
@@ -154,7 +154,7 @@ def detection_loss(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 class BestBoxes(nn.Module):
-    """Outputs to predictions (B, MOST, 6): left, top, right, bottom, score, class; the best first, then zeros.
+    """Outputs to predictions (B, MOST_BOXES, 6): left, top, right, bottom, score, class; the best first, then zeros.
 
     Of boxes of one class that overlap, only the best is kept: greedy non-maximum suppression. Exported models do the
     same in ROUNDS, whose shapes are known beforehand; `export` checks that they come to the same boxes.
@@ -182,14 +182,14 @@ def candidates(scores: Tensor, corners: Tensor, most: int) -> Tensor:
 
 
 def suppressed(rows: Tensor) -> Tensor:
-    """Return (MOST, 6) of the candidates (N, 6) of one image, by torchvision's suppression."""
+    """Return (MOST_BOXES, 6) of the candidates (N, 6) of one image, by torchvision's suppression."""
     exact = rows[rows[:, 4] > 0].double()  # torchvision moves classes apart, which costs digits
-    kept = rows[batched_nms(exact[:, :4], exact[:, 4], exact[:, 5], OVERLAP)[:MOST]]
-    return F.pad(kept, (0, 0, 0, MOST - len(kept)))
+    kept = rows[batched_nms(exact[:, :4], exact[:, 4], exact[:, 5], OVERLAP)[:MOST_BOXES]]
+    return F.pad(kept, (0, 0, 0, MOST_BOXES - len(kept)))
 
 
 def settled(rows: Tensor) -> Tensor:
-    """Return (B, MOST, 6) of the candidates (B, N, 6), best first, by rounds in which all are judged by all at once."""
+    """Return (B, MOST_BOXES, 6) of the candidates (B, N, 6), best first, by rounds in which all judge all at once."""
     number = torch.arange(rows.shape[1], device=rows.device)
     better = number[None, :] < number[:, None]
     same = rows[:, :, None, 5] == rows[:, None, :, 5]
@@ -198,8 +198,8 @@ def settled(rows: Tensor) -> Tensor:
     kept = there
     for _ in range(ROUNDS):
         kept = there * (hides @ kept < 0.5)
-    rows = F.pad(rows * kept, (0, 0, 0, max(0, MOST - rows.shape[1])))
-    place = rows[..., 4].topk(MOST).indices
+    rows = F.pad(rows * kept, (0, 0, 0, max(0, MOST_BOXES - rows.shape[1])))
+    place = rows[..., 4].topk(MOST_BOXES).indices
     return rows.gather(1, place[..., None].expand(-1, -1, 6))
 
 

@@ -19,7 +19,6 @@ from gpt4image.data.dataset import NO_LABEL, Dataset
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.video import USUAL_FRAMES, FrameOrder, Frames
 from gpt4image.models.hugging_face import OfTransformers
-from gpt4image.models.temporal import temporal
 from gpt4image.parallel.processes import gather
 from gpt4image.tasks.base import Floats, Metric, Task
 
@@ -160,6 +159,8 @@ class Video(Classification):
         super().require(labels, classes, spec)
 
     def model(self, backbone: nn.Module, size: int) -> nn.Module:
+        from gpt4image.models.temporal import temporal  # timm takes a second: `label` needs none
+
         clips = isinstance(backbone, OfTransformers)  # it reads them as it is
         return backbone if clips else temporal(backbone, size, differences=self.differences)
 

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from gpt4image.base.errors import DataError
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, Boxes
-from gpt4image.models.detector import LEAST_SCORE, MOST, BestBoxes, Detector, detection_loss
+from gpt4image.data.regions import LEAST_SCORE, MOST_BOXES, NO_ANNOTATION, NO_BOX, Boxes
 from gpt4image.tasks.base import Floats, Metric, Predictions, Task
 
 LEAST_PART = 0.25
@@ -33,7 +32,7 @@ SURE = 0.5
 
 @dataclass(frozen=True)
 class Detection(Task):
-    """Boxes of K classes; predictions (N, MOST, 6) float32: left, top, right, bottom, score, class; zeros for fewer."""
+    """Boxes of K classes; predictions (N, MOST_BOXES, 6): left, top, right, bottom, score, class; zeros for fewer."""
 
     name: ClassVar[str] = "detection"
     primary: ClassVar[Metric] = Metric(name="mAP", title="mean average precision of boxes (COCO)")
@@ -61,6 +60,8 @@ class Detection(Task):
             raise DataError(f"{spec} has no box at all, so there is nothing to learn: give annotations with boxes.")
 
     def model(self, backbone: nn.Module, size: int) -> nn.Module:
+        from gpt4image.models.detector import Detector  # torchvision takes a second: `label` needs none
+
         classes: Any = backbone.num_classes
         return Detector(backbone, size, int(classes))
 
@@ -80,13 +81,17 @@ class Detection(Task):
         return without_boxes(targets, images)
 
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+        from gpt4image.models.detector import detection_loss
+
         return detection_loss(outputs, targets)
 
     def tail(self) -> nn.Module:
+        from gpt4image.models.detector import BestBoxes
+
         return BestBoxes()
 
     def shape(self, classes: int, size: int) -> tuple[int, ...]:
-        return MOST, 6
+        return MOST_BOXES, 6
 
     def difference(self, ours: Predictions, theirs: Predictions) -> float:
         if np.isnan(ours).any() or np.isnan(theirs).any():
@@ -111,7 +116,7 @@ class Detection(Task):
     def resampled(
         self, columns: Mapping[str, list[Any]], labels: Boxes, classes: int, times: NDArray[np.int64]
     ) -> NDArray[np.float64] | None:
-        predictions = np.zeros((len(labels), MOST, 6), np.float32)
+        predictions = np.zeros((len(labels), MOST_BOXES, 6), np.float32)
         for index, boxes in enumerate(columns["boxes"]):
             if boxes:
                 predictions[index, : len(boxes)] = boxes
@@ -148,11 +153,11 @@ def without_boxes(rows: Tensor, images: Tensor) -> Tensor:
 
 
 def _unlike(ours: Floats, theirs: Floats) -> float:
-    """Return by how much a box (MOST, 6) of ours differs at most from the one of theirs most like it."""
+    """Return by how much a box (MOST_BOXES, 6) of ours differs at most from the one of theirs most like it."""
     ours, theirs = (rows[rows[:, 4] > 0] for rows in (ours, theirs))
     if not len(ours):
         return 0.0
-    last = theirs[:, 4].min() if len(theirs) == MOST else LEAST_SCORE
+    last = theirs[:, 4].min() if len(theirs) == MOST_BOXES else LEAST_SCORE
     apart = np.abs(ours[:, None] - theirs[None]).max(axis=2, initial=0.0)
     nearest = apart.min(axis=1, initial=np.inf)
     return float(np.minimum(nearest, np.abs(ours[:, 4] - last)).max())

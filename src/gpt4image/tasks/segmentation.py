@@ -28,7 +28,6 @@ from gpt4image.data.geometry import Geometry
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import NO_ANNOTATION, VOID, Masks
 from gpt4image.models.hugging_face import STRIDE, OfTransformers
-from gpt4image.models.pyramid import Segmenter
 from gpt4image.parallel.processes import gather
 from gpt4image.tasks.base import Floats, Labels, Metric, Predictions, Task
 from gpt4image.tasks.detection import without_boxes
@@ -214,6 +213,8 @@ class Segmentation(Task):
             raise DataError(f"{spec} has masks of {len(classes)} class(es); two are needed, background among them.")
 
     def model(self, backbone: nn.Module, size: int) -> nn.Module:
+        from gpt4image.models.pyramid import Segmenter  # torchvision takes a second: reports need none
+
         return backbone if isinstance(backbone, OfTransformers) else Segmenter(backbone, size)
 
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> PixelTargets:
