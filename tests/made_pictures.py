@@ -108,5 +108,5 @@ def train_detector(folder: Path, out: Path) -> None:
     from gpt4image.evaluating.evaluate import evaluate
     from gpt4image.training.train import train
 
-    train(detector_options(folder, out, epochs=8))
+    train(detector_options(folder, out, epochs=15))
     evaluate(EvaluateConfig(run_dir=out))
