@@ -147,6 +147,7 @@ def cifar(cache_folder: Path, student: str) -> Photographs:
     return Photographs(found, images.labels, train, test, len(images.classes))
 
 
+@cache
 def photographs(cache_folder: Path, name: str, student: str) -> Photographs:
     """Return a set by name; all pictures of other sets that are not in train judge."""
     if name == "cifar10":
@@ -378,7 +379,8 @@ def judge(options: Options, cells: Cells) -> None:
 
     ``--targets true real real+10 real-r20 real-c20 real-r40 real-c10``
     """
-    for name, spec, pixels in (("clothes", f"folder:{DATA / 'clothes'}", 160), ("OpenMoji", "openmoji", 96)):
+    for name in ("clothes", "OpenMoji"):
+        spec, pixels = OTHER_SETS[name.lower()]
         images, answers = dataset(spec), answers_of(name)
         found = kept_features(options.cache, name.lower(), "lite0", spec, pixels)
         place = {key: row for row, key in enumerate(images.keys)}

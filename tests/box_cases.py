@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,9 @@ def answer_squares(spec: str, path: Path, names: tuple[str, ...] = NAMES, **more
 def store_boxes(path: Path, rows: Sequence[tuple[str, Answer]]) -> Path:
     """Write a store of answers by digest; several about one image are samples."""
     prompt = Prompt(name="boxes", version=1, text="Where is what?", class_conditioned=False, ask=("boxes",))
-    samples = [[digest for digest, _ in rows[:place]].count(digest) for place, (digest, _) in enumerate(rows)]
-    found = ({"digest": digest, "answer": answer, "sample": sample}
-             for (digest, answer), sample in zip(rows, samples, strict=True))  # fmt: skip
+    seen: Counter[str] = Counter()
+    found: list[dict[str, Any]] = []
+    for digest, answer in rows:
+        found.append({"digest": digest, "answer": answer, "sample": seen[digest]})
+        seen[digest] += 1
     return write_store(path, found, prompt=prompt)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from comparing.cases import Small, options
-from gpt4image.artifacts.store import Description, DescriptionStore
+from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.compare import compare
@@ -29,7 +29,7 @@ from gpt4image.parallel import devices
 from gpt4image.parallel.devices import cpu_threads
 from gpt4image.training.prepare import Prepared, prepare
 from gpt4image.training.training_data import TrainingData
-from tables import make_table
+from tables import make_table, write_store
 
 
 def test_what_follows_from_options_of_a_variant_is_chosen_anew(small: Small) -> None:
@@ -103,13 +103,10 @@ def test_texts_that_an_arm_does_not_read_are_no_targets(
 ) -> None:
     """Consistency trains on images without a target: those without an answer, though all are described."""
     images = load_dataset(f"folder:{colour_folder}")
-    with DescriptionStore(answers) as store, DescriptionStore(tmp_path / "part.db", write=True) as part:
-        part.add(
-            Description(digest=row.digest, prompt=row.prompt, describer={}, created=0, answer=row.answer)
-            for row in store.answers()
-            if row.digest in images.digests[::2]
-        )
-    own = small(labels_per_class=0, answers=tmp_path / "part.db")
+    with DescriptionStore(answers) as store:
+        half = [row for row in store.answers() if row.digest in images.digests[::2]]
+    rows = ({"digest": row.digest, "answer": row.answer} for row in half)
+    own = small(labels_per_class=0, answers=write_store(tmp_path / "part.db", rows, prompt=half[0].prompt))
     assert list(make_plan(own.model_copy(update={"arms": "asked", "consistency": 1.0})).members) == ["asked"]
     with pytest.raises(ConfigError, match="--consistency"):
         make_plan(own.model_copy(update={"arms": "fused", "consistency": 1.0}))
@@ -181,6 +178,11 @@ OTHER: dict[str, Any] = {
 }  # fmt: skip
 
 
+def test_every_option_of_texts_is_one_of_alignment_or_of_text_labels() -> None:
+    assert OTHER.keys() == OF_ALIGNMENT | OF_TEXT_LABELS
+    assert {name for name in OTHER if name.startswith("label_")} == OF_TEXT_LABELS
+
+
 @pytest.mark.parametrize("name", sorted(OTHER))
 def test_options_that_an_arm_does_not_read_do_not_tell_its_runs_apart(name: str, ready: Prepared) -> None:
     value = OTHER[name]
@@ -192,8 +194,6 @@ def test_options_that_an_arm_does_not_read_do_not_tell_its_runs_apart(name: str,
         assert getattr(other.ready.config, name) == (value if read else TrainOptions.model_fields[name].default), arm
     comparison = prepare(ready.config.model_copy(update={name: value}))
     assert {given(comparison, {}, arm).key for arm in ("baseline", "oracle")} == {given(ready, {}, "baseline").key}
-    assert OTHER.keys() == OF_ALIGNMENT | OF_TEXT_LABELS
-    assert {name for name in OTHER if name.startswith("label_")} == OF_TEXT_LABELS
 
 
 def test_runs_that_read_class_names_are_made_anew_with_others(
