@@ -45,7 +45,7 @@ from gpt4image.models.backbones import (
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.parallel import processes
 from gpt4image.parallel.batch_layers import see_whole_batch
-from gpt4image.parallel.devices import choose_device, computes_bf16, memory_format_of
+from gpt4image.parallel.devices import choose_device, computes_bf16, depthwise_in_fp32, memory_format_of
 from gpt4image.parallel.sharding import Place, replicate, shard, structure_alone
 from gpt4image.tasks.base import Task
 from gpt4image.training.augment import STRONG, Augmentation, CpuAugmentation, Policy
@@ -313,6 +313,8 @@ def _placed(
     see_whole_batch(model, device, *batches.seen(second=config.consistency > 0.0 or batches.twice))
     if not config.fsdp:
         model.to(device).to(memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
+        if device.type == "cpu" and config.precision == "bf16":
+            depthwise_in_fp32(model)
     ema = None
     if config.ema > 0.0:
         ema = ModelEmaV3(model, decay=config.ema, **EMA_WARMUP, foreach=not config.fsdp)
