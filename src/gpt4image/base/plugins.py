@@ -45,13 +45,13 @@ def find(kind: Kind, name: str) -> Callable[..., Any] | None:
 def states() -> dict[str, str]:
     """Return for each part that packages bring which one does, or why it cannot be used."""
     told: dict[str, str] = {}
-    every: list[tuple[Kind, EntryPoint]] = [(kind, point) for kind in KINDS for point in _points(kind)]
-    for kind, point in every:
-        try:
-            find(kind, point.name)
-            told[f"{point.name}:"] = f"{kind.removesuffix('s')} of {_source(point)}"
-        except ConfigError as error:
-            told[f"{point.name}:"] = f"BROKEN {kind.removesuffix('s')}: {error}"
+    for kind in KINDS:
+        for point in _points(kind):
+            try:
+                find(kind, point.name)
+                told[f"{point.name}:"] = f"{kind.removesuffix('s')} of {_source(point)}"
+            except ConfigError as error:
+                told[f"{point.name}:"] = f"BROKEN {kind.removesuffix('s')}: {error}"
     return told
 
 

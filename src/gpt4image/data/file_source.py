@@ -12,7 +12,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -146,30 +146,28 @@ def file_digests(paths: Sequence[str]) -> tuple[str, ...]:
 
     One that cannot be read gets a digest of its own, which no content has; decoding it later gives the reason.
     """
-    state_of = {path: file_state(path) for path in dict.fromkeys(paths)}
-    states = [state_of[path] for path in paths]
-    names = [os.fsencode(path) for path in paths]
-    digests = _recall(names, states)
-    missing = [index for index, digest in enumerate(digests) if digest is None]
+    states = {path: file_state(path) for path in dict.fromkeys(paths)}
+    digests = _recalled(states)
+    missing = [path for path in states if path not in digests]
     batches = [missing[start : start + BATCH] for start in range(0, len(missing), BATCH)]
-    n_bytes = sum((states[index] or (0,))[0] for index in missing)
+    n_bytes = sum((states[path] or (0,))[0] for path in missing)
 
-    def digest_batch(batch: Sequence[int]) -> list[str | None]:
-        return [_digest(paths[index]) for index in batch]
+    def read(batch: Sequence[str]) -> dict[str, str]:
+        return {path: digest for path in batch if (digest := _digest(path))}
 
     pool = ThreadPoolExecutor()
     try:
         with progress_bar(quiet=n_bytes < BAR_FROM_BYTES) as progress:
             task = progress.add_task("Reading digests", total=len(missing), note="")
-            for batch, found in zip(batches, pool.map(digest_batch, batches), strict=True):
-                for index, digest in zip(batch, found, strict=True):
-                    digests[index] = digest
-                _remember([(names[index], states[index], digests[index]) for index in batch])
+            for batch, found in zip(batches, pool.map(read, batches), strict=True):
+                digests |= found
+                _remember({path: (state, found[path]) for path in found if (state := states[path])})
                 progress.advance(task, len(batch))
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt must not wait for the rest of the set
-    both = zip(names, digests, strict=True)
-    return tuple(digest or hashlib.sha256(b"unreadable file\0" + name).hexdigest() for name, digest in both)
+    for path in states.keys() - digests.keys():
+        digests[path] = hashlib.sha256(b"unreadable file\0" + os.fsencode(path)).hexdigest()
+    return tuple(digests[path] for path in paths)
 
 
 def file_state(path: str) -> State | None:
@@ -189,24 +187,25 @@ def _digest(path: str) -> str | None:
         return None
 
 
-def _recall(names: Sequence[bytes], states: Sequence[State | None]) -> list[str | None]:
-    """Return the cached digests of files that have not changed; None for the others."""
-    known: dict[bytes, tuple[State, str]] = {}
+def _recalled(states: Mapping[str, State | None]) -> dict[str, str]:
+    """Return the cached digests of files that have not changed."""
+    found, paths = dict[str, str](), list(states)
     with contextlib.suppress(*_DAMAGED), contextlib.closing(_connected("ro")) as connection:
-        for start in range(0, len(names), BATCH):
-            batch = names[start : start + BATCH]
-            query = f"SELECT path, size, mtime, ctime, digest FROM digests WHERE path IN ({','.join('?' * len(batch))})"
-            for path, size, mtime, ctime, digest in connection.execute(query, batch):
-                if isinstance(digest, bytes) and len(digest) == 32:  # else the cache is damaged
-                    known[path] = (size, mtime, ctime), digest.hex()
-    recalled = (known.get(name, (None, None)) for name in names)
-    return [digest if state == now else None for (state, digest), now in zip(recalled, states, strict=True)]
+        for start in range(0, len(paths), BATCH):
+            path_of = {os.fsencode(path): path for path in paths[start : start + BATCH]}
+            marks = ", ".join("?" * len(path_of))
+            query = f"SELECT path, size, mtime, ctime, digest FROM digests WHERE path IN ({marks})"
+            for name, *state, digest in connection.execute(query, list(path_of)):
+                # Another type or length: the cache is damaged.
+                if tuple(state) == states[path_of[name]] and isinstance(digest, bytes) and len(digest) == 32:
+                    found[path_of[name]] = digest.hex()
+    return found
 
 
-def _remember(files: Sequence[tuple[bytes, State | None, str | None]]) -> None:
+def _remember(files: Mapping[str, tuple[State, str]]) -> None:
     settled = time.time_ns() - YOUNG_NS  # an older file shows another change of its bytes in its times
-    known = [file for file in files if file[1] and file[2] and max(file[1][1:]) < settled]
-    rows = [(name, *(state or ()), bytes.fromhex(digest or "")) for name, state, digest in known]
+    known = [(path, *file) for path, file in files.items() if max(file[0][1:]) < settled]
+    rows = [(os.fsencode(path), *state, bytes.fromhex(digest)) for path, state, digest in known]
     with contextlib.suppress(*_DAMAGED, OSError):
         user_cache().mkdir(parents=True, exist_ok=True)
         with contextlib.closing(_connected("rwc")) as connection, connection:

@@ -47,14 +47,13 @@ class Boxes:
     def of_images(cls, images: Sequence[ImageBoxes | None]) -> Boxes:
         """Return the boxes of images; None for an image that is not annotated."""
         empty = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
-        each = [empty if found is None else found for found in images]
-        counts = [len(labels) for _, labels, _ in each]
-        corners, labels, weights = (list(part) for part in zip(*each, strict=True)) if each else ([], [], [])
+        each = [empty, *(empty if found is None else found for found in images)]
+        corners, labels, weights = (np.concatenate(part) for part in zip(*each, strict=True))
         return cls(
-            starts=np.cumsum([0, *counts], dtype=np.int64),
-            corners=np.concatenate([empty[0], *corners]).astype(np.float32, copy=False),
-            labels=np.concatenate([empty[1], *labels]).astype(np.int64, copy=False),
-            weights=np.concatenate([empty[2], *weights]).astype(np.float32, copy=False),
+            starts=np.cumsum([len(labels) for _, labels, _ in each], dtype=np.int64),
+            corners=corners.astype(np.float32, copy=False),
+            labels=labels.astype(np.int64, copy=False),
+            weights=weights.astype(np.float32, copy=False),
             known=np.array([found is not None for found in images], np.bool_),
         )
 

@@ -18,15 +18,7 @@ from typing import Any
 from gpt4image.base.errors import DataError, first_few, parsing
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.dataset import MAX_SEVERAL, SPLIT_OF, Dataset, split_in_folders
-from gpt4image.data.file_source import (
-    FileSource,
-    expanded,
-    files_below,
-    is_below,
-    lines_of,
-    locate_all,
-    read_bounded,
-)
+from gpt4image.data.file_source import FileSource, expanded, files_below, is_below, lines_of, locate_all, read_bounded
 from gpt4image.data.records import Faults, Object, Record, require_some, weight_of, with_boxes
 
 MAX_YAML = 1_000_000

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.context import BaseContext
 from types import FrameType, SimpleNamespace
 from typing import Any
 
@@ -98,28 +97,25 @@ def _result(future: Future[Any], name: str) -> Any:
     return future.result()
 
 
-def _start_helpers(context: BaseContext) -> None:
+def _start_helpers(context: Any) -> None:
     """Start what workers come from, and wait until it has imported what they need; Ctrl-C ends the wait."""
     if sys.platform == "win32":
         return
+
+    def start_and_join() -> None:
+        process = context.Process()  # does nothing
+        process.start()
+        process.join()
+
     with starting_processes():  # by itself: it lets SIGINT and SIGTERM through when it has started
         resource_tracker.ensure_running()
     if context.get_start_method() == "forkserver":
         with starting_processes():
             forkserver.ensure_running()
         with starting_processes():
-            first = threading.Thread(target=_start_and_join, args=(context,), daemon=True)
+            first = threading.Thread(target=start_and_join, daemon=True)
             first.start()
         first.join()
-
-
-def _start_and_join(context: Any) -> None:
-    process = context.Process(target=_do_nothing)
-    process.start()
-    process.join()
-
-
-def _do_nothing() -> None: ...
 
 
 def worker_number() -> int:
