@@ -6,13 +6,10 @@ The layers here take the place of a model's own when several processes share a r
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from timm.layers import DropPath, convert_sync_batchnorm  # pyright: ignore[reportPrivateImportUsage]
-from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
@@ -60,20 +57,15 @@ class SharedBatchNorm(_BatchNorm):
     """Batch norm (arXiv 1502.03167) over the batch of all processes, in place of a ``layer``, with its gradient."""
 
     def __init__(self, layer: _BatchNorm) -> None:
-        super().__init__(0, layer.eps, layer.momentum, affine=False, track_running_stats=layer.track_running_stats)
-        self.num_features, self.affine = layer.num_features, layer.affine
-        self.weight, self.bias = layer.weight, layer.bias
-        self.running_mean, self.running_var = layer.running_mean, layer.running_var
-        self.num_batches_tracked = layer.num_batches_tracked
-        self.training = layer.training
-        extras: Any = (layer.drop, layer.act) if isinstance(layer, BatchNormAct2d) else ()
-        self.after = nn.Sequential(*extras)
+        self.__dict__.update(layer.__dict__)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the input (B, C, ...) normalised over all but its second dimension, in its dtype."""
         use_batch = self.training or self.running_mean is None
         normal = self._by_batch(input) if use_batch else super().forward(input)
-        return self.after(normal)
+        for after in self.children():  # of timm's BatchNormAct2d
+            normal = after(normal)
+        return normal
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Any number of dimensions will do."""
