@@ -12,7 +12,7 @@ from PIL import Image
 from encoded_images import encoded
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.data import Dataset, load_dataset
-from gpt4image.data.regions import Boxes, Masks
+from gpt4image.data.regions import Boxes, ImageBoxes, Masks
 
 SIZE = (40, 20)
 """Width and height of the pictures."""
@@ -74,6 +74,19 @@ def rows(images: Dataset) -> dict[str, list[tuple[Any, ...]] | None]:
         ]
 
     return {key: one(row) if found.known[row] else None for row, key in enumerate(images.keys)}
+
+
+def any_boxes(seed: int, images: int, classes: int) -> Boxes:
+    """Up to three boxes of each image; some images are not annotated."""
+    rng = np.random.default_rng(seed)
+
+    def one() -> ImageBoxes | None:
+        count = int(rng.integers(0, 4))
+        corners = np.sort(rng.random((count, 2, 2), np.float32), axis=1).reshape(count, 4)
+        known = rng.random() < 0.7
+        return (corners, rng.integers(0, classes, count), rng.random(count, np.float32)) if known else None
+
+    return Boxes.of_images([one() for _ in range(images)])
 
 
 def aside_text(images: Dataset) -> str:

@@ -17,7 +17,8 @@ from gpt4image.artifacts import targets
 from gpt4image.artifacts.targets import BoxLabels, Facts, LabelEvidence, Targets
 from gpt4image.base.checksums import fingerprint
 from gpt4image.base.errors import TableError
-from gpt4image.data.regions import Boxes, ImageBoxes
+from gpt4image.data.regions import Boxes
+from region_cases import any_boxes
 from tables import labels_of_one_image
 from text_label_cases import made
 
@@ -83,23 +84,12 @@ def test_boxes_and_several_classes_are_asked_for_by_their_name(tmp_path: Path) -
         assert LabelEvidence.of(tmp_path / f"{name}.parquet") is None, "nothing is known of it"
 
 
-CLASSES = ("cat", "dög", "fish")
-
-
 def some(seed: int, images: int = 5) -> BoxLabels:
-    rng = np.random.default_rng(seed)
-
-    def one() -> ImageBoxes | None:
-        count = int(rng.integers(0, 4))
-        corners = np.sort(rng.random((count, 2, 2), np.float32), axis=1).reshape(count, 4)
-        known = rng.random() < 0.7
-        return (corners, rng.integers(0, 3, count), rng.random(count, np.float32)) if known else None
-
     return BoxLabels(
         keys=tuple(f"images/{number}.png" for number in range(images)),
         digests=tuple(f"{number:064x}" for number in range(images)),
-        boxes=Boxes.of_images([one() for _ in range(images)]),
-        classes=CLASSES,
+        boxes=any_boxes(seed, images, classes=3),
+        classes=("cat", "dög", "fish"),
         facts={"seed": seed, "noise": 0.25, "tables": ["a", "ü"]},
     )
 

@@ -13,19 +13,12 @@ from hypothesis import strategies as st
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import Dataset, MemorySource, load_dataset, spec_of
+from loaded_sets import in_memory
 
 
 def make(**changes: Any) -> Dataset:
-    fields: dict[str, Any] = {
-        "spec": "test",
-        "classes": ("a", "b"),
-        "keys": ("x", "y", "z"),
-        "labels": np.array([0, 1, -1]),
-        "splits": np.array(["train", "val", "test"]),
-        "source": MemorySource([b"1", b"2", b"3"]),
-        "rows": np.arange(3),
-    }
-    return Dataset(**{**fields, **changes})
+    usual = {"classes": ("a", "b"), "keys": ("x", "y", "z"), "splits": np.array(["train", "val", "test"])}
+    return in_memory([b"1", b"2", b"3"], **{"labels": [0, 1, -1], **usual, **changes})
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from gpt4image.data import Dataset, MemorySource
 from gpt4image.data.dataset import encode_labels, encode_several, presence
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.records import SAMPLE, Corners, Faults, Object, Record, number, picture_sizes, with_boxes
-from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, VOID, Boxes, ImageBoxes, Masks
+from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, VOID, Masks
 from loaded_sets import MasksInMemory
-from region_cases import boxes, mask_bytes
+from region_cases import any_boxes, boxes, mask_bytes
 
 ANY = st.floats() | st.floats(-1, 2, width=16) | st.sampled_from([0.0, 0.25, 1.0])
 PICTURE = mask_bytes(np.zeros((20, 10), np.uint8))
@@ -151,25 +151,9 @@ def test_a_column_of_one_class() -> None:
     assert presence(["1", "-1"]) is None and presence([1, [1]]) is None and presence(["2"]) is None
 
 
-CLASSES = 4
-
-
-def boxes_of(seed: int, images: int = 6) -> Boxes:
-    rng = np.random.default_rng(seed)
-
-    def one() -> ImageBoxes | None:
-        if rng.random() < 0.25:
-            return None
-        count = int(rng.integers(0, 4))
-        corners = np.sort(rng.random((count, 2, 2), np.float32), axis=1).reshape(count, 4)
-        return corners, rng.integers(0, CLASSES, count), rng.choice([0.0, 0.5, 1.0], count).astype(np.float32)
-
-    return Boxes.of_images([one() for _ in range(images)])
-
-
 @given(st.integers(0, 200), st.lists(st.integers(0, 5), max_size=8))
 def test_choosing_images_keeps_the_boxes_of_each_and_padded_rows_hold_each_once(seed: int, rows: list[int]) -> None:
-    boxes = boxes_of(seed)
+    boxes = any_boxes(seed, images=6, classes=4)
     part = boxes[np.array(rows, np.int64)]
     assert len(part) == len(rows) and part.known.tolist() == [boxes.known[row] for row in rows]
     for place, row in enumerate(rows):

@@ -69,8 +69,7 @@ class Boxes:
 
     def __getitem__(self, index: Index) -> Boxes:
         """Return the boxes of the images at positions, or of a mask (N,) bool, in that order."""
-        rows: NDArray[np.int64] = np.arange(len(self))[index]
-        return self._taken(self.places(rows), np.diff(self.starts)[rows], self.known[rows])
+        return self._taken(self.places(index), np.diff(self.starts)[index], self.known[index])
 
     def _taken(self, place: NDArray[Any], counts: NDArray[Any], known: NDArray[np.bool_]) -> Boxes:
         parts = {name: getattr(self, name)[place] for name in ("corners", "labels", "weights")}
