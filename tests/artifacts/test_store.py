@@ -231,21 +231,12 @@ def test_a_full_disk_is_named_and_costs_nothing_stored_before(tmp_path: Path) ->
         assert [row.digest for row in store.texts()] == [digest(1)]
 
 
-ASKED = Prompt("paper", 1, "Describe it.", False)
-
-
-def one(number: int, **more: object) -> Description:
-    known = {"describer": {"model": "m"}, "created": 1, "text": f"A cat, number {number}.", "cost_usd": 0.25, **more}
-    return Description(digest=f"{number:064x}", prompt=ASKED, **known)  # type: ignore[arg-type]
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
+    cat = Answer(class_name="cat", confidence=0.5)
     with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        store.add(
-            [one(1, answer=Answer(class_name="cat", confidence=0.5)), one(2, text=None, error="busy", tokens_in=3)]
-        )
-        store.add([one(2, tokens_in=4), one(3)])
+        store.add([description(1, cost_usd=0.25, answer=cat), description(2, None, cost_usd=0.25, error="busy")])
+        store.add([description(2, "a dog", cost_usd=0.25, tokens_in=4), description(3, cost_usd=0.25)])
     return tmp_path / "a.db"
 
 
@@ -257,19 +248,20 @@ def change(path: Path, statement: str) -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        "results SET text = 'A cap, number 2.' WHERE id = 2",
+        "results SET text = 'a dot' WHERE id = 2",
         "results SET answer = replace(answer, '0.5', '0.7') WHERE id = 1",
         f"results SET digest = x'{'07' * 32}' WHERE id = 3",
         "results SET tokens_in = 5 WHERE id = 2",
         "results SET cost_usd = 0.75 WHERE id = 2",
         "results SET status = 'failed' WHERE id = 3",
         "prompts SET text = 'Describe is.'",
-        """describers SET settings = '{"model":"n"}'""",
+        """describers SET settings = '{"kind":"test"}'""",
     ],
 )
 def test_a_value_that_changed_is_named_by_its_row_without_which_the_others_are_read(path: Path, changed: str) -> None:
     with DescriptionStore(path) as store:
-        assert [(row.tokens_in, row.cost_usd) for row in store.descriptions()] == [(None, 0.25), (4, 0.5), (None, 0.25)]
+        paid = {row.digest: (row.tokens_in, row.cost_usd) for row in store.descriptions()}
+    assert paid == {digest(1): (None, 0.25), digest(2): (4, 0.5), digest(3): (None, 0.25)}
     change(path, f"UPDATE {changed}")
     for read in (DescriptionStore.texts, DescriptionStore.answers, DescriptionStore.descriptions):
         with DescriptionStore(path) as store, pytest.raises(StoreError, match=r"row [123] of its results") as caught:

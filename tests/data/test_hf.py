@@ -79,23 +79,16 @@ def test_saved_to_disk_with_names_and_keys(tmp_path: Path, png: Png) -> None:
             load_dataset(f"hf:{tmp_path / 'set.parquet'}")
 
 
-def write_tar(path: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as archive:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-
-
 def test_tar_shards_are_read_by_their_library_and_pickled_members_are_not(tmp_path: Path, png: Png) -> None:
     folder = tmp_path / "shards"
     folder.mkdir()
     pickled = b"cos\nmkdir\n(V" + str(tmp_path / "unpickled").encode() + b"\ntR."
     for shard, label in (("train-00", b"1"), ("train-01", b"0"), ("validation-00", b"1")):
-        name = f"{shard}_7"
-        write_tar(
-            folder / f"{shard}.tar", {f"{name}.png": png(int(label)), f"{name}.cls": label, f"{name}.pyd": pickled}
-        )
+        with tarfile.open(folder / f"{shard}.tar", "w") as archive:
+            for kind, data in {"png": png(int(label)), "cls": label, "pyd": pickled}.items():
+                member = tarfile.TarInfo(f"{shard}_7.{kind}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
     images = load_dataset(str(folder))
     assert (images.classes, images.labels.tolist()) == (("0", "1"), [1, 0, 1])
     assert (images.splits.tolist(), images.read(1)) == (["train", "train", "val"], png(0))
