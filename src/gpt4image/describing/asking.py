@@ -33,8 +33,8 @@ from gpt4image.describing.prices import FREE, Price
 from gpt4image.describing.questions import (
     CLASS,
     DESCRIPTION,
+    OUTSIDE_THE_LIST,
     TAGS,
-    asked_again,
     asking_for,
     question,
     schema_of,
@@ -90,9 +90,7 @@ def find_missing(
         found = {digest for digest, _ in store.settled(prompt, settings, rejected=rejected)}
         return found | settled(prompt, False) if rejected else found
 
-    @cache
-    def doubtful(prompt: Prompt) -> set[str]:
-        return _may_be_added(store, settings, prompt, classes, about)
+    doubtful = cache(partial(_may_be_added, store, settings, classes, about))
 
     def without(base: Prompt, rejected: bool) -> dict[tuple[str, ...], set[str]]:
         """The images that lack something, by the parts that they lack."""
@@ -142,9 +140,9 @@ def is_shorter(prompt: Prompt, classes: Sequence[ClassOption]) -> bool:
 def _may_be_added(
     store: DescriptionStore,
     settings: Mapping[str, Any],
-    prompt: Prompt,
     classes: Sequence[ClassOption],
     digests: Collection[str],
+    prompt: Prompt,
 ) -> set[str]:
     """Return the images whose answer to a prompt with a shorter list the added classes put in doubt.
 
@@ -202,7 +200,7 @@ class Budget:
             raise ConfigError(f"--max-cost needs a price, and {known}: give --price IN OUT, or --limit N instead.")
         self.limit, self.max_cost = limit, max_cost
         self._price, self._max_tokens = price, max_tokens
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._seen: dict[Prompt, tuple[float, int]] = {}  # tokens of the longest input, and number of answers
         self._reserved = dict[Name, float]()
         self._note: Callable[[float], None] | None = None
@@ -237,7 +235,7 @@ class Budget:
         in any case.
         """
         with self._lock:
-            if not self._allows(request, sent):
+            if not self.allows(request, sent=sent):
                 return False
             if self.max_cost is not None:
                 self._reserved[request.name] = price = self._dearest(request)
@@ -249,7 +247,13 @@ class Budget:
     def allows(self, request: Request, *, sent: bool = False) -> bool:
         """Return whether ``admit`` would admit the request."""
         with self._lock:
-            return self._allows(request, sent)
+            if self.limit is not None and not request.again and self.asked >= self.limit:
+                return False
+            if self.max_cost is None or sent:
+                return True
+            if not self._seen and self._reserved:
+                return False
+            return self.spent + self._reserved_sum + self._dearest(request) <= self.max_cost
 
     def settle(self, answer: Answer) -> None:
         """Replace the reservation by what an answer cost; with none, nothing was asked. Raises DescriberError."""
@@ -284,15 +288,6 @@ class Budget:
             return
         self._noted = now if exactly else self.uncertain + _ROOM * self._reserved_sum
         self._note(self._noted)
-
-    def _allows(self, request: Request, sent: bool) -> bool:
-        if self.limit is not None and not request.again and self.asked >= self.limit:
-            return False
-        if self.max_cost is None or sent:
-            return True
-        if not self._seen and self._reserved:
-            return False
-        return self.spent + self._reserved_sum + self._dearest(request) <= self.max_cost
 
     def _dearest(self, request: Request, *, alone: bool = False) -> float:
         """Return the price of a call with the longest output, and an input longer by a margin than any so far."""
@@ -367,9 +362,8 @@ class Asking:
         with self._lock:
             if answer.request.name not in self.asked_again:
                 self.asked_again.add(answer.request.name)
-                request = replace(answer.request, again=True)
-                again = asked_again(request.question) if outside_list else request.question
-                self._again.append(replace(request, question=again))
+                question = answer.request.question + (OUTSIDE_THE_LIST if outside_list else "")
+                self._again.append(replace(answer.request, again=True, question=question))
 
     def _peek(self) -> Request | None:
         # Second tries first: at the end of a run nothing would be left to do beside them, and a limit that has no room

@@ -74,9 +74,9 @@ class Forecast(NamedTuple):
     right: float
 
 
-def pilot(digests: Collection[str], count: int = PILOT) -> list[str]:
-    """Return images at random; always the same of the same ones, and most of them when some are added."""
-    return sorted(digests, key=lambda digest: hashlib.sha256(f"pilot {digest}".encode()).digest())[:count]
+def pilot(digests: Collection[str]) -> list[str]:
+    """Return PILOT images at random; always the same of the same ones, and most of them when some are added."""
+    return sorted(digests, key=lambda digest: hashlib.sha256(f"pilot {digest}".encode()).digest())[:PILOT]
 
 
 def forecast(known: Known) -> Forecast:

@@ -425,13 +425,9 @@ class _Run:
         if found.error is not None:
             why = "the answer is no description: " if found.error in get_args(Flaw) else ""
             named = [Skipped(name=key, reason=f"{why}{found.error}") for key in request.keys]
-            if found.text is None and found.answer is None:
-                self.failed[request.name] = named
-                if answer.retry and self._may_ask_again(answer):
-                    self.asking.ask_again(answer)
-                return
-            self.rejected[request.name] = named
-            if self._may_ask_again(answer):
+            was_answered = found.text is not None or found.answer is not None
+            (self.rejected if was_answered else self.failed)[request.name] = named
+            if (was_answered or answer.retry) and self._may_ask_again(answer):
                 self.asking.ask_again(answer, outside_list=found.outside_list)
             return
         self.described[request.digest] += 1

@@ -25,10 +25,11 @@ ANSWERS = "answers"
 """Field of the list in the answer to a sheet of images."""
 _OPTIONS = "{class_options}"
 _ONE_OBJECT = "Answer with one JSON object and nothing else. Its fields, in this order:"
-_AGAIN = (
+OUTSIDE_THE_LIST = (
     "\n\nAn earlier answer named a class that is not in the list. Copy one name of the list exactly, or say "
     f'"{NONE_OF_THESE}".'
 )
+"""End of a question that is asked once more."""
 
 
 def asking_for(prompt: Prompt, ask: Sequence[str], classes: Sequence[ClassOption]) -> Prompt:
@@ -89,11 +90,6 @@ def question(prompt: Prompt, class_name: str, digest: str) -> str:
     shown = [f"- {readable(name)}{f': {definition}' if definition else ''}" for name, definition in options]
     shown += [f"- {NONE_OF_THESE}"] if CLASS in prompt.ask else []
     return text_for(prompt, class_name).replace(_OPTIONS, "\n".join(shown))
-
-
-def asked_again(question: str) -> str:
-    """Return a question whose answer named a class that is not in the list."""
-    return question.removesuffix(_AGAIN) + _AGAIN
 
 
 def sheet_question(prompt: Prompt, question: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,21 +34,8 @@ from gpt4image.training.run_model import RunModel, TextSpace, load_run_model, op
 FOLDER = "search"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Queries:
-    """Q queries, (Q, D) ``vectors`` of unit length: texts, then images, with the bytes of these by name."""
-
-    names: tuple[str, ...]
-    vectors: NDArray[np.float32]
-    pictures: dict[str, bytes]
-    skipped: tuple[Skipped, ...] = ()
-
-
 def search(config: SearchConfig) -> SearchResult:
-    """Rank the images of a dataset by similarity to each query; the dataset is indexed once.
-
-    Raises ConfigError, RunError, ModelError, DataError, TableError.
-    """
+    """Rank the images of a dataset by similarity to each query; the dataset is indexed once. Raises Gpt4ImageError."""
     texts = tuple(text.strip() for text in config.texts)
     if not all(texts) or not (texts or config.image):
         raise ConfigError('Nothing is asked: give a text, as in gpt4image search RUN_DIR "a red car", or --image FILE.')
@@ -59,18 +45,17 @@ def search(config: SearchConfig) -> SearchResult:
             f"{config.run_dir} learned no alignment, so its images do not lie among texts; train with --embeddings "
             "(and an --align-weight above 0), and search the run that comes of it."
         )
-    options = options_of(record)
     space = read_text_space(config.run_dir)
-    images = _images(config, options)
+    images = _images(config, options_of(record))
     model = load_run_model(config.run_dir, None, record["run"]["classes"])
-    queries = _queries(texts, config.image, model, space)
+    vectors, asked, unread = _queries(texts, config.image, model, space)
     every = digests_to_bytes(images.digests).view("S32").reshape(-1)
     distinct, first, counts = np.unique(every, return_index=True, return_counts=True)
     digests = distinct.view(np.uint8).reshape(-1, 32)
     started = time.monotonic()
-    folder, index, added, unreadable = _index(config, model, images, digests, first, queries.vectors.shape[1])
+    folder, index, added, unreadable = _index(config, model, images, digests, first, vectors.shape[1])
     indexed = time.monotonic()
-    rows, cosines = most_similar(index, queries.vectors, config.top)
+    rows, cosines = most_similar(index, vectors, config.top)
     facts: dict[str, Any] = {
         "run": config.run_dir,
         "data": images.spec,
@@ -83,24 +68,29 @@ def search(config: SearchConfig) -> SearchResult:
         "query_seconds": round(time.monotonic() - indexed, 4),
     }
     numbers: Any = find_digests(digests, index.digests[rows.reshape(-1)]).reshape(rows.shape).tolist()
-    found = [_hits(images, first, *both) for both in zip(numbers, cosines.tolist(), strict=True)]
+    ranked = zip((*texts, *asked), numbers, cosines.tolist(), strict=True)
+    answers: list[dict[str, Any]] = [{"query": name, "results": _hits(images, first, *both)} for name, *both in ranked]
     unshown: Sequence[Skipped] = ()
     if config.html is not None:
         pictures = Thumbnails(images)
         shown = [[{"picture": pictures.of(int(first[k])), "equal": int(counts[k]) - 1} for k in own] for own in numbers]
-        sections = _sections(queries, found, shown, images.clips)
+        sections = [
+            {
+                "name": (name := each["query"]),
+                "picture": thumbnail(asked[name], clips=images.clips) if name in asked else None,
+                "cards": [one | more for one, more in zip(each["results"], own, strict=True)],
+            }
+            for each, own in zip(answers, shown, strict=True)
+        ]
         write_text(config.html, render("search.html", sections=sections, facts=facts))
         unshown = pictures.skipped
-    answers: list[dict[str, Any]] = [
-        {"query": name, "results": hits} for name, hits in zip(queries.names, found, strict=True)
-    ]
     return SearchResult(
         path=config.html or folder,
         **facts,
         queries=answers,
         read_rows=partial(list, [{"query": each["query"], **one} for each in answers for one in each["results"]]),
         text="\n\n".join(_table(**each) for each in answers),
-        skipped=tuple(dict.fromkeys((*queries.skipped, *images.skipped, *unreadable, *unshown))),
+        skipped=tuple(dict.fromkeys((*unread, *images.skipped, *unreadable, *unshown))),
     )
 
 
@@ -122,18 +112,6 @@ def _table(query: str, results: Sequence[dict[str, Any]]) -> str:
     return text_table(query, [("rank", "similarity", "image", "label"), *rows])
 
 
-def _sections(queries: Queries, found: Any, shown: Any, clips: bool) -> list[dict[str, Any]]:
-    """Return what the page says of each query: its name, its picture, and a card per image found."""
-    return [
-        {
-            "name": name,
-            "picture": thumbnail(queries.pictures[name], clips=clips) if name in queries.pictures else None,
-            "cards": [one | more for one, more in zip(*both, strict=True)],
-        }
-        for name, *both in zip(queries.names, found, shown, strict=True)
-    ]
-
-
 def _images(config: SearchConfig, options: TrainConfig) -> Dataset:
     """Return the images to search; splits are cut as the run cut them."""
     spec = config.data or options.data
@@ -147,8 +125,13 @@ def _images(config: SearchConfig, options: TrainConfig) -> Dataset:
     return images.select(chosen)
 
 
-def _queries(texts: Sequence[str], images: Sequence[Path], model: RunModel, space: TextSpace) -> Queries:
-    """Return texts and image files as queries. Raises ModelError or DataError: nothing that was asked can be read."""
+def _queries(
+    texts: Sequence[str], images: Sequence[Path], model: RunModel, space: TextSpace
+) -> tuple[NDArray[np.float32], dict[str, bytes], list[Skipped]]:
+    """Return the (Q, D) unit vectors of texts, then image files; the bytes of these by name, and what cannot be read.
+
+    Raises ModelError or DataError: nothing that was asked can be read.
+    """
     vectors = [space.load_encoder(model.config.device).encode(texts)] if texts else []
     pixels: list[NDArray[np.uint8]] = []
     pictures: dict[str, bytes] = {}
@@ -165,9 +148,7 @@ def _queries(texts: Sequence[str], images: Sequence[Path], model: RunModel, spac
         vectors.append(model.embed(model.read(held, np.arange(len(pixels))).features))
     if not vectors:
         raise DataError(f"--image {skipped[0].name}: {skipped[0].reason}. There is nothing else to look for.")
-    return Queries(
-        names=(*texts, *pictures), vectors=np.concatenate(vectors), pictures=pictures, skipped=tuple(skipped)
-    )
+    return np.concatenate(vectors), pictures, skipped
 
 
 def _index(

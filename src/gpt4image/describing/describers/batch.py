@@ -180,7 +180,11 @@ class BatchDescriber(OpenAIDescriber):
             self._source, self._exhausted = iter(requests), False
             self._has_room, self._max_lines, heard = True, MAX_LINES, time.monotonic()
             try:
-                self._resume()
+                for batch in self._ledger.open_batches():
+                    if batch.input_file is not None and self._ledger.items_left(batch.row):
+                        self._open[batch.row] = batch
+                    else:
+                        self._close(batch)
                 with console.status("Batches") as status:
                     while True:
                         if self._may_submit():
@@ -209,13 +213,6 @@ class BatchDescriber(OpenAIDescriber):
         with Ledger(self._config.store, self.settings) as ledger:
             count = len(ledger.open_batches())
             return Report(facts={"batches_open": count, "answers_on_their_way": ledger.items_left()} if count else {})
-
-    def _resume(self) -> None:
-        for batch in self._ledger.open_batches():
-            if batch.input_file is not None and self._ledger.items_left(batch.row):
-                self._open[batch.row] = batch
-            else:
-                self._close(batch)
 
     def _may_submit(self) -> bool:
         is_created = all(batch.server_id for batch in self._open.values())

@@ -176,25 +176,25 @@ class SentenceTransformerTower(Tower):
         return self.model(dict(tokens))["sentence_embedding"][:, : self.model.truncate_dim]
 
 
-def find_model(kind: str, name: str) -> Path:
-    """Return the folder of a model: ``name`` itself, or its copy of the Hugging Face hub (fetched once)."""
+def find_model(name: str) -> Path:
+    """Return the folder of a sentence transformer: ``name``, or its copy of the Hugging Face hub (fetched once).
+
+    Raises ModelError: there is none, weights are pickled without safetensors beside them, or there are no weights.
+    """
     if not name:
-        raise ConfigError(f"The encoder SPEC is {kind}:NAME_OR_PATH; the name is missing.")
+        raise ConfigError("The encoder SPEC is sentence-transformers:NAME_OR_PATH; the name is missing.")
     try:
         folder = find_folder(name, _FILES_THAT_COUNT)
     except LookupError as error:
-        raise ModelError(f"{kind}:{name}: {error}, or use the packaged encoder: --encoder minilm.") from error
-    refuse_pickles(folder)
-    return folder
-
-
-def refuse_pickles(folder: Path) -> None:
-    """Raise ModelError if a folder has pickled weights without safetensors beside them, or no weights at all."""
+        raise ModelError(
+            f"sentence-transformers:{name}: {error}, or use the packaged encoder: --encoder minilm."
+        ) from error
     for file in folder.rglob("*"):
         if file.suffix in _PICKLED and not any(file.parent.glob(_OPENED_WITHOUT.get(file.name, "*.safetensors"))):
             raise ModelError(pickles_refused(file))
     if not any(folder.rglob("*.safetensors")):
         raise ModelError(f"{folder}: there is no .safetensors file; give the folder of a model that has one.")
+    return folder
 
 
 def pickles_refused(file: Path | str) -> str:

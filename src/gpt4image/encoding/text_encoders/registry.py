@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gpt4image.base import plugins
 from gpt4image.base.errors import ConfigError, ModelError, nearest
+from gpt4image.encoding.text_encoders.bag_of_words import BagOfWordsEncoder
 from gpt4image.encoding.text_encoders.base import TextEncoder
 
 
@@ -22,7 +23,7 @@ def _minilm(name: str, device: str) -> TextEncoder:
 def _sentence_transformers(name: str, device: str, spec: str = "", folder: Path | None = None) -> TextEncoder:
     from gpt4image.encoding.text_encoders import neural
 
-    spec, folder = spec or f"sentence-transformers:{name}", folder or neural.find_model("sentence-transformers", name)
+    spec, folder = spec or f"sentence-transformers:{name}", folder or neural.find_model(name)
     load = partial(neural.SentenceTransformerTower, spec, folder)
     return neural.NeuralEncoder(spec, neural.folder_revision(folder), load, device)
 
@@ -36,12 +37,6 @@ def _open_clip(name: str, device: str) -> TextEncoder:
     return NeuralEncoder(spec, files.revision, partial(OpenClipTower, spec, files), device)
 
 
-def _bag_of_words(name: str, _: str) -> TextEncoder:
-    from gpt4image.encoding.text_encoders.bag_of_words import BagOfWordsEncoder
-
-    return BagOfWordsEncoder(name)
-
-
 def _tuned(name: str, device: str) -> TextEncoder:
     from gpt4image.encoding.text_encoders.tuning import load_tuned
 
@@ -52,7 +47,7 @@ TEXT_ENCODERS: Mapping[str, Callable[[str, str], TextEncoder]] = {
     "minilm": _minilm,
     "sentence-transformers": _sentence_transformers,
     "open_clip": _open_clip,
-    "bag-of-words": _bag_of_words,
+    "bag-of-words": lambda name, _: BagOfWordsEncoder(name),
     "tuned": _tuned,
 }
 

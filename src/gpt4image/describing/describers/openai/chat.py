@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -167,7 +167,9 @@ def fault_of_response(status: int, headers: Mapping[str, str], content: bytes, s
     text = error.get("message", error.get("detail", ""))
     text = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
     text = text or content.decode("utf-8", errors="replace")
-    verdict = _verdict(status, set(_codes(error)), text)
+    parts = (error, mapping(error.get("innererror")), mapping(error.get("metadata")))
+    codes = [part.get(name) for part in parts for name in ("code", "type", "status")]
+    verdict = _verdict(status, {code.lower() for code in codes if isinstance(code, str)}, text)
     wait = retry_after(headers, time.time())
     if (wait or 0.0) > LONGEST_WAIT_S and verdict in (Verdict.RETRY, Verdict.LIMITED, Verdict.OVERLOADED):
         verdict = Verdict.STOP
@@ -198,13 +200,6 @@ def _error_of(content: bytes) -> Mapping[str, Any]:
     body = mapping(next(iter(sequence(body)), body))
     error = body.get("error", body)
     return mapping(error) if isinstance(error, dict) else {"message": error}
-
-
-def _codes(error: Mapping[str, Any]) -> Iterator[str]:
-    for part in (error, mapping(error.get("innererror")), mapping(error.get("metadata"))):
-        for code in (part.get("code"), part.get("type"), part.get("status")):
-            if isinstance(code, str):
-                yield code.lower()
 
 
 def _parameter_of(error: Mapping[str, Any], text: str) -> str | None:

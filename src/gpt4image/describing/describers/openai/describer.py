@@ -245,15 +245,12 @@ class OpenAIDescriber:
                 self._changed.clear()
                 await self._changed.wait()
             self._busy, job.in_place = self._busy + 1, True
-            await self._pace()
-
-    async def _pace(self) -> None:
-        while not self._stopped.is_set() and (wait := self._limiter.delay(now := self._loop.time())) > 0:
-            is_long = self._last_fault and wait > max(_UNTOLD_S, self._limiter.own_delay(now))
-            if is_long and now + wait > self._told_until + _UNTOLD_S:
-                self._told_until = now + wait
-                say(f"No call is sent for {wait:.0f} s, because of the last fault: {self._last_fault}")
-            await self._sleep(wait)
+            while not self._stopped.is_set() and (wait := self._limiter.delay(now := self._loop.time())) > 0:
+                is_long = self._last_fault and wait > max(_UNTOLD_S, self._limiter.own_delay(now))
+                if is_long and now + wait > self._told_until + _UNTOLD_S:
+                    self._told_until = now + wait
+                    say(f"No call is sent for {wait:.0f} s, because of the last fault: {self._last_fault}")
+                await self._sleep(wait)
 
     def _leave(self, job: Job) -> None:
         self._busy, job.in_place = self._busy - job.in_place, False
