@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,11 @@ def write_store(path: Path, rows: Iterable[Mapping[str, Any]], **shared: Any) ->
     usual: dict[str, Any] = {"prompt": PAPER, "describer": {}, "created": 0.0}
     with DescriptionStore(path, write=True) as store:
         store.add([Description(**usual | shared | dict(row)) for row in rows])
+    return path
+
+
+def write_lines(path: Path, rows: Iterable[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 import gpt4image.describing.asking
-from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, StoreError
 from gpt4image.config import DescribeConfig
 from gpt4image.data.dataset import Dataset
@@ -26,6 +25,7 @@ from gpt4image.describing.describers.registry import DESCRIBERS
 from gpt4image.describing.prices import FREE, Price
 from gpt4image.labelling.answers import read_answers
 from loaded_sets import in_memory
+from openai_cases import rows_of
 
 
 def of(count: int, **others: Any) -> Dataset:
@@ -72,11 +72,6 @@ def ok(request: Request) -> Answer:
     return Answer(request=request, text=f"text of {request.read().decode()}", tokens_in=1, tokens_out=1, cost_usd=0.5)
 
 
-def rows_of(folder: Path, status: Any = "ok") -> list[Any]:
-    with DescriptionStore(folder / "a.db") as store:
-        return list(store.descriptions(status=status))
-
-
 def test_every_distinct_image_is_asked_once_and_a_second_run_asks_nothing(run: Run, tmp_path: Path) -> None:
     describer = Scripted(ok)
     outcome = run(describer, of(10))
@@ -90,7 +85,7 @@ def test_every_distinct_image_is_asked_once_and_a_second_run_asks_nothing(run: R
     run(more, of(12))  # two new images, each paid for once
     assert len(more.asked) == 2
     images = of(12)
-    assert {row.digest: row.text for row in rows_of(tmp_path)} == {
+    assert {row.digest: row.text for row in rows_of(tmp_path / "a.db")} == {
         digest: f"text of {images.read(i).decode()}" for i, digest in enumerate(images.digests)
     }
 
@@ -121,7 +116,7 @@ def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_
     assert [(item.name, item.reason) for item in outcome.skipped] == [("k2", "the answer is no description: refusal")]
     assert outcome.summary["rejected"] == 1 and outcome.summary["described"] == 6
     assert outcome.summary["cost_usd"] == 4.5
-    rows = [*rows_of(tmp_path, "failed"), *rows_of(tmp_path)]
+    rows = [*rows_of(tmp_path / "a.db", "failed"), *rows_of(tmp_path / "a.db")]
     assert [(row.error, row.text) for row in rows[:1]] == [("refusal", "I'm sorry, but I can't assist with that.")]
     assert sum(row.cost_usd or 0 for row in rows) == 4.5  # what was spent, tries that failed included
     again = run(Scripted(ok), of(8))
@@ -195,7 +190,7 @@ def test_a_limit_is_of_the_bill_whatever_happens_to_the_runs(run: Run, tmp_path:
     outcome = run(Bills(priced, price), of(300), **limit)
     assert outcome.summary["stopped_by"] == "--max-cost 120" and sum(billed) <= 120.0
     earlier = outcome.summary["cost_usd_earlier"]
-    stored = sum(row.cost_usd or 0.0 for row in rows_of(tmp_path))
+    stored = sum(row.cost_usd or 0.0 for row in rows_of(tmp_path / "a.db"))
     assert stored + 20 * 0.9 <= outcome.summary["cost_usd"] <= 120.0, "what was in flight counts as if it had been paid"
     assert earlier > 40.0 and stored > 60.0
     assert outcome.text.startswith(f"Cost: ${outcome.summary['cost_usd']:.4f}, of it ${earlier:.4f} earlier (at most $")

@@ -17,7 +17,7 @@ from PIL import Image
 import gpt4image.describing.asking
 import gpt4image.describing.descriptions
 from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, StoredAnswer
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, DataError, StoreError
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import (
@@ -35,13 +35,10 @@ from gpt4image.describing.describe import describe
 from gpt4image.describing.descriptions import check, export_descriptions, import_descriptions
 from gpt4image.describing.rows import Row, describer_settings, parse_line, parse_row, to_fields, write_rows
 from loaded_sets import in_memory
+from openai_cases import answers_of, rows_of
+from tables import write_lines
 
 KINDS = ("d.jsonl", "d.csv", "d.parquet")
-
-
-def write_lines(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def bring(folder: Path, rows: list[Any] | Path, data: str | None = "memory", **options: Any) -> Any:
@@ -51,11 +48,6 @@ def bring(folder: Path, rows: list[Any] | Path, data: str | None = "memory", **o
 
 def export(folder: Path, name: str, **options: Any) -> Any:
     return export_descriptions(ExportDescriptionsConfig(store=folder / "a.db", file=folder / name, **options))
-
-
-def stored(folder: Path, name: str = "a.db") -> list[Description]:
-    with DescriptionStore(folder / name) as store:
-        return list(store.descriptions())
 
 
 def pairs(folder: Path) -> dict[str, list[str]]:
@@ -163,7 +155,7 @@ def test_every_bad_row_is_named_and_costs_no_good_one(tmp_path: Path, images: Da
     reasons = {int(item.name.removeprefix("in.jsonl, line ")): item.reason for item in outcome.skipped}
     assert [*reasons] == [2, 3, 6, 7, 5] and "nobody" in reasons[2] and "another answer" in reasons[5]
     assert pairs(tmp_path) == {images.digests[0]: ["a cat"], images.digests[4]: ["a dog"]}
-    assert {row.prompt.name for row in stored(tmp_path)} == {"class-conditioned", "imported"}
+    assert {row.prompt.name for row in rows_of(tmp_path / "a.db")} == {"class-conditioned", "imported"}
     again = bring(tmp_path, rows)
     assert (again.added, again.unchanged) == (0, 3)
 
@@ -199,7 +191,10 @@ def test_a_csv_file_says_what_an_exported_row_says(tmp_path: Path, images: Datas
         ("d.csv, row 5", "sample is out of range: -1"),
         ("d.csv, row 6", "more cells than columns; quote texts that hold a comma"),
     ]
-    rows, expected = stored(tmp_path), {("A cat, asleep.", 0, 0.5), ("Some cat.", 1, None), ("A dog.", 0, None)}
+    rows, expected = (
+        rows_of(tmp_path / "a.db"),
+        {("A cat, asleep.", 0, 0.5), ("Some cat.", 1, None), ("A dog.", 0, None)},
+    )
     assert {(row.text, row.sample, row.cost_usd) for row in rows} == expected
     assert all(row.prompt.class_conditioned for row in rows), "a prompt with a place for the class tells it"
 
@@ -215,7 +210,7 @@ def test_a_csv_export_is_harmless_in_a_spreadsheet_and_comes_back_the_same(tmp_p
     with (tmp_path / "all.csv").open(encoding="utf-8", newline="") as file:
         assert not [cell for line in csv.reader(file) for cell in line if cell.startswith(tuple("=+-@\t\r\n＝"))]
     (tmp_path / "a.db").unlink()
-    assert bring(tmp_path, tmp_path / "all.csv", data=None).skipped == () and stored(tmp_path) == rows
+    assert bring(tmp_path, tmp_path / "all.csv", data=None).skipped == () and rows_of(tmp_path / "a.db") == rows
 
 
 def test_check_names_what_is_missing_extra_double_and_contradicting(
@@ -296,11 +291,6 @@ def pets(tmp_path: Path) -> str:
     return f"folder:{tmp_path / 'pets'}"
 
 
-def answers_of(path: Path) -> list[StoredAnswer]:
-    with DescriptionStore(path) as store:
-        return list(store.answers())
-
-
 def by_key(folder: Path, data: str) -> dict[str, Answer]:
     images = load_dataset(data)
     keys = dict(zip(images.digests, images.keys, strict=True))
@@ -329,13 +319,13 @@ def test_what_is_exported_comes_back_the_same(tmp_path: Path, pets: str, kind: s
             Description(**given, prompt=told, created=1e9 + 0.1, sample=n, text=text, **(paid if n else {}))
             for n, text in enumerate((" a\n\tb ", 'ü, "1" \U0001f408\u2028', "=1|[]"))
         )
-    before, found = stored(tmp_path), answers_of(tmp_path / "a.db")
+    before, found = rows_of(tmp_path / "a.db"), answers_of(tmp_path / "a.db")
     export(tmp_path, kind)
     (tmp_path / "a.db").unlink()
     for added in (len(before), 0):
         outcome = bring(tmp_path, tmp_path / kind, None)
         assert outcome.skipped == () and outcome.added == added
-        assert stored(tmp_path) == before and answers_of(tmp_path / "a.db") == found
+        assert rows_of(tmp_path / "a.db") == before and answers_of(tmp_path / "a.db") == found
 
 
 def test_boxes_in_pixels_need_their_picture_and_keys_their_dataset(tmp_path: Path, pets: str) -> None:

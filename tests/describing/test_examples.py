@@ -14,11 +14,8 @@ from gpt4image.artifacts.store import ClassOption, DescriptionStore
 from gpt4image.base.errors import ConfigError
 from gpt4image.data import load_with_splits
 from gpt4image.describing.describe import choose_examples
-from openai_cases import describe_by, openai_settings
+from openai_cases import describe_by
 from openai_stub import Call, Reply, Stub, answer
-
-__all__ = ["openai_settings"]
-pytestmark = pytest.mark.usefixtures("openai_settings")
 
 
 @pytest.fixture

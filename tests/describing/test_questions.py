@@ -38,6 +38,8 @@ def test_one_question_asks_for_everything_and_shuffles_options_the_same_way_for_
     first = Counter(question(prompt, "", f"{number:064x}").split("Classes:\n- ")[1][:3] for number in range(300))
     assert set(first) == {"big", "cat", "owl"} and min(first.values()) > 70, "each stands first for a third of images"
     assert len({question(prompt, "", "ab") for _ in range(9)}) == 1
+    many = asking_for(SHORT, ("class",), class_list("\n".join(f"kind {number}" for number in range(300))))
+    assert question(many, "", "ab").count("\n- ") == 301 and "enum" not in str(schema_of(many))
 
 
 def test_boxes_are_asked_for_by_class_or_in_the_words_of_the_model() -> None:

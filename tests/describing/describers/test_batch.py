@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from gpt4image.describing.describers.batch import BatchDescriber
 from gpt4image.describing.describers.openai import describer as openai_describer
 from gpt4image.describing.describers.openai import server as untrusted
 from gpt4image.describing.prices import Price
+from openai_cases import rows_of
 from openai_stub import completion
 
 KEY = "sk-test-51f0c0ffee"
@@ -89,8 +90,7 @@ class Api:
         return tuple(BatchDescriber(config).report(load_dataset(config.data)).facts.values())
 
     def rows(self) -> list[Description]:
-        with DescriptionStore(self.config().store) as store:
-            return list(store.descriptions())
+        return rows_of(self.config().store)
 
     @property
     def lines(self) -> list[int]:
@@ -130,21 +130,17 @@ def in_turn(*said: Any, then: Any = describe_ok) -> Callable[[dict[str, Any]], A
 
 
 def test_every_image_is_described_at_half_the_price_and_a_second_run_sends_nothing(api: Api) -> None:
+    (api.pictures / "bad.png").write_bytes(b"no picture")
     cost = pytest.approx(8 * (100 * 10 + 10 * 100) / 1e6 / 2)
     outcome = api.run({"described": 8, "batches_open": 0, "cost_usd": cost})
-    assert outcome.skipped == () and api.all_paid_once and api.server.deleted == ["file-0"]
+    assert [item.name for item in outcome.skipped] == ["unlabelled/bad.png"] and api.lines == [8]
+    assert api.all_paid_once and api.server.deleted == ["file-0"]
     said = [describe_ok(line["body"])["choices"][0]["message"]["content"] for line in api.server.inputs[0]]
     assert sorted(row.text or "" for row in api.rows()) == sorted(said)
     calls = len(api.server.requests)
     api.run({"already_described": 8})
     api.run({"already_described": 8}, batch=False)
     assert len(api.server.requests) == calls
-
-
-def test_an_image_that_cannot_be_decoded_is_named_and_never_sent(api: Api) -> None:
-    (api.pictures / "bad.png").write_bytes(b"no picture")
-    outcome = api.run({"described": 8})
-    assert [item.name for item in outcome.skipped] == ["unlabelled/bad.png"] and api.lines == [8]
 
 
 @pytest.mark.parametrize(("limit", "value"), [("MAX_LINES", 3), ("MAX_BYTES", 4500)])
@@ -285,24 +281,24 @@ def test_a_file_without_end_is_read_up_to_a_limit(api: Api) -> None:
 # Faults
 
 
-@pytest.mark.parametrize(("status", "done"), [(None, True), (500, True), (408, True), (None, False), (500, False)])
-def test_a_batch_whose_creation_was_not_heard_of_is_not_created_again(status: int | None, done: bool, api: Api) -> None:
+NOT_LISTED = Fault("GET /v1/batches", 200, body={"object": "list", "data": [], "has_more": False})
+
+
+@pytest.mark.parametrize(
+    ("status", "done", "then"),
+    [*((s, d, []) for s, d in [(None, True), (500, True), (408, True), (None, False), (500, False)]),
+     (None, True, [NOT_LISTED])],  # it takes effect late
+)  # fmt: skip
+def test_a_batch_whose_creation_was_not_heard_of_is_not_created_again(
+    status: int | None, done: bool, then: Sequence[Fault], api: Api
+) -> None:
     api.server.files["other"] = b""
     others = {"input_file_id": "other", "endpoint": "/v1/chat/completions", "completion_window": "24h", "metadata": {}}
     for _ in range(3):  # older batches, over several pages of the list
         api.server.create(others)
-    api.server.faults = [Fault("POST /v1/batches", status, done=done)]
+    api.server.faults = [Fault("POST /v1/batches", status, done=done), *map(replace, then)]
     api.run({"described": 8})
     assert api.all_paid_once and len(api.server.batches) == 4
-
-
-def test_a_creation_that_takes_effect_late_is_found(api: Api) -> None:
-    api.server.faults = [
-        Fault("POST /v1/batches", None, done=True),
-        Fault("GET /v1/batches", 200, body={"object": "list", "data": [], "has_more": False}),
-    ]
-    api.run({"described": 8})
-    assert len(api.server.batches) == 1 and api.all_paid_once
 
 
 AWAY = 10_000

@@ -20,7 +20,7 @@ from gpt4image.config import DescriberOptions, ExportDescriptionsConfig
 from gpt4image.data.video import Frames, decode_frames
 from gpt4image.describing.describers.images import bounded, data_url, data_urls, pictures
 from gpt4image.describing.descriptions import export_descriptions
-from openai_cases import openai_settings, request
+from openai_cases import request
 from tiny_videos import moving_dot, sound, video
 
 
@@ -61,9 +61,6 @@ def test_nothing_but_pixels_is_sent(image_format: str) -> None:
 
 # Clips
 
-
-__all__ = ["openai_settings"]
-pytestmark = pytest.mark.usefixtures("openai_settings")
 CLIP = video(moving_dot(0, 3, 10, side=64))
 ANSWER = '{"description": "A white dot goes to the right.", "class": "right", "second": null, "confidence": 0.9}'
 

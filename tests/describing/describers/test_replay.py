@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from gpt4image.describing.describers.registry import DESCRIBERS, load_describer
 from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.reporting import doctor
 from loaded_sets import in_memory
+from tables import write_lines
 
 
 def requests(images: Dataset) -> list[Request]:
@@ -37,11 +37,6 @@ def load(path: Path | str) -> Describer:
 
 def answers_of(describer: Describer, images: Dataset) -> list[Answer]:
     return [answer for group in describer.describe(requests(images)) for answer in group]
-
-
-def write_lines(path: Path, rows: list[object]) -> Path:
-    path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def test_rows_are_found_by_key_or_digest_and_digest_wins(tmp_path: Path) -> None:
@@ -85,7 +80,8 @@ def test_files_without_a_row_for_the_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such file"):
         load(tmp_path / "none.jsonl")
     with pytest.raises(ConfigError, match="line 1: not a line of JSON"):
-        load(write_lines(tmp_path / "d.jsonl", ["key,description"]))
+        (tmp_path / "d.jsonl").write_text("key,description")
+        load(tmp_path / "d.jsonl")
     describer = load(write_lines(tmp_path / "texts.jsonl", [{"key": "photos/1.jpg", "description": "one"}]))
     assert isinstance(describer, ReplayDescriber)
     with pytest.raises(ConfigError, match=r"none of its 1 rows belongs.*'photos/1.jpg'.*look like 'k0', 'k1'"):

@@ -18,11 +18,9 @@ from gpt4image.data.decode import decode
 from gpt4image.describing.answer_json import items_of_sheet
 from gpt4image.describing.describers.openai import describer as openai_describer
 from gpt4image.describing.prices import Price
-from openai_cases import KEY, describe_by, openai_settings, rows_of
+from openai_cases import KEY, describe_by, rows_of
 from openai_stub import Call, Reply, Stub, answer, failure
 
-__all__ = ["openai_settings"]
-pytestmark = pytest.mark.usefixtures("openai_settings")
 TEXT, CLASS = Prompt("paper", 1, "Describe it.", False), Prompt("class", 1, "?", False, ("class",))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +20,7 @@ from gpt4image.describing.describers.openai.describer import OpenAIDescriber
 from gpt4image.describing.describers.openai.server import PROVIDERS, find_server
 from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.prices import FREE, Price
-from openai_cases import KEY, PROMPT, ask, ask_one, describer, openai_settings, picture, request
-
-__all__ = ["openai_settings"]
-pytestmark = pytest.mark.usefixtures("openai_settings")
-
+from openai_cases import KEY, PROMPT, ask, ask_one, describer, picture, request
 
 # What is sent and what comes back
 
@@ -48,16 +45,12 @@ def test_one_image_is_described_with_what_was_chosen_and_nothing_else() -> None:
     assert message["content"][0]["image_url"].keys() == {"url"}
 
 
-def gone() -> bytes:
-    raise OSError("gone")
-
-
 @pytest.mark.parametrize(
     ("read", "reason"),
     [
         (lambda: b"no image", "cannot be decoded: "),
         (lambda: picture()[:60], "cannot be decoded: "),
-        (gone, "cannot be read: gone"),
+        (Path("gone.png").read_bytes, "cannot be read: No such file"),
     ],
 )
 def test_what_cannot_be_read_or_decoded_is_never_sent(read: Any, reason: str) -> None:

@@ -26,10 +26,8 @@ from gpt4image.describing.describers.openai.chat import Fault, Verdict, fault_of
 from gpt4image.describing.describers.openai.describer import Limiter
 from gpt4image.describing.describers.openai.server import NotJsonError, parse_json, redacted
 from gpt4image.describing.prices import Price
-from openai_cases import KEY, ask, ask_one, body, describer, openai_settings, picture, request
+from openai_cases import KEY, ask, ask_one, body, describer, picture, request
 
-__all__ = ["openai_settings"]
-pytestmark = pytest.mark.usefixtures("openai_settings")
 MB = 2**20
 DEEP = b"[" * 50_000 + b"]" * 50_000
 

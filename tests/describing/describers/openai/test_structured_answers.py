@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,9 @@ from PIL import Image
 
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import StoredAnswer
-from openai_cases import answers_of, describe_by, openai_settings, rows_of
+from openai_cases import answers_of, describe_by, rows_of
 from openai_stub import Call, Handler, Reply, answer, json_reply
 
-__all__ = ["openai_settings"]
-pytestmark = pytest.mark.usefixtures("openai_settings")
 COLOURS = {"blue": (30, 40, 230), "green": (20, 170, 40), "red": (230, 30, 20), "white": (245, 245, 245)}
 ASK = "description,class,tags"
 
@@ -135,15 +132,6 @@ def test_a_class_outside_the_list_is_asked_for_once_more_and_then_kept(photos: P
     kept = {("red", None): 2, (None, "navy"): 2, (None, None): 2, ("white", "WHITES"): 2}
     assert Counter((one.answer.class_name, one.answer.said) for one in stored(photos)) == kept
     assert summary["rejected"] == 0 and not rows_of(photos.parent / "a.db", "failed")
-
-
-def test_very_many_classes_are_all_offered_without_a_schema_of_their_names(photos: Path) -> None:
-    many = "\n".join([*(f"kind {number}" for number in range(300)), *COLOURS, ""])
-    summary, calls = run(photos, classes=many)
-    assert len(calls) == 8 and summary["class_in_list"] == 8
-    for call in calls:
-        assert len(re.findall("^- ", question(call), re.MULTILINE)) == 305
-        assert "enum" not in json.dumps(call.body["response_format"])
 
 
 def test_tags_of_images_that_may_have_several_classes_are_chosen_from_their_list(photos: Path) -> None:
