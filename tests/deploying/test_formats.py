@@ -21,12 +21,7 @@ from gpt4image.artifacts import runs
 from gpt4image.base.errors import ExportError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import ExportConfig
-from gpt4image.deploying.formats import (
-    ExportedModel,
-    write_onnx,
-    write_timm,
-    write_torch_export,
-)
+from gpt4image.deploying.formats import ExportedModel, write_onnx, write_timm, write_torch_export
 from gpt4image.deploying.loading import EXTRA_FILE, Classifier, load_classifier
 from gpt4image.deploying.model_card import example
 from gpt4image.tasks.multilabel import MultiLabel

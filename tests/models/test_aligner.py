@@ -43,10 +43,7 @@ TIMM_BACKBONES = {
     "resnetv2_18": {},  # its classifier is a 1x1 convolution on (B, C, 1, 1)
     "test_vit": {"img_size": 32},  # average of tokens instead of CLS
 }
-TORCHVISION_BACKBONES = {
-    "resnet18": ("fc", 512),
-    "mobilenet_v3_small": ("classifier.3", 1024),
-}
+TORCHVISION_BACKBONES = {"resnet18": ("fc", 512), "mobilenet_v3_small": ("classifier.3", 1024)}
 
 
 class TestAligner:

@@ -17,16 +17,7 @@ from gpt4image.base.errors import ModelError
 from gpt4image.data.regions import MOST_BOXES, NO_ANNOTATION, NO_BOX
 from gpt4image.models.aligner import Aligner
 from gpt4image.models.backbones import create_backbone
-from gpt4image.models.detector import (
-    POINT,
-    BestBoxes,
-    Detector,
-    assign,
-    detection_loss,
-    points_of,
-    settled,
-    suppressed,
-)
+from gpt4image.models.detector import POINT, BestBoxes, Detector, assign, detection_loss, points_of, settled, suppressed
 from gpt4image.models.pyramid import PyramidModel, Segmenter
 
 SIZE, CLASSES = 256, 5

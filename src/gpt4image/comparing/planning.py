@@ -394,7 +394,7 @@ def _require_runnable(
     """Refuse what an arm or variant cannot be run with, as the run itself would. Raises Gpt4ImageError."""
     arm, options = ARMS[members[name].arm], members[name].options
     by_class_name = arm.aligned_to == "names"
-    check_selectable(own.ready.config, ready.data.task, ready.data.all_labels[ready.data.indices("val")])
+    check_selectable(own.ready.config, ready.data.all_labels[ready.data.indices("val")])
     described = None if ready.data.text is None else ready.data.text.described
     for seed in config.seed_range if arm.predicts_targets or by_class_name else ():
         left = regime.apply(own.ready.data, seed, described)

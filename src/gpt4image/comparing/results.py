@@ -154,14 +154,14 @@ def summarise(
         "method": method(config, members, data.task),
         "notes": [
             *wrong_copies(data.image_set),
-            *small_classes(data.task, data.labels[left.indices("train")], data.classes, config.labels_per_class),
+            *small_classes(data.labels[left.indices("train")], data.classes, config.labels_per_class),
             *uninformative_texts(members, facts),
             *plan_notes,
         ],
     }
 
 
-def small_classes(task: Task, labels: Labels, classes: Sequence[str], k: int | None) -> list[str]:
+def small_classes(labels: Labels, classes: Sequence[str], k: int | None) -> list[str]:
     """Return a note that names the classes with fewer labels than the k that each was to keep; nothing if none is."""
     counts = annotation.counts(labels, len(classes))
     small = np.flatnonzero((counts > 0) & (counts < (k or 0))).tolist()
@@ -298,9 +298,8 @@ def resampled_of(data: TrainingData, folders: Sequence[Path]) -> NDArray[np.floa
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         images = len(rows)
         times = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
-        metric = task.resampled(columns, labels, len(data.classes), times)
-        found += [] if metric is None else [metric]
-    return np.stack(found) if found else None
+        found.append(task.resampled(columns, labels, len(data.classes), times))
+    return np.stack(found)
 
 
 def pair(

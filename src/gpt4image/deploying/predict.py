@@ -189,7 +189,8 @@ def _predictions(
                     image = batch.paths[place]
                     prediction = Prediction(image, **row).in_pixels(batch.sizes[place], config.min_score)
                     if config.draw is not None:
-                        name = config.draw / f"{next(drawings):06d}-{_stem(image)}"
+                        stem = Path(image).stem.encode(errors="replace")[:LONGEST_STEM].decode(errors="ignore")
+                        name = config.draw / f"{next(drawings):06d}-{stem}"
                         try:
                             picture = decode(read_bounded(image))
                         except (DecodeError, OSError) as error:  # it was predicted a moment ago
@@ -315,10 +316,6 @@ def _decode(found: Sequence[str | Skipped], preprocessing: Preprocessing, sized:
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000", "#000075", "#c2185b")
 LONGEST_SIDE = 65_500  # pixels of a side that JPEG files are written with
 LONGEST_STEM = 100  # bytes of an image's name in the names of its drawings: with a suffix, a file system takes 255
-
-
-def _stem(image: str) -> str:
-    return Path(image).stem.encode(errors="replace")[:LONGEST_STEM].decode(errors="ignore")
 
 
 def _drawn(

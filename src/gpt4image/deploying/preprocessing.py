@@ -135,13 +135,11 @@ class Preprocessing:
 
     def pixels(self, data: bytes) -> NDArray[np.uint8]:
         """Decode the bytes of an image or video file to uint8 pixels of ``shape``. Raises DecodeError."""
-        filter_, squash = Image.Resampling[self.interpolation.upper()], self.fit == "squash"
+        how: Any = {"filter_": Image.Resampling[self.interpolation.upper()], "squash": self.fit == "squash"}
         if self.frames:
-            square = decode_clip(
-                data, self.resize, Frames(self.frames, self.frame_order), filter_=filter_, squash=squash
-            )
+            square = decode_clip(data, self.resize, Frames(self.frames, self.frame_order), **how)
         else:
-            square = decode_square(data, self.resize, filter_=filter_, squash=squash)
+            square = decode_square(data, self.resize, **how)
         start = centre_start(self.resize, self.size)
         centre = square[..., start : start + self.size, start : start + self.size, :]
         return np.moveaxis(centre, -1, -3)

@@ -43,10 +43,16 @@ class Headed(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.classifier = classifier_names(backbone)[0] if classifier is None else classifier
-        self.feature_width = _feature_width(backbone, self.classifier)
+        layers = {name: each for name, each in backbone.named_modules() if isinstance(each, nn.Linear | nn.Conv2d)}
+        if self.classifier not in layers:
+            raise ModelError(
+                f"{type(backbone).__name__} has no such layer: classifier {nearest(self.classifier, layers)}"
+            )
+        layer = layers[self.classifier]
+        self.feature_width = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
         self.heads = nn.ModuleDict()
         self._tap = FeatureTap()
-        self._hook = backbone.get_submodule(self.classifier).register_forward_pre_hook(self._tap)
+        self._hook = layer.register_forward_pre_hook(self._tap)
 
     def read(self, images: Tensor) -> tuple[Any, Tensor]:
         """Return what the backbone returns, and the mean over places of what its classifier reads, (B, C)."""
@@ -100,15 +106,6 @@ def freeze_all_but_classifier(backbone: nn.Module, new_layers: Collection[str] =
         for parameter in layer.parameters() if name in new_layers else ():
             nn.init.zeros_(parameter)
     return names
-
-
-def _feature_width(backbone: nn.Module, classifier: str) -> int:
-    """Return C, the width of the input of the classifier layer."""
-    layers = {name: each for name, each in backbone.named_modules() if isinstance(each, nn.Linear | nn.Conv2d)}
-    if classifier not in layers:
-        raise ModelError(f"{type(backbone).__name__} has no such layer: classifier {nearest(classifier, layers)}")
-    layer = layers[classifier]
-    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
 
 
 def _pool(features: Tensor, classifier: nn.Module) -> Tensor:
@@ -167,8 +164,9 @@ class Aligner(Headed):
             )
         self.loss, self.temperature, self.bias, self.paper_compat = loss, temperature, bias, paper_compat
         self.head = projection_head(head, self.feature_width, text_width)
-        if paper_compat:
-            _start_as_in_the_paper(self.head)
+        if paper_compat:  # which draws the weights of its DeiTs' heads, plain MLPs, with a smaller deviation
+            for layer in (each for each in self.head.modules() if isinstance(each, nn.Linear)):
+                nn.init.trunc_normal_(layer.weight, std=0.02 if head == "mlp" else 1024**-0.5)
         self.texts = texts
 
     def forward(self, images: Tensor, *, texts: Any = None) -> tuple[Any, ...]:
@@ -243,11 +241,3 @@ def projection_head(kind: Head, feature_width: int, text_width: int) -> nn.Modul
     norm = [nn.BatchNorm1d(hidden)] if with_norm else []
     first = nn.Linear(feature_width, hidden, bias=not with_norm)
     return nn.Sequential(first, *norm, nn.ReLU(), nn.Linear(hidden, text_width))
-
-
-def _start_as_in_the_paper(head: nn.Module) -> None:
-    """Draw the weights of a head as the official code does: its DeiTs, of the plain MLP, have a smaller deviation."""
-    plain_mlp = isinstance(head, nn.Sequential) and len(head) == len(("Linear", "ReLU", "Linear"))
-    for layer in head.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.trunc_normal_(layer.weight, std=0.02 if plain_mlp else 1024**-0.5)

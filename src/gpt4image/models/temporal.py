@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -93,7 +92,9 @@ def temporal(model: nn.Module, size: int, *, differences: bool = False) -> nn.Mo
 def _shiftable(model: nn.Module, size: int) -> list[nn.Module]:
     """Return the first layer with weights of each block, if it reads one row per image: seen without computing."""
     first, images, rows = list(_first_layers(model)), 3, dict[nn.Module, int]()
-    hooks = [layer.register_forward_pre_hook(partial(_note_rows, rows)) for layer in first]
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, inputs: rows.update({layer: len(inputs[0])})) for layer in first
+    ]
     tensors = (*model.named_parameters(), *model.named_buffers())
     was_training = model.training
     model.eval()
@@ -104,10 +105,6 @@ def _shiftable(model: nn.Module, size: int) -> list[nn.Module]:
     for hook in hooks:
         hook.remove()
     return [layer for layer in first if rows.get(layer) == images]
-
-
-def _note_rows(rows: dict[nn.Module, int], layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    rows[layer] = len(inputs[0])
 
 
 def _first_layers(model: nn.Module) -> Iterator[nn.Module]:

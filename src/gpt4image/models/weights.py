@@ -46,9 +46,9 @@ def _write(path: Path, tensors: dict[str, Tensor], state: Any) -> None:
     try:
         with atomic_path(path) as temporary:
             metadata = {"format": "pt", VERSION: str(FORMAT), STATE: json.dumps(state)}
-            checksum = _Checksum(metadata[STATE])
+            checksum = hashlib.sha256(metadata[STATE].encode())
             for name in sorted(tensors):
-                checksum.add(name, tensors[name])
+                _add(checksum, name, tensors[name])
             save_file(tensors, temporary, metadata=metadata | {CHECKSUM: checksum.hexdigest()})
             _sort_metadata(temporary)
     except (OSError, SafetensorError) as error:
@@ -68,17 +68,10 @@ def _sort_metadata(path: Path) -> None:
         file.write(json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size))
 
 
-class _Checksum:
-    """The sha256 of a state and of tensors, in the order of their names."""
-
-    def __init__(self, state: str) -> None:
-        self._sha256 = hashlib.sha256(state.encode())
-        self.hexdigest = self._sha256.hexdigest
-
-    def add(self, name: str, tensor: Tensor) -> None:
-        """Add a tensor in main memory, in the plain order."""
-        self._sha256.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        self._sha256.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+def _add(checksum: Any, name: str, tensor: Tensor) -> None:
+    """Add a tensor in main memory, in the plain order, to the sha256 of a state and of tensors by their names."""
+    checksum.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+    checksum.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def load_tensors(
@@ -92,11 +85,11 @@ def load_tensors(
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             require_known(path, int(metadata.get(VERSION, "1")), FORMAT)
-            checksum = _Checksum(metadata.get(STATE, ""))
+            checksum = hashlib.sha256(metadata.get(STATE, "").encode())
             for name in sorted(file.keys()):
                 tensor = file.get_tensor(name)
                 if CHECKSUM in metadata:
-                    checksum.add(name, tensor)
+                    _add(checksum, name, tensor)
                 tensors[name] = place(name, tensor)
         state = parse_json(metadata.get(STATE, "null"))
         whole = metadata.get(CHECKSUM) in (None, checksum.hexdigest())

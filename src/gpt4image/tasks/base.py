@@ -163,9 +163,9 @@ class Task:
 
     def resampled(
         self, columns: Mapping[str, list[Any]], labels: Labels, classes: int, times: NDArray[np.int64]
-    ) -> NDArray[np.float64] | None:
-        """Return (R,) the primary metric of resamples ``times`` (R, n); None where it is a mean of ``scores``."""
-        return None
+    ) -> NDArray[np.float64]:
+        """Return (R,) the primary metric of resamples ``times`` (R, n); only where it is no mean of ``scores``."""
+        raise NotImplementedError
 
     def columns(self, predictions: Predictions, labels: Labels | None) -> Mapping[str, Any]:
         """Return the columns (N rows) of the predictions of a split on disk, apart from keys and digests."""

@@ -115,7 +115,7 @@ class Detection(Task):
 
     def resampled(
         self, columns: Mapping[str, list[Any]], labels: Boxes, classes: int, times: NDArray[np.int64]
-    ) -> NDArray[np.float64] | None:
+    ) -> NDArray[np.float64]:
         predictions = np.zeros((len(labels), MOST_BOXES, 6), np.float32)
         for index, boxes in enumerate(columns["boxes"]):
             if boxes:

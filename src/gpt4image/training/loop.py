@@ -37,7 +37,6 @@ from gpt4image.training.objectives import Batch, Outputs
 from gpt4image.training.run_model import predict
 from gpt4image.training.trainer import TextTower, Trainer
 
-THRESHOLDS = runs.THRESHOLDS
 VALIDATIONS = 10
 SAVING = 20
 """Training goes on for at least this many times as long as the last checkpoint took, before the next."""
@@ -268,7 +267,7 @@ def fit(trainer: Trainer, out: Path, on_step: OnStep, on_epoch: MayStop, checkpo
                 done = step + 1
                 if any(processes.any_of(on_epoch(row) is False)):
                     if row["val"] is None:
-                        keep_if_best(trainer, out, row)
+                        keep_if_best(trainer, row)
                         processes.by_first(lambda: write_json_lines(out / runs.METRICS, trainer.history))
                     break
             due = time.monotonic() - saved >= pause
@@ -294,7 +293,7 @@ def _summary(trainer: Trainer, done: int, seconds: float) -> dict[str, Any]:
         "images_per_second": round(images / max(seconds, 1e-9), 1),
         "parameters": sum(p.numel() for p in trainer.evaluated.backbone.parameters()),  # type: ignore[union-attr]
         "peak_memory_bytes": peak_memory_bytes(trainer.device),
-        **({THRESHOLDS: kept[THRESHOLDS]} if THRESHOLDS in kept else {}),
+        **({runs.THRESHOLDS: kept[runs.THRESHOLDS]} if runs.THRESHOLDS in kept else {}),
     }
 
 
@@ -316,17 +315,17 @@ def end_epoch(
         "seconds": round(seconds, 3),
     }
     if last or (epoch + 1) % due == 0:
-        keep_if_best(trainer, out, row)
+        keep_if_best(trainer, row)
     trainer.history.append(row)
     processes.by_first(lambda: append_json_line(out / runs.METRICS, row))
     return row
 
 
-def keep_if_best(trainer: Trainer, out: Path, row: dict[str, Any]) -> None:
+def keep_if_best(trainer: Trainer, row: dict[str, Any]) -> None:
     """Validate at the end of an epoch, write the scores into its row, and keep the weights if they are the best."""
     val, thresholds = validate(trainer)
     if thresholds is not None:
-        row[THRESHOLDS] = thresholds
+        row[runs.THRESHOLDS] = thresholds
     if not val:
         return
     row["val"], primary = dict(val), trainer.data.task.primary

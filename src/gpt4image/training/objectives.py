@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt4image.config.learning import SIMCLR
-from gpt4image.models.aligner import Aligner, projection_head
+from gpt4image.models.aligner import Aligner
 from gpt4image.parallel.processes import gather
 from gpt4image.training.training_data import TextTargets
 
 VIEWS_HEAD = "views"
-"""Name of the projection head of SimCLR in the model."""
+"""Name of the projection head of SimCLR, of its section 2.1, in the model."""
 VIEWS_WIDTH = 128
 """P; the hidden layer of the head is twice as wide."""
 
@@ -121,11 +121,6 @@ def views(temperature: float) -> Objective:
         return nt_xent(one, two, ids, temperature)
 
     return Objective(name=SIMCLR, weight=1.0, loss=loss)
-
-
-def view_head(feature_width: int) -> torch.nn.Module:
-    """Return the projection head of SimCLR's section 2.1."""
-    return projection_head("mlp-bn", feature_width, VIEWS_WIDTH)
 
 
 def nt_xent(one: Tensor, two: Tensor, ids: Tensor, temperature: float) -> Tensor:

@@ -263,7 +263,7 @@ def _check_images(config: ResolvedOptions, task: Task, images: Dataset, *, targe
     if size * parts > len(train):  # an epoch would be several passes
         step = f"--batch-size {size}" + (f" times --grad-accumulation {parts}" if parts > 1 else "")
         raise DataError(f"{step} is larger than the train split ({len(train)} images); give at most {len(train)}.")
-    check_selectable(config, task, labels[val])
+    check_selectable(config, labels[val])
     if config.self_train is not None:
         record = runs.read_run(config.self_train)["config"]
         if record.get("task") != task.name:
@@ -277,7 +277,7 @@ def _check_images(config: ResolvedOptions, task: Task, images: Dataset, *, targe
         raise ConfigError(all_have_targets(f"--consistency {config.consistency:g}", len(train)))
 
 
-def check_selectable(config: TrainOptions, task: Task, held_out: Labels) -> None:
+def check_selectable(config: TrainOptions, held_out: Labels) -> None:
     """Refuse to select weights by validation images that are not there; pretraining has their loss."""
     by_loss = bool(config.pretraining) and len(held_out)
     if config.select == "best" and not by_loss and not annotation.known(held_out).any():

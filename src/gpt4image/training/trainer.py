@@ -33,7 +33,7 @@ from gpt4image.encoding.text_encoders.long_texts import chunked, whole
 from gpt4image.encoding.text_encoders.neural import NeuralEncoder, single_or_double, to_device
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.encoding.text_encoders.tuning import How, Made, make_trainable, save_tuned, trained_weights
-from gpt4image.models.aligner import Aligner, Headed, freeze_all_but_classifier
+from gpt4image.models.aligner import Aligner, Headed, freeze_all_but_classifier, projection_head
 from gpt4image.models.backbones import (
     CLASSIFIER,
     Backbone,
@@ -50,7 +50,7 @@ from gpt4image.parallel.sharding import Place, replicate, shard, structure_alone
 from gpt4image.tasks.base import Task
 from gpt4image.training.augment import STRONG, Augmentation, CpuAugmentation, Policy
 from gpt4image.training.batches import Batches, all_have_targets, make_batches
-from gpt4image.training.objectives import VIEWS_HEAD, Objective, alignment, consistency, view_head, views
+from gpt4image.training.objectives import VIEWS_HEAD, VIEWS_WIDTH, Objective, alignment, consistency, views
 from gpt4image.training.training_data import TextTargets, TrainingData
 
 
@@ -207,7 +207,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     model, tower, notes, new_layers = _model_and_texts(config, data, device)
     backbone = model.get_submodule("backbone")
     if config.compares_views:
-        model.heads[VIEWS_HEAD] = view_head(model.feature_width)
+        model.heads[VIEWS_HEAD] = projection_head("mlp-bn", model.feature_width, VIEWS_WIDTH)
     targeted, others = participants(config, data, aligned=isinstance(model, Aligner))
     batches = make_batches(
         targeted,
