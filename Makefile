@@ -38,7 +38,7 @@ test: $(VENV)/.installed-test  ## run all tests, fast ones first
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 3 --dist load --maxschedchunk 1 --durations 15
 
 fuzz: $(VENV)/.installed-test  ## try 100,000 damaged inputs on every parser; FUZZ="coco voc --count 5000" tries fewer
-	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py $(FUZZ)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/test_fuzz.py $(FUZZ)
 
 check: $(VENV)/.installed-dev  ## formatting, lint, types, layers, generated docs, licences of all packages
 	$(BIN)/ruff format --check .

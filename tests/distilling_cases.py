@@ -16,7 +16,7 @@ from PIL import Image
 from gpt4image.base.outcome import Outcome
 from gpt4image.describing.describers.openai import describer as openai_describer
 from gpt4image.describing.prices import Price
-from made_pictures import COLOURS, noisy
+from made_pictures import COLOURS, write_photos
 from openai_stub import Call, Reply, Stub, answer
 
 TINY = {"epochs": 2, "image_size": 16, "encoder": "bag-of-words:64", "features": "none", "precision": "fp32",
@@ -45,17 +45,7 @@ def photos(tmp_path: Path) -> Callable[[int], Photos]:
     """Make pictures of which so many per colour have a label; without any they lie in one folder."""
 
     def make(labelled: int) -> Photos:
-        rng, rows = np.random.default_rng(0), list[dict[str, Any]]()
-        for name, colour in COLOURS.items():
-            for number in range(PER_COLOUR):
-                place = name if number < labelled else "unlabelled" if labelled else ""
-                key = f"{place}/{name[0]}{number:02}.png".lstrip("/")
-                path = tmp_path / "photos" / key
-                path.parent.mkdir(parents=True, exist_ok=True)
-                noisy(colour, rng).save(path)
-                said = {"description": f"A {name} square, number {number}.", "class": name, "confidence": 0.9}
-                rows.append({"key": key, **said})
-        answers = tmp_path / "answers.jsonl"
+        rows, answers = write_photos(tmp_path / "photos", labelled, each=PER_COLOUR), tmp_path / "answers.jsonl"
         answers.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
         return Photos(tmp_path / "photos", answers)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data.dataset import Dataset
-from gpt4image.data.known_sets import ANSWERS, load_clothes, load_openmoji
+from gpt4image.data.known_sets import ANSWERS, load_clothes, load_openmoji, packaged_descriptions
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 190, 60), "red": (220, 50, 40)}
 
@@ -30,6 +31,28 @@ def write_colours(root: Path, each: int = 16, side: int = 16) -> Path:
         for number in range(each):
             noisy(colour, rng, side).save(root / name / f"{number:02}.png")
     return root
+
+
+def write_photos(
+    folder: Path, labelled: int, colours: Mapping[str, tuple[int, int, int]] = COLOURS, each: int = 12
+) -> list[dict[str, Any]]:
+    """Write pictures of which so many per colour have a label, or one folder of them; return what is said of each."""
+    rng, rows = np.random.default_rng(0), list[dict[str, Any]]()
+    for name, colour in colours.items():
+        for number in range(each):
+            place = name if number < labelled else "unlabelled" if labelled else ""
+            key = f"{place}/{name[0]}{number:02}.png".lstrip("/")
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            noisy(colour, rng).save(folder / key)
+            said = {"description": f"A {name} square, number {number}.", "class": name, "confidence": 0.9}
+            rows.append({"key": key, **said})
+    return rows
+
+
+def packaged_texts() -> dict[str, str]:
+    """Return the packaged descriptions of pictograms by the keys of these."""
+    rows = map(json.loads, packaged_descriptions().read_text(encoding="utf-8").splitlines())
+    return {row["key"]: row["description"] for row in rows}
 
 
 def some(per_class: int) -> Dataset:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from PIL import Image
 from scipy import stats
 
 from gpt4image.base.files import append_json_line, write_json
-from gpt4image.data.known_sets import load_openmoji, packaged_descriptions
+from gpt4image.data.known_sets import load_openmoji
+from made_pictures import packaged_texts
 
 CLASSES = ("animal", "body", "clothing", "flag", "food", "person", "place", "sign", "tool", "vehicle")
 SCORES = ("top1", "top5", "ece", "mean_class_accuracy")
@@ -111,10 +111,7 @@ def write_run(folder: Path, arm: str = "text-labels", seed: int = 0, top1: float
 
 def examples(count: int = 8) -> list[dict[str, Any]]:
     """Return the content of an examples.json: pictograms with their real descriptions."""
-    pictures = load_openmoji()
-    lines = packaged_descriptions().read_text(encoding="utf-8").splitlines()
-    description_of = {row["key"]: row["description"] for row in map(json.loads, lines)}
-    made = []
+    pictures, description_of, made = load_openmoji(), packaged_texts(), []
     for split in ("test", "train"):
         for index in pictures.indices(split)[:: 300 // count][: count // 2]:
             label = pictures.classes[pictures.labels[index]]

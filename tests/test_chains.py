@@ -9,14 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from box_cases import NAMES, SIDE, squares, write_squares
 from drawn_masks import draw
 from gpt4image import next_steps
 from gpt4image.cli import main
-from made_pictures import noisy
+from made_pictures import write_photos
 
 TINY = (
     "--epochs 1 --image-size 32 --batch-size 4 --model resnet10t --threads 1 --precision fp32 "
@@ -32,28 +31,15 @@ def answers(rows: list[dict[str, Any]]) -> str:
     return "--describer replay:said.jsonl"
 
 
-def photos(folder: str, labelled: int) -> list[dict[str, Any]]:
-    """Write pictures of which so many per class have a label; return what is said of them."""
-    rows, rng = list[dict[str, Any]](), np.random.default_rng(0)
-    for kind in KINDS:
-        for number in range(12):
-            place = kind if number < labelled else "unlabelled" if labelled else ""
-            key = f"{place}/{kind}-{number}.png".lstrip("/")
-            (Path(folder) / place).mkdir(parents=True, exist_ok=True)
-            noisy(KINDS[kind], rng).save(Path(folder) / key)
-            rows.append({"key": key, "description": f"A {kind}, number {number}.", "class": kind, "confidence": 0.9})
-    return rows
-
-
 def described(data: str, labelled: int, words: str) -> str:
     """Return a command that reads answers about pictures of which so many per class have a label."""
-    spec, said = shlex.quote(data), answers(photos(data.removeprefix("folder:"), labelled))
+    spec, said = shlex.quote(data), answers(write_photos(Path(data.removeprefix("folder:")), labelled, KINDS))
     return f"describe --data {spec} {said} {words}"
 
 
 def reviewed() -> str:
     """Pictures with answers and embeddings, and labels that a person gave in another program."""
-    rows = photos("photos", labelled=0)
+    rows = write_photos(Path("photos"), 0, KINDS)
     run(f"describe --data photos --store photos.db {answers(rows)} --ask description,class --classes cat,dog")
     run("encode --store photos.db --out photos.emb --encoder bag-of-words:16")
     tasks(rows)
@@ -93,7 +79,7 @@ def masks() -> str:
 
 
 def distilled() -> str:
-    rows = photos("photos", labelled=0)
+    rows = write_photos(Path("photos"), 0, KINDS)
     tasks(rows)
     short = f"--encoder bag-of-words:16 --val-fraction 0 {TINY}"
     return f"distill photos {answers(rows)} --classes cat,dog --out distilled {short}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ from gpt4image.artifacts import runs
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import DescribeConfig, EncodeConfig, EvaluateConfig, TrainConfig
 from gpt4image.data import load_dataset
-from gpt4image.data.known_sets import load_openmoji, packaged_descriptions
+from gpt4image.data.known_sets import load_openmoji
 from gpt4image.describing.describe import describe
 from gpt4image.encoding.encode import encode
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.training.train import train
+from made_pictures import packaged_texts
 
 CLASSES = ("animal", "food", "vehicle")
 TINY_RESNET = {"model": "resnet10t", "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8}}
@@ -52,12 +55,18 @@ def rewrite_config(run: Path, record: dict[str, Any]) -> None:
         write_json(path, {name: value for name, value in known.items() if name not in ("files", runs.OF_RUN)})
 
 
+def of_several_labels(run: Path, out: Path, classes: Sequence[str], thresholds: Sequence[float]) -> Path:
+    """Copy a run, as if it had been trained for several labels per image."""
+    shutil.copytree(run, out)
+    rewrite_config(out, {**read_json(out / runs.CONFIG), "task": "multilabel"})
+    write_json(out / runs.RUN, {**read_json(out / runs.RUN), "classes": list(classes), "thresholds": thresholds})
+    return out
+
+
 def described(spec: str, folder: Path, encoder: str = "bag-of-words:64", name: str = "texts") -> Path:
     """Describe the pictures by the packaged texts of a multimodal model, and return their embedding table."""
-    rows = map(json.loads, packaged_descriptions().read_text(encoding="utf-8").splitlines())
-    text_of = {row["key"]: row["description"] for row in rows}
-    keys = load_dataset(spec).keys
-    lines = [json.dumps({"key": key, "description": text_of[Path(key).stem]}) for key in keys]
+    text_of = packaged_texts()
+    lines = [json.dumps({"key": key, "description": text_of[Path(key).stem]}) for key in load_dataset(spec).keys]
     (folder / "captions.jsonl").write_text("\n".join(lines), encoding="utf-8")
     describer = f"replay:{folder / 'captions.jsonl'}"
     store, table = folder / f"{name}.db", folder / f"{name}.emb"

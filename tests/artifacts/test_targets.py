@@ -19,8 +19,7 @@ from gpt4image.base.checksums import fingerprint
 from gpt4image.base.errors import TableError
 from gpt4image.data.regions import Boxes
 from region_cases import any_boxes
-from tables import labels_of_one_image
-from text_label_cases import made
+from tables import made
 
 
 @pytest.mark.parametrize("rows", [100_000, 2])
@@ -44,12 +43,12 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path, rows: int, monkeypatch
     assert columns["doubt"] == [pytest.approx(0.1), pytest.approx(0.8), None]
 
 
-FACTS = labels_of_one_image(seed=3).facts
+FACTS = made(seed=3).facts
 
 
 def written(path: Path, facts: Facts) -> Path:
     """Write text labels of one image."""
-    replace(labels_of_one_image(), facts=facts).save(path)
+    replace(made(), facts=facts).save(path)
     return path
 
 

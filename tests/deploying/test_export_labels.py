@@ -16,7 +16,7 @@ from gpt4image.artifacts.targets import BoxLabels
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import load_dataset
 from gpt4image.data.regions import Boxes
-from text_label_cases import made_of
+from tables import made_of
 
 CLASSES = ("cat", "dog")
 SHARES = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.6]], np.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import zipfile
 from collections.abc import Callable
@@ -17,16 +16,14 @@ import torch
 from torch import Tensor, nn
 
 import gpt4image
-from gpt4image.artifacts import runs
 from gpt4image.base.errors import ExportError
-from gpt4image.base.files import read_json, write_json
 from gpt4image.config import ExportConfig
 from gpt4image.deploying.formats import ExportedModel, write_onnx, write_timm, write_torch_export
 from gpt4image.deploying.loading import EXTRA_FILE, Classifier, load_classifier
 from gpt4image.deploying.model_card import example
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.training.run_model import load_run_model
-from trained_runs import rewrite_config
+from trained_runs import of_several_labels
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 
@@ -118,10 +115,7 @@ THRESHOLDS = (0.0, 0.25, 1.0)
 
 @pytest.fixture
 def several(small_run: Path, tmp_path: Path) -> ExportedModel:
-    """The small run, as if it had been trained for several labels per image."""
-    run = Path(shutil.copytree(small_run, tmp_path / "run"))
-    rewrite_config(run, {**read_json(run / runs.CONFIG), "task": "multilabel"})
-    write_json(run / runs.RUN, {**read_json(run / runs.RUN), "classes": list(CLASSES), "thresholds": THRESHOLDS})
+    run = of_several_labels(small_run, tmp_path / "run", CLASSES, THRESHOLDS)
     return ExportedModel(run_dir=run, model=load_run_model(run, None, CLASSES), classes=CLASSES)
 
 

@@ -28,7 +28,7 @@ from gpt4image.deploying.export import export
 from gpt4image.deploying.formats import ExportedModel
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
 from gpt4image.training.run_model import load_run_model
-from tables import labels_of_one_image
+from tables import made
 from tiny_videos import moving_dot, video
 from trained_runs import rewrite_config
 
@@ -103,7 +103,7 @@ def written_labels(folder: Path, boxes: bool = False, **facts: Any) -> Path:
     if boxes:
         BoxLabels(keys=(), digests=(), boxes=Boxes.of_images([]), classes=("a",), facts=facts).save(path)
         return path
-    labels_of_one_image(**facts).save(path)
+    made(**facts).save(path)
     return path
 
 

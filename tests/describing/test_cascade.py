@@ -20,7 +20,7 @@ from gpt4image.describing.describers.registry import DESCRIBERS
 from gpt4image.describing.prices import Price
 from gpt4image.labelling.answers import read_by_describer
 from loaded_sets import in_memory
-from text_label_cases import made_of
+from tables import made_of
 
 IMAGES = 400
 CLASSES = ("cat", "dog")

@@ -20,7 +20,7 @@ from gpt4image.labelling.looks import (
     share_right,
 )
 from loaded_sets import in_memory
-from text_label_cases import made_of
+from tables import made_of
 
 TOTAL, DRAWS = 2000, 250
 

@@ -15,7 +15,7 @@ from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.data import load_dataset
 from gpt4image.reviewing import review
 from gpt4image.reviewing.session import Session
-from text_label_cases import made_of
+from tables import made_of
 
 IMAGES = 80
 CLASSES = ("cat", "dog")

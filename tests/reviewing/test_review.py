@@ -28,7 +28,7 @@ from gpt4image.config import ReviewConfig
 from gpt4image.data import load_dataset
 from gpt4image.reviewing.review import review
 from reviewing.hostile_names import HOSTILE
-from text_label_cases import made_of
+from tables import made_of
 
 pytest.importorskip("uvicorn", reason="the page: pip install 'gpt4image[review]'")
 

@@ -22,7 +22,7 @@ from gpt4image.reviewing import review
 from gpt4image.reviewing.labels_file import cell_of
 from gpt4image.reviewing.queue import Teacher
 from gpt4image.reviewing.session import Session, new_class
-from text_label_cases import made_of
+from tables import made_of
 
 
 def keys(session: Session, mode: str = "label") -> list[str]:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from gpt4image.config import EncodeConfig, TrainConfig
 from gpt4image.data import load_dataset
 from gpt4image.encoding.encode import encode
-from gpt4image.training.loop import batch_losses, seed_step
+from gpt4image.training.loop import batch_losses, pixels_of, seed_step
 from gpt4image.training.prepare import prepare
 from gpt4image.training.trainer import Trainer, build
 from small_training import SMALL
@@ -45,12 +46,10 @@ def trainer_of(described: dict[str, Any], **changes: Any) -> Trainer:
     return build(ready.config, ready.data)
 
 
-def losses_at(trainer: Trainer, step: int = 0) -> Any:
+def losses_at(trainer: Trainer, step: int = 0) -> dict[str, Tensor]:
     seed_step(0, step, trainer.device)
-    images = trainer.batches.batch(step)
-    pixels = next(iter(trainer.data.pixels.stream([images])))
-    trainer.model.train()
-    return batch_losses(trainer, step, images, pixels)
+    (pixels,) = pixels_of(trainer, range(step, step + 1))
+    return batch_losses(trainer, step, trainer.batches.batch(step), pixels)
 
 
 def digests_of(folder: Path) -> list[str]:

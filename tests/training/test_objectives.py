@@ -15,19 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import gpt4image
-import small_training
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, RunError
 from gpt4image.config import ReportConfig, TrainConfig
 from gpt4image.models.weights import load_tensors
 from gpt4image.reporting.report import report
-from gpt4image.training import loop
-from gpt4image.training.loop import batch_losses, seed_step, validate
+from gpt4image.training.loop import validate
 from gpt4image.training.objectives import consistency_loss, nt_xent
-from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
-from gpt4image.training.trainer import Trainer, build
-from training.cases import trainer_of
+from gpt4image.training.trainer import Trainer
+from small_training import SMALL
+from training.cases import losses_at, trainer_of
 
 Array = NDArray[np.float64]
 
@@ -90,46 +88,38 @@ def test_simclr_is_that_of_the_paper(seed: int, count: int, width: int, temperat
 
 
 @pytest.fixture
-def few_labels(colour_folder: Path) -> Path:
-    """A folder of 48 pictures, 36 of them without a label."""
+def few_labels(colour_folder: Path) -> dict[str, Any]:
+    """Options of a run that learns by consistency on 48 pictures, 36 of them without a label."""
     (colour_folder / "unlabelled").mkdir()
     for name in ("red", "green", "blue"):
         for path in sorted((colour_folder / name).iterdir())[4:]:
             path.rename(colour_folder / "unlabelled" / f"{name}-{path.name}")
-    return colour_folder
-
-
-def options(folder: Path, **changes: Any) -> TrainConfig:
     own = {"epochs": 2, "consistency": 1.0, "confidence": 0.4, "val_fraction": 0.0, "test_fraction": 0.0}
-    return small_training.options(folder, **{"out": Path("unused"), **own, **changes})
-
-
-def built(config: TrainConfig) -> Trainer:
-    ready = prepare(config)
-    return build(ready.config, ready.data)
+    return {"data": f"folder:{colour_folder}", "out": Path("unused"), **SMALL, **own}
 
 
 def losses(trainer: Trainer) -> dict[str, float]:
-    seed_step(0, 0, trainer.device)
-    (pixels,) = loop.pixels_of(trainer, range(1))
-    found = batch_losses(trainer, 0, trainer.batches.batch(0), pixels)
-    return {name: value.item() for name, value in found.items()}
+    return {name: value.item() for name, value in losses_at(trainer).items()}
 
 
-def test_images_without_a_label_take_part_through_consistency_alone_where_it_is_confident(few_labels: Path) -> None:
-    trainer = built(options(few_labels, consistency=2.0, labelled_share=0.25, confidence=0.0))
+def test_images_without_a_label_take_part_through_consistency_alone_where_it_is_confident(
+    few_labels: dict[str, Any],
+) -> None:
+    trainer = trainer_of(few_labels, consistency=2.0, labelled_share=0.25, confidence=0.0)
     images = trainer.batches.batch(0)
     assert (trainer.data.labels[images] < 0).sum() == 6
     found = losses(trainer)
     assert found["consistency"] > 0
     assert found["total"] == pytest.approx(found["task"] + 2 * found["consistency"])
-    assert losses(built(options(few_labels, confidence=1.0, label_smoothing=0.0)))["consistency"] == 0
-    assert losses(built(options(few_labels, confidence=1.0, label_smoothing=0.99)))["consistency"] > 0
+    assert losses(trainer_of(few_labels, confidence=1.0, label_smoothing=0.0))["consistency"] == 0
+    assert losses(trainer_of(few_labels, confidence=1.0, label_smoothing=0.99))["consistency"] > 0
 
 
-def test_the_weak_view_is_only_moved_whatever_labelled_images_are_trained_with(few_labels: Path) -> None:
-    plain = built(options(few_labels))
-    busy = built(options(few_labels, mixup=0.8, colour=0.5, erase=1.0, auto_augment="rand-m9-p1"))
+def test_the_weak_view_is_only_moved_whatever_labelled_images_are_trained_with(
+    few_labels: dict[str, Any],
+) -> None:
+    plain = trainer_of(few_labels)
+    busy = trainer_of(few_labels, mixup=0.8, colour=0.5, erase=1.0, auto_augment="rand-m9-p1")
     seen: list[torch.Tensor] = []
     for trainer in (plain, busy):
         hook = trainer.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))

@@ -19,7 +19,7 @@ from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.segmentation import Segmentation
 from gpt4image.training.prepare import check, prepare
 from gpt4image.training.train import train
-from gpt4image.training.trainer import idle_options
+from gpt4image.training.trainer import Trainer, idle_options
 from region_cases import coco, write_coco_set
 from small_training import SMALL, options
 from training.cases import trainer_of
@@ -83,6 +83,13 @@ def test_an_option_without_effect_is_named(
     assert line.startswith(expected)
 
 
+def of_parameters(trainer: Trainer, option: str) -> dict[str, float]:
+    """Return an option of the optimiser's groups by the names of parameters."""
+    groups = trainer.optimizers["optimizer"].param_groups
+    found = {id(parameter): group[option] for group in groups for parameter in group["params"]}
+    return {name: found[id(parameter)] for name, parameter in trainer.model.named_parameters()}
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("changes", [{}, {"align_weight": 0.0}], ids=["aligned", "plain"])
 def test_weight_decay_spares_what_the_backbone_says(
@@ -90,10 +97,7 @@ def test_weight_decay_spares_what_the_backbone_says(
 ) -> None:
     vit = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 1, "embed_dim": 16, "num_heads": 2}}
     trainer = trainer_of(described, **vit, optimizer=optimizer, weight_decay=0.1, **changes)
-    decay = {
-        id(p): group["weight_decay"] for group in trainer.optimizers["optimizer"].param_groups for p in group["params"]
-    }
-    found = {name: decay[id(parameter)] for name, parameter in trainer.model.named_parameters()}
+    found = of_parameters(trainer, "weight_decay")
     spared = {name.removeprefix("backbone.") for name, value in found.items() if not value}
     backbone = trainer.model.backbone
     assert {"pos_embed", "cls_token"} == set(backbone.no_weight_decay()) & spared
@@ -112,16 +116,10 @@ def test_layers_that_start_anew_learn_faster_than_given_weights(
     new = {name for name, _ in trainer.model.named_parameters() if not name.startswith("backbone.")}
     assert bool(new) == (not changes)
     new |= {"backbone.fc.weight", "backbone.fc.bias"}
-
-    def rates() -> dict[str, float]:
-        found = {id(p): group["lr"] for group in trainer.optimizers["optimizer"].param_groups for p in group["params"]}
-        return {name: found[id(parameter)] for name, parameter in trainer.model.named_parameters()}
-
     for step, rate in ((trainer.steps // 20, 0.02), (trainer.steps, 0.01)):
         trainer.schedulers[0].step_update(step)
-        assert {name: value / (5.0 if name in new else 1.0) for name, value in rates().items()} == pytest.approx(
-            dict.fromkeys(rates(), rate), rel=0.01
-        )
+        rates = of_parameters(trainer, "lr")
+        assert rates == pytest.approx({name: rate * (5.0 if name in new else 1.0) for name in rates}, rel=0.01)
     scratch = trainer_of(described, optimizer=optimizer, new_layers_lr_scale=5.0, **changes)
     assert all("lr_scale" not in group for group in scratch.optimizers["optimizer"].param_groups)
 

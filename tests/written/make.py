@@ -22,26 +22,16 @@ from gpt4image import cli
 from gpt4image.artifacts.runs import CHECKPOINT
 from gpt4image.artifacts.targets import BoxLabels
 from gpt4image.data import load_dataset
-from gpt4image.data.known_sets import packaged_descriptions
 from gpt4image.data.regions import Boxes
 from gpt4image.training.loop import save_checkpoint
+from made_pictures import packaged_texts
 from trained_runs import write_pictures
 
 ARGS = {"channels": [4, 4, 4, 4], "stem_width": 4}
 MODEL = ["--model", "resnet10t", "--model-args", json.dumps(ARGS), "--image-size", "16"]
 SHORT = ["--epochs", "1", "--batch-size", "8", "--threads", "1", "--precision", "fp32"]
-DISTILL = ["distill", "photos", "--describer", "replay:answers.jsonl", "--out", "model", "--format", "timm"]
-DISTILL += [
-    "--ask",
-    "description,class",
-    "--encoder",
-    "bag-of-words:16",
-    *MODEL,
-    "--epochs",
-    "1",
-    "--precision",
-    "fp32",
-]
+DISTILL = ["distill", "photos", "--describer", "replay:answers.jsonl", "--out", "model", "--format", "timm", *MODEL]
+DISTILL += ["--ask", "description,class", "--encoder", "bag-of-words:16", "--epochs", "1", "--precision", "fp32"]
 TABLE = ["--embeddings", "model/embeddings", "--text-labels", "model/text-labels.parquet"]
 COMPARE = ["compare", "--data", "folder:photos", *TABLE[:2], *MODEL, *SHORT, "--arms", "baseline,text-labels"]
 COMPARE += ["--seeds", "1", "--labels-per-class", "2", "--out", "comparison"]
@@ -59,8 +49,7 @@ COMMANDS = {
 
 def answers() -> None:
     """Write what a multimodal model said about each picture, and the class that it named."""
-    rows = map(json.loads, packaged_descriptions().read_text(encoding="utf-8").splitlines())
-    text_of = {row["key"]: row["description"] for row in rows}
+    text_of = packaged_texts()
     lines = [
         json.dumps({"key": key, "description": text_of[Path(key).stem], "class": key.partition("/")[0]})
         for key in load_dataset("folder:photos").keys
@@ -96,15 +85,8 @@ def make(folder: Path) -> None:
         linear, optimizer = model()
         Path("begun").mkdir()
         save_checkpoint(Path("begun") / CHECKPOINT, {"model": linear}, {"optimizer": optimizer}, {"step": 1})
-        unread = (
-            "*.html",
-            "*.db-*",
-            "*.lock",
-            "*.count",
-            ".lock",
-            "comparison/examples.json",
-        )  # the last is large, and as model/run's
-        for path in (path for pattern in unread for path in Path().rglob(pattern)):
+        unread = "*.html *.db-* *.lock *.count .lock comparison/examples.json"  # the last is large, and as model/run's
+        for path in (path for pattern in unread.split() for path in Path().rglob(pattern)):
             path.unlink()
         shutil.copytree(place, folder)
 
