@@ -14,7 +14,6 @@ from PIL import Image
 
 import gpt4image.describing.asking
 from encoded_images import encoded
-from gpt4image.artifacts.store import StoredAnswer
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import BOX_FORMATS, StatsConfig
 from gpt4image.data.dataset import Dataset
@@ -93,17 +92,13 @@ def run(folder: Path, handler: Handler, **options: Any) -> tuple[Any, list[Call]
     return outcome.summary, stub.calls
 
 
-def stored(folder: Path) -> list[StoredAnswer]:
-    return answers_of(folder / "a.db")
-
-
 def error_of(folder: Path, images: Dataset) -> float:
     """The largest distance of a stored box from the true one, in thousandths; 45 are the pixels of a small picture."""
     true = dict(zip(images.digests, map(objects, range(len(images))), strict=True))
     scale = np.array([*SIZE, *SIZE]) / 1000
     return max(
         float(np.abs(np.array(found["box_2d"]) - np.array(one) / scale).max())
-        for row in stored(folder)
+        for row in answers_of(folder / "a.db")
         for found, one in zip(row.answer.boxes or (), true[row.digest], strict=True)
     )
 
@@ -179,7 +174,7 @@ def test_good_boxes_are_kept_from_broken_answers(
 ) -> None:
     images(1, 0)
     summary, calls = run(tmp_path, lambda _: answer(text, finish=finish))
-    (row,) = stored(tmp_path)
+    (row,) = answers_of(tmp_path / "a.db")
     assert [(found["label"], found["box_2d"]) for found in row.answer.boxes or ()] == [("cat", GOOD["box_2d"])]
     for counted in (summary, stats(StatsConfig(store=tmp_path / "a.db")).summary):
         assert {name[6:]: n for name, n in counted.items() if name.startswith("boxes_") and n} == faults

@@ -257,9 +257,7 @@ def test_a_table_of_word_vectors_reads_texts_of_any_length(tmp_path: Path) -> No
 CLIP_TEXTS = ["a small red dog runs", "the cat", "zebra " * 40]
 
 
-def test_embeddings_and_counts_are_the_librarys_own_and_the_revision_knows_the_weights(
-    tmp_path: Path,
-) -> None:
+def test_embeddings_and_counts_are_the_librarys_own_and_the_revision_knows_the_weights(tmp_path: Path) -> None:
     open_clip, spec = pytest.importorskip("open_clip"), make_open_clip(tmp_path)
     encoder = load_text_encoder(spec, "cpu")
     assert encoder.spec == spec and encoder.max_tokens == 24

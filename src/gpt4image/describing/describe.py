@@ -22,14 +22,7 @@ import numpy as np
 
 from gpt4image.artifacts import answers
 from gpt4image.artifacts.answers import AS_ASKED, fill, load_prompt
-from gpt4image.artifacts.store import (
-    OUTSIDE_LIST,
-    ClassOption,
-    Description,
-    DescriptionStore,
-    Prompt,
-    canonical_json,
-)
+from gpt4image.artifacts.store import OUTSIDE_LIST, ClassOption, Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, DecodeError, DescriberError, first_few
 from gpt4image.base.interrupts import Interrupt, deferred_interrupt
 from gpt4image.base.outcome import Skipped
@@ -43,14 +36,7 @@ from gpt4image.data.decode import sides
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import Masks
 from gpt4image.describing.answer_json import CUT_OFF, REJECTED, flaws, parse_answer, valid, without_thoughts
-from gpt4image.describing.asking import (
-    Asking,
-    Budget,
-    asked_images,
-    brings,
-    find_missing,
-    is_shorter,
-)
+from gpt4image.describing.asking import Asking, Budget, asked_images, brings, find_missing, is_shorter
 from gpt4image.describing.boxes import box_facts, find_box_format, probed_images
 from gpt4image.describing.cascade import describe_in_turn
 from gpt4image.describing.class_lists import ClassNames, class_list, class_names, compare_with, readable

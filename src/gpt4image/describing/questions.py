@@ -134,11 +134,7 @@ def schema_of(prompt: Prompt) -> Mapping[str, Any] | None:
         fields["tags"] = {"type": "array", "items": {"type": "string", **one}}
     if BOXES in prompt.ask:
         corners = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
-        box = {
-            "label": {"type": "string", **one_of()},
-            "box_2d": corners,
-            "truncated": {"type": "boolean"},
-        }
+        box = {"label": {"type": "string", **one_of()}, "box_2d": corners, "truncated": {"type": "boolean"}}
         fields["boxes"] = {"type": "array", "items": _object(box)}
     return _object(fields)
 

@@ -127,9 +127,7 @@ class FreeDescriber:
     repeatable: bool = False
 
     def arrived(self) -> Sequence[Answer]:
-        """Return nothing: answers are yielded as they are made."""
         return ()
 
     def report(self, images: Dataset) -> Report:
-        """Return nothing."""
         return Report()

@@ -119,7 +119,6 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
         return Batch(row, token, created, input_file, wanted=dict(enumerate(requests)), unsure=False)
 
     def note_id(self, batch: Batch, server_id: str) -> None:
-        """Note the server's id of a batch."""
         self._run("UPDATE batches SET server_id = ? WHERE id = ?", server_id, batch.row)
         batch.server_id = server_id
 
@@ -172,7 +171,6 @@ class BatchDescriber(OpenAIDescriber):
         self.price = self.price and self.price.scaled(HALF_PRICE)
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
-        """Yield the answers as batches end; see ``Describer``."""
         config, timeout = self._config, max(self._config.timeout, _TIMEOUT_S)
         with Ledger(config.store, self.settings) as self._ledger, blocking_client(self._server, timeout) as client:
             self._client = client.with_options(max_retries=config.retries)
@@ -209,7 +207,6 @@ class BatchDescriber(OpenAIDescriber):
                 raise
 
     def report(self, images: Dataset) -> Report:
-        """Return what is still pending."""
         with Ledger(self._config.store, self.settings) as ledger:
             count = len(ledger.open_batches())
             return Report(facts={"batches_open": count, "answers_on_their_way": ledger.items_left()} if count else {})

@@ -56,7 +56,6 @@ class FunctionDescriber(FreeDescriber):
         self._function = function or (GIVEN[name] if name in GIVEN else _imported(name))
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
-        """Yield the answers, one by one."""
         for request in requests:
             yield [self._answer(request)]
 

@@ -75,7 +75,6 @@ class RayDescriber:
             raise DescriberError(fault)
 
     def arrived(self) -> Sequence[Answer]:
-        """Return answers that came but were not yielded because ``describe`` was interrupted."""
         results = () if self._workers is None else self._workers.received()
         return [answer for result in results for answer in self._unpack(result)[0]]
 

@@ -31,20 +31,16 @@ class SheetDescriber:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Those of the model, and the size of a sheet."""
         return {**self.asked.settings, "per_call": self._per_call}
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
-        """Yield the answers as the sheets arrive; see ``Describer``."""
         for group in self.asked.describe(self._calls(requests)):
             yield [answer for call in group for answer in _answers(call)]
 
     def arrived(self) -> Sequence[Answer]:
-        """Return answers that came but were not yielded because ``describe`` was interrupted."""
         return [answer for call in self.asked.arrived() for answer in _answers(call)]
 
     def report(self, images: Dataset) -> Report:
-        """Return the facts about the calls."""
         return self.asked.report(images)
 
     def _calls(self, requests: Iterable[Request]) -> Iterator[Request]:

@@ -119,7 +119,6 @@ class OpenAIDescriber:
         self.settings = {**self.settings, "examples": len(examples), "examples_sha256": digest}
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
-        """Yield answers in groups as they arrive; see ``Describer``."""
         self._arrivals = queue.SimpleQueue()
         self._requests = iter(requests)
         self._unacknowledged: deque[asyncio.Future[None]] = deque()  # of answers that are not known to be on disk
@@ -143,7 +142,6 @@ class OpenAIDescriber:
             thread.join()
 
     def arrived(self) -> Sequence[Answer]:
-        """Return answers that came but were not yielded because ``describe`` was broken off."""
         answers: list[Answer] = []
         while not self._arrivals.empty():
             answer = self._arrivals.get()
@@ -397,12 +395,10 @@ class Limiter:
         return max(0.0, self._free_at - now)
 
     def sent(self, now: float) -> None:
-        """Count a call."""
         self._rate.sent(now)
         self._free_at = max(self._free_at, now) + self._interval
 
     def answered(self, sent_at: float) -> None:
-        """Count a response."""
         self._at_once = min(self._most, self._at_once + 0.25)
         self._rate.accepted(sent_at)
         self._lost_in_row = self._failed_in_row = self._rejected_in_row = 0
@@ -462,7 +458,6 @@ class _Rate:
         return min(_FASTEST, self._base * math.exp(min(growth, 20.0)))
 
     def sent(self, now: float) -> None:
-        """Count a call."""
         if not self._sent:
             self._since = now
         self._sent.append(now)
@@ -474,7 +469,6 @@ class _Rate:
             self._paused_until, self._probe_s = now + self._probe_s, None
 
     def accepted(self, sent_at: float) -> None:
-        """Count an answer."""
         if sent_at > self._refused_at:
             self._closed_since = None
 
