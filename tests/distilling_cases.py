@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
@@ -11,7 +10,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from gpt4image.base.outcome import Outcome
 from gpt4image.describing.describers.openai import describer as openai_describer
@@ -59,7 +57,7 @@ def bare(photos: Callable[[int], Photos]) -> Photos:
 
 
 def colour_of(call: Call) -> str:
-    mean = np.asarray(Image.open(io.BytesIO(call.image)).convert("RGB"), float).mean(axis=(0, 1))
+    mean = np.asarray(call.pictures[0], float).mean(axis=(0, 1))
     return min(COLOURS, key=lambda name: float(np.abs(mean - COLOURS[name]).sum()))
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import io
 import json
+import re
 import socket
 import struct
 import threading
@@ -17,6 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+
+from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,18 @@ class Call:
     def body(self) -> dict[str, Any]:
         return json.loads(self.content)
 
+    @cached_property
+    def images(self) -> list[bytes]:
+        return [base64.b64decode(data) for data in re.findall(rb';base64,([^"]*)"', self.content)]
+
     @property
     def image(self) -> bytes:
         """The image that is asked about; empty where there is none."""
-        start = self.content.find(b";base64,") + 8
-        return base64.b64decode(self.content[start : self.content.find(b'"', start)]) if start > 7 else b""
+        return self.images[0] if self.images else b""
+
+    @property
+    def pictures(self) -> list[Image.Image]:
+        return [Image.open(io.BytesIO(image)).convert("RGB") for image in self.images]
 
 
 @dataclass(frozen=True)

@@ -65,12 +65,6 @@ CLIP = video(moving_dot(0, 3, 10, side=64))
 ANSWER = '{"description": "A white dot goes to the right.", "class": "right", "second": null, "confidence": 0.9}'
 
 
-def images_of(body: dict[str, Any]) -> list[Image.Image]:
-    content = next(message for message in body["messages"] if message["role"] == "user")["content"]
-    urls = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
-    return [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in urls]
-
-
 def options(**changes: Any) -> DescriberOptions:
     return DescriberOptions(describer="openai:tiny", **changes)
 
@@ -98,9 +92,8 @@ def test_describe_asks_about_clips_and_keeps_answers_by_the_digest_of_the_file(t
     with server.serve(lambda call: server.answer(ANSWER)) as stub:
         outcome = gpt4image.describe(**asked, store=store, describer="openai:tiny", base_url=stub.url)
     (call,) = stub.calls
-    shown = images_of(call.body)
-    assert [picture.size for picture in shown] == [(64, 64)] * 8
-    dots = [int(np.median(np.nonzero(np.asarray(picture)[..., 0] > 128)[1])) for picture in shown]
+    assert [picture.size for picture in call.pictures] == [(64, 64)] * 8
+    dots = [int(np.median(np.nonzero(np.asarray(picture)[..., 0] > 128)[1])) for picture in call.pictures]
     assert dots == sorted(dots)
     assert "What moves" in call.content.decode()
     assert [(item.name, item.reason) for item in outcome.skipped] == [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,7 +13,6 @@ from PIL import Image
 
 from gpt4image.artifacts.store import Description, Prompt
 from gpt4image.data import load_dataset
-from gpt4image.data.decode import decode
 from gpt4image.describing.answer_json import items_of_sheet
 from gpt4image.describing.describers.openai import describer as openai_describer
 from gpt4image.describing.prices import Price
@@ -36,8 +34,7 @@ def photos(tmp_path: Path) -> Path:
 
 def numbers(call: Call) -> list[int]:
     """The numbers of the pictures of a call, from their greys."""
-    parts = [part["image_url"]["url"] for part in call.body["messages"][-1]["content"] if part["type"] == "image_url"]
-    return [round(decode(base64.b64decode(url.partition(",")[2])).getpixel((8, 8))[0] / 10) for url in parts]  # type: ignore[index]
+    return [round(shown.getpixel((8, 8))[0] / 10) for shown in call.pictures]  # type: ignore[index]
 
 
 def item(number: int, shown: int) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import traceback
 from collections import Counter
@@ -135,8 +134,7 @@ class Server:
     stub: Stub = field(init=False)
 
     def reply(self, call: Call) -> Reply:
-        with Image.open(io.BytesIO(call.image)) as opened:
-            name = NAMES[opened.convert("RGB").getpixel((16, 16))[0] // 20]  # type: ignore[index]
+        name = NAMES[call.pictures[0].getpixel((16, 16))[0] // 20]  # type: ignore[index]
         fault = self.script(self.calls[name], name)
         self.calls[name] += 1
         self.paid[name] += fault is None
