@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,18 @@ def write_coco_set(root: Path, content: dict[str, Any], name: str = "train.json"
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     (root / name).write_text(json.dumps(content), "utf-8")
     return root / name
+
+
+def write_pairs(root: Path, pictures: str, others: str, contents: Mapping[str, str | bytes | None]) -> Path:
+    """Write a picture for each name, and what it has beside it; of ``images/{}.png``, ``train_1`` is images/train/1."""
+    for name, content in contents.items():
+        place = name.replace("_", "/")
+        picture(root / pictures.format(place))
+        if content is not None:
+            file = root / others.format(place)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return root
 
 
 def boxes(images: Dataset) -> Boxes:

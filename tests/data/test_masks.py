@@ -10,7 +10,7 @@ import pytest
 from gpt4image.base.errors import DataError
 from gpt4image.data import load_dataset
 from gpt4image.data.regions import VOID
-from region_cases import SIZE, aside_text, mask_bytes, masks, picture
+from region_cases import SIZE, aside_text, mask_bytes, masks, write_pairs
 
 NUMBERS = np.zeros((SIZE[1], SIZE[0]), np.uint8)
 NUMBERS[5:15, 5:20] = 2
@@ -18,14 +18,7 @@ NUMBERS[0, 0] = VOID
 
 
 def write(root: Path, classes: str | None = "background\nskin\nhat\n", **found: bytes | None) -> Path:
-    """Write pictures ``train_1`` as images/train/1.png with their mask; None for no mask."""
-    for name, mask in found.items():
-        split, _, number = name.rpartition("_")
-        picture(root / "images" / split / f"{number}.jpg")
-        file = root / "masks" / split / f"{number}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if mask is not None:
-            file.write_bytes(mask)
+    write_pairs(root, "images/{}.jpg", "masks/{}.png", found)
     if classes is not None:
         (root / "classes.txt").write_text(classes)
     return root

@@ -9,7 +9,7 @@ import pytest
 
 from gpt4image.data import load_dataset
 from gpt4image.data.voc import parse_xml
-from region_cases import SIZE, aside_text, boxes, picture, rows
+from region_cases import SIZE, aside_text, boxes, picture, rows, write_pairs
 
 
 def thing(name: str = "cat", box: tuple[object, ...] = (11, 6, 30, 15), more: str = "") -> str:
@@ -24,12 +24,7 @@ def document(*objects: str, size: tuple[object, object] = SIZE, filename: str = 
 
 
 def write(root: Path, **documents: str | None) -> Path:
-    for stem, text in documents.items():
-        picture(root / f"JPEGImages/{stem}.png")
-        if text is not None:
-            (root / "Annotations").mkdir(exist_ok=True)
-            (root / f"Annotations/{stem}.xml").write_text(text)
-    return root
+    return write_pairs(root, "JPEGImages/{}.png", "Annotations/{}.xml", documents)
 
 
 def test_boxes_difficult_objects_and_images_without_a_file(tmp_path: Path) -> None:

@@ -9,20 +9,13 @@ import pytest
 
 from gpt4image.base.errors import DataError
 from gpt4image.data import load_dataset
-from region_cases import aside_text, boxes, picture, rows
+from region_cases import aside_text, boxes, picture, rows, write_pairs
 
 YAML = "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: cat\n  1: big dog\n"
 
 
 def write(root: Path, yaml: str | None = YAML, **labels: str | None) -> Path:
-    """Write pictures ``train_1`` as images/train/1.png with their label file; None for no file."""
-    for name, text in labels.items():
-        split, _, number = name.rpartition("_")
-        picture(root / "images" / split / f"{number}.png")
-        if text is not None:
-            file = root / "labels" / split / f"{number}.txt"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
+    write_pairs(root, "images/{}.png", "labels/{}.txt", labels)
     if yaml is not None:
         (root / "data.yaml").write_text(yaml)
     return root
