@@ -150,9 +150,7 @@ class References:
         return self.known[table, *values]
 
     def _checksum(self, digest: bytes, prompt: int, describer: int, *values: Any) -> int:
-        kept = (
-            float(value) if place in _REAL and value is not None else value for place, value in enumerate(values, 3)
-        )
+        kept = (float(one) if place in _REAL and one is not None else one for place, one in enumerate(values, 3))
         about = self._texts.get(("prompts", prompt), "None"), self._texts.get(("describers", describer), "None")
         return zlib.crc32(f"({', '.join((repr(digest), *about, *map(repr, kept)))})".encode())
 
@@ -413,7 +411,6 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         return added
 
     def _note_written(self) -> None:
-        """Write the number of results to the file beside the store."""
         total = written(self._connection)
         with contextlib.suppress(OSError):  # the results are stored already
             count_file(self.path).write_bytes(b"%020d\n" % total)

@@ -86,7 +86,6 @@ class EmbeddingTable:
     """Text embeddings of images, looked up by image digest. Only the rows touched are read from disk."""
 
     def __init__(self, path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Keep what ``open`` has read and checked."""
         self.path, self.manifest = path, manifest
         self.embeddings: NDArray[np.float16] = arrays["embeddings"]
         self.texts: NDArray[np.uint8] = arrays["texts"]

@@ -186,7 +186,6 @@ class Targets:
         write_row_groups(path, row_groups(total, ROW_GROUP if self.labels.ndim == 1 else total), table)
 
     def _columns(self, rows: slice) -> dict[str, Any]:
-        """Return the columns of some images."""
         import pyarrow as pa
 
         found, labels = chosen(self.probabilities, rows), self.labels[rows]

@@ -33,7 +33,6 @@ class TopKProbs:
     ndim = 2
 
     def __init__(self, classes: NDArray[Any], values: Floats, rest: Floats, n_classes: int) -> None:
-        """Keep them as they are."""
         self.classes, self.values, self.rest, self.n_classes = classes, values, rest, n_classes
 
     @classmethod
@@ -178,10 +177,8 @@ def joined(parts: Sequence[Any]) -> Any:
     """Return the rows of several arrays, or of several shares."""
     if not isinstance(parts[0], TopKProbs):
         return np.concatenate(parts)
-    classes, values, rest = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("classes", "values", "rest")
-    )
-    return TopKProbs(classes, values, rest, parts[0].n_classes)
+    arrays = (np.concatenate([getattr(part, name) for part in parts]) for name in ("classes", "values", "rest"))
+    return TopKProbs(*arrays, n_classes=parts[0].n_classes)
 
 
 def scattered(found: Any, rows: Ints, total: int, nothing: float = 0) -> Any:
@@ -225,13 +222,9 @@ def of_columns(table: Any, n_classes: int) -> Probabilities:
     lists = [table.column(name).combine_chunks() for name in ("classes", "probabilities")]
     classes, values = (part.flatten().to_numpy(zero_copy_only=False) for part in lists)
     counts = np.diff(lists[0].offsets.to_numpy())
-    most = max(2, int(counts.max(initial=0)))
-    if (
-        len(classes) != len(values)
-        or most > n_classes
-        or not 0 <= classes.min(initial=0) <= classes.max(initial=0) < n_classes
-    ):
-        raise ValueError(f"classes {classes.min(initial=0)} to {classes.max(initial=0)} of {n_classes}")
+    most, lowest, highest = max(2, int(counts.max(initial=0))), classes.min(initial=0), classes.max(initial=0)
+    if len(classes) != len(values) or most > n_classes or lowest < 0 or highest >= n_classes:
+        raise ValueError(f"classes {lowest} to {highest} of {n_classes}")
     found = TopKProbs.nothing(len(counts), n_classes, most)
     rows = np.repeat(np.arange(len(counts)), counts)
     places = np.arange(len(classes)) - np.repeat(np.cumsum(counts) - counts, counts)

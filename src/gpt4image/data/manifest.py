@@ -62,7 +62,9 @@ def load_manifest(argument: str, name: str = "manifest") -> Dataset:
         if fault
     ]
     require_some(rows, f"{spec}: none of its {len(given)} rows names an image that can be used.", skipped)
-    splits = [_split(cell, row, spec) for row, cell in enumerate(table.get("split", ["train"] * len(given)), 1)]
+    splits = [_text(cell) for cell in table.get("split", ["train"] * len(given))]
+    if wrong := next((row for row, split in enumerate(splits, 1) if split not in SPLIT_OF), 0):
+        raise DataError(f"{spec}: the split of row {wrong}, {nearest(splits[wrong - 1], SPLIT_OF)}")
     keys = [
         posixpath.normpath(file if stated and file and posixpath.isabs(path) else path)
         for path, (file, _) in zip(given, located, strict=True)
@@ -70,7 +72,7 @@ def load_manifest(argument: str, name: str = "manifest") -> Dataset:
     keys = [_text(key) for key in table.get("key", keys)]
     if "" in keys:
         raise DataError(f"{spec}: row {keys.index('') + 1} has no key; give every row one, or leave the column out.")
-    records = [Record(key=keys[row], split=splits[row]) for row in rows]
+    records = [Record(key=keys[row], split=SPLIT_OF[splits[row]]) for row in rows]
     source = FileSource(root, [located[row][0] for row in rows])
     classes, labels = _labels(table, [not fault for _, fault in located], spec)
     if BOXES in table:
@@ -197,12 +199,6 @@ def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> t
         note_once(f"{spec}: names in its column 'label' hold {SEPARATOR!r}; for several per image call it 'labels'.")
     numbers = {str(cell).strip() for cell in cells} - {"None", "", "-1"}
     return encode(cells, spec, names=REVIEW in table and numbers != set(map(str, range(len(numbers)))))
-
-
-def _split(cell: Any, row: int, spec: str) -> str:
-    if _text(cell) not in SPLIT_OF:
-        raise DataError(f"{spec}: the split of row {row}, {nearest(_text(cell), SPLIT_OF)}")
-    return SPLIT_OF[_text(cell)]
 
 
 def _text(cell: Any) -> str:

@@ -31,8 +31,9 @@ CHUNK = 64  # images per message between processes: 64 of 224 x 224 are 10 MB of
 MOST_WORKERS = 16  # each holds batches in shared memory, of which containers have little
 WORTH_WORKERS_SECONDS = 4.0  # decoding that takes less is done before worker processes have started
 
+Indices = NDArray[np.int64]  # positions of images
 Broken = list[tuple[int, str]]  # index and reason of each image that could not be decoded
-Edit = Callable[[torch.Tensor, NDArray[np.int64], int], torch.Tensor]  # of pixels, positions, number of the batch
+Edit = Callable[[torch.Tensor, Indices, int], torch.Tensor]  # of pixels, positions, number of the batch
 
 
 class MemoryPixels:
@@ -45,13 +46,11 @@ class MemoryPixels:
         """Number of images."""
         return len(self.images)
 
-    def broken(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def broken(self, indices: Indices) -> NDArray[np.bool_]:
         """Return (B,) False: broken images are known, and left out, before a batch is made."""
         return np.zeros(len(indices), dtype=bool)
 
-    def stream(
-        self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0
-    ) -> Iterator[torch.Tensor]:
+    def stream(self, batches: Iterable[Indices], edit: Edit | None = None, first: int = 0) -> Iterator[torch.Tensor]:
         """Yield the pixels of each batch of positions: uint8 (B, C, size, size); batches count from ``first``."""
         for number, indices in enumerate(batches, first):
             images = self.images.index_select(0, torch.from_numpy(indices))  # [...] would copy each byte
@@ -78,11 +77,11 @@ class WorkerPixels:
         keys = self._image_set.keys
         return tuple(Skipped(keys[i], self._broken[i]) for i in sorted(self._broken))
 
-    def broken(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def broken(self, indices: Indices) -> NDArray[np.bool_]:
         """Return (B,) which of the images at ``indices`` could not be decoded when they were met."""
         return np.array([index in self._broken for index in indices.tolist()], dtype=bool)
 
-    def decode(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, Broken]:
+    def decode(self, indices: Indices) -> tuple[torch.Tensor, Broken]:
         """Return pixels of the images at ``indices``, decoded in this process, and those that are broken."""
         images = np.full((len(indices), channels(self.frames), self.size, self.size), BLANK, dtype=np.uint8)
         broken: Broken = []
@@ -94,9 +93,7 @@ class WorkerPixels:
                 broken.append((index, str(error)))
         return torch.from_numpy(images), broken
 
-    def stream(
-        self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0
-    ) -> Iterator[torch.Tensor]:
+    def stream(self, batches: Iterable[Indices], edit: Edit | None = None, first: int = 0) -> Iterator[torch.Tensor]:
         """Yield the pixels of each batch, edited in the worker. Workers live as long as one stream."""
         if self.workers:
             gc.collect()  # what a worker frees in place of its parent may wait for threads that no worker has
@@ -122,13 +119,11 @@ class KeptFeatures(MemoryPixels):
         super().__init__(features, of.skipped)
         self.size, self._of = of.size, of
 
-    def broken(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def broken(self, indices: Indices) -> NDArray[np.bool_]:
         """Return (B,) which of the images at ``indices`` could not be decoded."""
         return self._of.broken(indices)
 
-    def stream(
-        self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0
-    ) -> Iterator[torch.Tensor]:
+    def stream(self, batches: Iterable[Indices], edit: Edit | None = None, first: int = 0) -> Iterator[torch.Tensor]:
         """Yield the features of each batch, (B, C); there are no pixels that could be edited."""
         return super().stream(batches)
 
@@ -203,7 +198,7 @@ class _Decoding(torch.utils.data.Dataset[tuple[torch.Tensor, Broken]]):
     def __init__(self, of: WorkerPixels, edit: Edit | None) -> None:
         self.of, self.edit = of, edit
 
-    def __getitems__(self, batch: tuple[int, NDArray[np.int64]]) -> tuple[torch.Tensor, Broken]:
+    def __getitems__(self, batch: tuple[int, Indices]) -> tuple[torch.Tensor, Broken]:
         number, indices = batch
         pixels, broken = self.of.decode(indices)
         return pixels if self.edit is None else self.edit(pixels, indices, number), broken

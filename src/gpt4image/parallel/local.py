@@ -90,7 +90,6 @@ def run_jobs(
 
 
 def _result(future: Future[Any], name: str) -> Any:
-    """Return what a job returned; an error for the user names the job."""
     error = future.exception()
     if isinstance(error, Gpt4ImageError):
         error.args = (f"{name}: {error}",)
