@@ -1,18 +1,32 @@
-"""Image sets in memory, and what loaded ones say, in the form that tests compare."""
+"""Image sets in memory and on disk, and what loaded ones say, in the form that tests compare."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from encoded_images import encoded
 from gpt4image.data import NO_LABEL, Dataset, MemorySource
 from gpt4image.data.regions import Masks
 
-Png = Callable[..., bytes]
+
+def png(seed: int, side: int = 8) -> bytes:
+    """A PNG file that differs from seed to seed."""
+    return encoded(Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)))
+
+
+def write_images(root: Path, *names: str) -> None:
+    """Write a different picture to each path below a folder."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(int.from_bytes(name.encode()[-8:], "little")))
 
 
 def in_memory(contents: Sequence[bytes], labels: Any = None, **others: Any) -> Dataset:

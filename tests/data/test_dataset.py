@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import Dataset, MemorySource, load_dataset, spec_of
-from loaded_sets import in_memory
+from loaded_sets import in_memory, write_images
 
 
 def make(**changes: Any) -> Dataset:
@@ -134,7 +134,7 @@ def test_a_table_aside_does_not_decide_what_a_folder_is(tmp_path: Path) -> None:
 
 
 def test_a_folder_may_be_called_as_a_kind_of_dataset_or_a_packaged_one(
-    tmp_path: Path, write_images: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("clothes", "folder"):
         write_images(tmp_path / name, "cat/1.png", "dog/2.png")

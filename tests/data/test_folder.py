@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gpt4image.data import Dataset, load_dataset
-from loaded_sets import aside, label_names
-
-Write = Callable[..., None]
+from loaded_sets import aside, label_names, png, write_images
 
 
 def load(root: Path) -> Dataset:
     return load_dataset(f"folder:{root}")
 
 
-def test_class_folders(tmp_path: Path, write_images: Write) -> None:
+def test_class_folders(tmp_path: Path) -> None:
     write_images(tmp_path, "dog/1.PNG", "cat/1.png", "cat/deep/er/2.png", "unlabelled/x.png", "unlabeled/y.png")
     images = load(tmp_path)
     assert images.classes == ("cat", "dog") and set(images.splits.tolist()) == {"train"} and images.skipped == ()
@@ -46,7 +43,7 @@ def test_class_folders(tmp_path: Path, write_images: Write) -> None:
     ],
 )
 def test_splits_may_be_written_with_capitals_and_lie_beside_the_classes(
-    tmp_path: Path, write_images: Write, split_of: dict[str, str], classes: tuple[str, ...]
+    tmp_path: Path, split_of: dict[str, str], classes: tuple[str, ...]
 ) -> None:
     write_images(tmp_path, *split_of)
     images = load(tmp_path)
@@ -54,9 +51,7 @@ def test_splits_may_be_written_with_capitals_and_lie_beside_the_classes(
     assert (images.classes, images.skipped) == (classes, ())
 
 
-def test_hidden_files_are_ignored_other_kinds_counted_and_names_that_are_not_utf8_skipped(
-    tmp_path: Path, write_images: Write, png: Callable[..., bytes]
-) -> None:
+def test_hidden_files_are_ignored_other_kinds_counted_and_names_that_are_not_utf8_skipped(tmp_path: Path) -> None:
     write_images(tmp_path, "Train/1.png", "Train/.2.png", ".cache/3.png", "Train/.git/4.png", "Train/notes.txt")
     write_images(tmp_path, "Train/old/2.png", "truck/a.svg", "truck/1.png")
     os.mkfifo(tmp_path / "truck" / "pipe.png")  # reading it would never end
@@ -71,7 +66,7 @@ def test_hidden_files_are_ignored_other_kinds_counted_and_names_that_are_not_utf
     }
 
 
-def test_links(tmp_path: Path, write_images: Write) -> None:
+def test_links(tmp_path: Path) -> None:
     root = tmp_path / "root"
     write_images(root, "cat/1.png", "dog/1.png")
     write_images(tmp_path, "outside/secret.png")
@@ -92,7 +87,7 @@ def test_links(tmp_path: Path, write_images: Write) -> None:
     assert "leads out" in reasons["cat/out.png"]
 
 
-def test_images_outside_the_class_folders_are_named(tmp_path: Path, write_images: Write) -> None:
+def test_images_outside_the_class_folders_are_named(tmp_path: Path) -> None:
     write_images(tmp_path, "train/cat/1.png", "test/cat/1.png", "train/loose.png", "loose.png")
     write_images(tmp_path, "holdout/cat/1.png", "holdout/dog/deep/2.png", "extra/1.png")
     (tmp_path / "notes").mkdir()

@@ -20,7 +20,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Se
 
 from gpt4image.base.errors import DataError, MissingExtraError
 from gpt4image.data import NO_LABEL, load_dataset
-from loaded_sets import Png
+from loaded_sets import png
 from region_cases import SIZE, aside_text, mask_bytes, masks, rows
 
 
@@ -46,7 +46,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("datasets.builder.config.HF_DATASETS_CACHE", tmp_path / "hf-cache")
 
 
-def test_parquet_folder_with_splits(tmp_path: Path, png: Png) -> None:
+def test_parquet_folder_with_splits(tmp_path: Path) -> None:
     label = ClassLabel(names=["cat", "dog"])
     for name, seeds, labels in (("train", [0, 1, 2], [1, 0, -1]), ("validation", [3], [0]), ("test", [4], [1])):
         columns = {"image": [png(seed) for seed in seeds], "label": labels}
@@ -60,7 +60,7 @@ def test_parquet_folder_with_splits(tmp_path: Path, png: Png) -> None:
     assert images.select([3, 1]).read(0) == png(3)
 
 
-def test_saved_to_disk_with_names_and_keys(tmp_path: Path, png: Png) -> None:
+def test_saved_to_disk_with_names_and_keys(tmp_path: Path) -> None:
     columns = {"img": [png(0), png(1), png(2)], "label": ["dog", None, "cat"], "key": ["a", "b", "c"]}
     data = table(columns, img=Image(), label=Value("string"), key=Value("string"))
     DatasetDict({"train": data, "extra": data}).save_to_disk(tmp_path / "dict")
@@ -79,7 +79,7 @@ def test_saved_to_disk_with_names_and_keys(tmp_path: Path, png: Png) -> None:
             load_dataset(f"hf:{tmp_path / 'set.parquet'}")
 
 
-def test_tar_shards_are_read_by_their_library_and_pickled_members_are_not(tmp_path: Path, png: Png) -> None:
+def test_tar_shards_are_read_by_their_library_and_pickled_members_are_not(tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     folder.mkdir()
     pickled = b"cos\nmkdir\n(V" + str(tmp_path / "unpickled").encode() + b"\ntR."
@@ -100,7 +100,7 @@ def save(folder: Path, **parts: Dataset) -> str:
     return f"hf:{folder}"
 
 
-def test_labels_of_splits_are_matched_by_name(tmp_path: Path, png: Png) -> None:
+def test_labels_of_splits_are_matched_by_name(tmp_path: Path) -> None:
     def part(seeds: range, names: list[str]) -> Dataset:
         columns = {"image": [png(seed) for seed in seeds], "label": names}
         return table(columns, image=Image(), label=Value("string")).class_encode_column("label")
@@ -125,7 +125,7 @@ SEVERAL: dict[str, tuple[Any, list[Any], tuple[str, ...], list[list[int]]]] = {
 
 
 @pytest.mark.parametrize("column", SEVERAL)
-def test_lists_are_several_classes_per_image(tmp_path: Path, png: Png, column: str) -> None:
+def test_lists_are_several_classes_per_image(tmp_path: Path, column: str) -> None:
     kind, cells, classes, labels = SEVERAL[column]
     columns = {"image": [png(seed) for seed in range(3)], column: cells}
     table(columns, image=Image(), **{column: Sequence(kind)}).to_parquet(tmp_path / "set.parquet")
@@ -133,9 +133,7 @@ def test_lists_are_several_classes_per_image(tmp_path: Path, png: Png, column: s
     assert (images.classes, images.labels.tolist()) == (classes, labels)
 
 
-def test_sets_that_do_not_fit_are_refused_with_their_cause(
-    tmp_path: Path, png: Png, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sets_that_do_not_fit_are_refused_with_their_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = table({"image": [png(0)]}, image=Image())
     DatasetDict({"x": data, "y": data}).save_to_disk(tmp_path / "splits")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
@@ -160,7 +158,7 @@ def test_sets_that_do_not_fit_are_refused_with_their_cause(
         load_dataset("hf:some/set")
 
 
-def test_a_worker_process_maps_the_files_itself(tmp_path: Path, png: Png) -> None:
+def test_a_worker_process_maps_the_files_itself(tmp_path: Path) -> None:
     data = table({"image": [png(i, side=100) for i in range(40)]}, image=Image())
     data.save_to_disk(tmp_path / "set")
     images = load_dataset(f"hf:{tmp_path / 'set'}")
@@ -171,7 +169,7 @@ def test_a_worker_process_maps_the_files_itself(tmp_path: Path, png: Png) -> Non
     assert pickle.loads(pickled).read(7) == png(7, side=100)  # noqa: S301
 
 
-def test_a_relative_path_starts_at_the_set(tmp_path: Path, png: Png, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_starts_at_the_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed, folder in enumerate(("set", "elsewhere")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.png").write_bytes(png(seed))

@@ -21,8 +21,7 @@ from gpt4image.config import CheckConfig, TrainConfig
 from gpt4image.data import NO_LABEL, Dataset, load_dataset
 from gpt4image.data.decode import decode
 from gpt4image.data.given import as_files, dataset
-
-Write = Callable[..., None]
+from loaded_sets import write_images
 
 
 @pytest.fixture(params=["csv", "parquet"])
@@ -48,9 +47,7 @@ NAMES = ["a.png", "sub dir/b.png", "c\nd.png", "ü.png"]
 
 
 @pytest.mark.parametrize(("of_path", "of_label"), [("path", "label"), ("image", "category"), ("filename", "Label")])
-def test_other_usual_names_of_columns(
-    tmp_path: Path, write_images: Write, load: Load, of_path: str, of_label: str
-) -> None:
+def test_other_usual_names_of_columns(tmp_path: Path, load: Load, of_path: str, of_label: str) -> None:
     write_images(tmp_path, *NAMES)
     names = [*NAMES, "gone.png"]
     images = load({of_path: names, of_label: ["dog", "cat", "", "-1", "ghost"], "caption": list("abcde")})
@@ -59,7 +56,7 @@ def test_other_usual_names_of_columns(
     assert [images.read(i) for i in range(4)] == [(tmp_path / name).read_bytes() for name in NAMES]
 
 
-def test_splits_and_keys(tmp_path: Path, write_images: Write, load: Load) -> None:
+def test_splits_and_keys(tmp_path: Path, load: Load) -> None:
     write_images(tmp_path, *NAMES)
     images = load({"path": NAMES, "split": ["train", "valid", "test", "val"], "key": ["k1", "k2", "k3", "k4"]})
     assert images.splits.tolist() == ["train", "val", "test", "val"] and images.classes == ()
@@ -67,7 +64,7 @@ def test_splits_and_keys(tmp_path: Path, write_images: Write, load: Load) -> Non
     assert len(load({"path": NAMES, "label": ["", "", "cat", "dog"], "split": SPLITS})) == 4  # zero-shot
 
 
-def test_rows_that_cannot_be_used_are_named(tmp_path: Path, write_images: Write, load: Load) -> None:
+def test_rows_that_cannot_be_used_are_named(tmp_path: Path, load: Load) -> None:
     inside = tmp_path / "in"
     write_images(tmp_path, "outside.png", "in/good.png", "in/good2.png")
     (inside / "link.png").symlink_to(tmp_path.parent)
@@ -83,7 +80,7 @@ def test_rows_that_cannot_be_used_are_named(tmp_path: Path, write_images: Write,
 
 
 @pytest.mark.parametrize("names", [["label:round", "red"], ["label:round", "label:red"]])
-def test_one_column_per_class(tmp_path: Path, write_images: Write, load: Load, names: list[str]) -> None:
+def test_one_column_per_class(tmp_path: Path, load: Load, names: list[str]) -> None:
     write_images(tmp_path, *NAMES)
     images = load({"path": NAMES, names[0]: ["1", "0", "", None], names[1]: ["true", "FALSE", "", "1"]})
     assert images.classes == ("red", "round")
@@ -114,9 +111,7 @@ SPLITS = ["train", "train", "val", "test"]
         ({"path": ["gone.png"]}, r"none of its 1 rows.*'gone.png'"),
     ],
 )
-def test_mistakes_are_named(
-    tmp_path: Path, write_images: Write, load: Load, columns: dict[str, list[Any]], message: str
-) -> None:
+def test_mistakes_are_named(tmp_path: Path, load: Load, columns: dict[str, list[Any]], message: str) -> None:
     write_images(tmp_path, *NAMES)
     with pytest.raises(DataError, match=message):
         load({"path": NAMES, **columns})
@@ -148,7 +143,7 @@ def test_cells_that_a_spreadsheet_would_run_are_read_without_their_apostrophe(tm
     assert [images.label_names(row) for row in range(2)] == [("+x",), ("'y'",)]
 
 
-def test_images_may_lie_below_another_folder_that_is_named(tmp_path: Path, write_images: Write) -> None:
+def test_images_may_lie_below_another_folder_that_is_named(tmp_path: Path) -> None:
     root, table = tmp_path / "mounted", tmp_path / "lists" / "photos.csv"
     write_images(root, "a.png", "b/c.png")
     write_images(tmp_path, "elsewhere.png")

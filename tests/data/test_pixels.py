@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +14,13 @@ from gpt4image.base.errors import DataError
 from gpt4image.data import Dataset, MemorySource, pixels
 from gpt4image.data.decode import decode_square
 from gpt4image.data.pixels import MemoryPixels, WorkerPixels, load_pixels
-from loaded_sets import in_memory
+from loaded_sets import in_memory, png
 
 COUNT = 700  # several chunks
 
 
 @pytest.fixture(scope="module")
-def files(png: Callable[..., bytes]) -> list[bytes]:
+def files() -> list[bytes]:
     return [png(seed) for seed in range(COUNT)]
 
 
