@@ -37,6 +37,7 @@ from tiny_text_models import make_open_clip, make_sentence_transformer, make_tok
         ("minilm:large", ConfigError, "without a name; got 'minilm:large'"),
         *((f"bag-of-words:{width}", ConfigError, "WIDTH") for width in ("0", "-3", "many", "1.5")),
         ("tuned:", ConfigError, "the folder is missing"),
+        ("sentence-transformers:", ConfigError, "sentence-transformers:NAME_OR_PATH; the name is missing"),
         *((f"open_clip:{name}", ConfigError, "MODEL/PRETRAINED") for name in ("", "ViT-B-32")),
         ("open_clip:ViT-B-33/openai", ConfigError, "Did you mean 'ViT-B-3"),
         ("open_clip:ViT-B-32/laion3b", ModelError, r"its tags: .*laion2b_s34b_b79k"),

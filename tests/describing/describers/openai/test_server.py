@@ -32,10 +32,6 @@ MB = 2**20
 DEEP = b"[" * 50_000 + b"]" * 50_000
 
 
-def completion(text: str = "fine", **others: Any) -> bytes:
-    return json.dumps({**server.completion(text), **others}).encode()
-
-
 def error_of(reply: server.Reply, retries: int = 0) -> str:
     (answer,), _ = ask_one(lambda call: reply, retries=retries)
     assert answer.text is None
@@ -46,7 +42,7 @@ def error_of(reply: server.Reply, retries: int = 0) -> str:
 
 
 def test_what_is_too_large_or_packed_twice_is_a_failure_and_what_is_kept_is_bounded() -> None:
-    large, small = completion(padding="x" * 17 * MB), completion(padding="x" * MB)
+    large, small = (json.dumps(server.completion("fine") | {"padding": "x" * n * MB}).encode() for n in (17, 1))
     assert "longer than 16 MB" in error_of(server.Reply(200, large))
     assert "longer than 16 MB" in error_of(server.Reply(200, gzip.compress(large), {"content-encoding": "gzip"}))
     assert error_of(server.failure(400, "x" * 2 * MB)) == "HTTP 400: the answer is longer than 1 MB"
