@@ -146,12 +146,6 @@ def test_tags_and_boxes_are_bounded() -> None:
 # What becomes of an answer
 
 
-def judged(text: str | None, *ask: str, **values: Any) -> Judged:
-    prompt = asking_for(PROMPTS["short"], ask or ("description", "class"), CLASSES)
-    request = base.Request(digest="a" * 64, keys=("a",), prompt=prompt, question="What is it?", read=lambda: b"")
-    return judge(base.Answer(request=request, text=text, **values), last_try=False)
-
-
 CAT = Answer(class_name="cat")
 REFUSAL = "I'm sorry, but I can't help with that."
 CUT, NO_JSON = '{"boxes": [{"label": "cat", "box', "the answer is not the JSON that was asked for"
@@ -178,7 +172,9 @@ AT_LIMIT = "; it ends at the limit of tokens (--max-tokens)"
 def test_answers_are_kept_or_rejected(
     text: str | None, ask: tuple[str, ...], values: dict[str, Any], expected: Judged
 ) -> None:
-    assert judged(text, *ask, **values) == expected
+    prompt = asking_for(PROMPTS["short"], ask or ("description", "class"), CLASSES)
+    request = base.Request(digest="a" * 64, keys=("a",), prompt=prompt, question="What is it?", read=bytes)
+    assert judge(base.Answer(request=request, text=text, **values), last_try=False) == expected
 
 
 # Flaws

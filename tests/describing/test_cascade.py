@@ -24,7 +24,6 @@ from tables import made_of
 
 IMAGES = 400
 CLASSES = ("cat", "dog")
-PRICE = Price(1.0, 1.0)
 
 
 class Model(FreeDescriber):
@@ -32,7 +31,7 @@ class Model(FreeDescriber):
 
     def __init__(self, name: str, says: Callable[[int], tuple[str, float]], usd: float) -> None:
         self.settings: Mapping[str, Any] = {"kind": "scripted", "model": name}
-        self.says, self.usd, self.price = says, usd, PRICE
+        self.says, self.usd, self.price = says, usd, Price(1.0, 1.0)
         self.asked: list[int] = []
         self.stops_after = IMAGES * 9
 

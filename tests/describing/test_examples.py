@@ -13,7 +13,7 @@ from gpt4image.base.errors import ConfigError
 from gpt4image.data import load_with_splits
 from gpt4image.describing.describe import choose_examples
 from openai_cases import describe_by
-from openai_stub import Call, Reply, Stub, answer
+from openai_stub import Call, Stub, answer
 
 
 @pytest.fixture
@@ -28,13 +28,10 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def told(_: Call) -> Reply:
-    return answer('{"class": "oak", "second": null, "confidence": 0.8}')
-
-
 def asked(photos: Path, **options: Any) -> tuple[Any, Stub]:
     given = {"examples": 2, "ask": "class", "val_fraction": 0, **options}
-    return describe_by(told, f"manifest:{photos / 'manifest.csv'}", photos / "a.db", **given)
+    reply = answer('{"class": "oak", "second": null, "confidence": 0.8}')
+    return describe_by(lambda _: reply, f"manifest:{photos / 'manifest.csv'}", photos / "a.db", **given)
 
 
 def parts(call: Call) -> list[str]:

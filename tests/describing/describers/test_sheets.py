@@ -11,15 +11,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from gpt4image.artifacts.store import Description, Prompt
+from gpt4image.artifacts.store import Description
 from gpt4image.data import load_dataset
 from gpt4image.describing.answer_json import items_of_sheet
 from gpt4image.describing.describers.openai import describer as openai_describer
 from gpt4image.describing.prices import Price
-from openai_cases import KEY, describe_by, rows_of
+from openai_cases import KEY, PROMPT, describe_by, rows_of
 from openai_stub import Call, Reply, Stub, answer, failure
-
-TEXT, CLASS = Prompt("paper", 1, "Describe it.", False), Prompt("class", 1, "?", False, ("class",))
 
 
 @pytest.fixture
@@ -158,4 +156,4 @@ def test_the_cost_is_kept_within_its_limit_and_shared_out(photos: Path, monkeypa
     ],
 )
 def test_items_belong_to_the_image_whose_number_they_have(text: str, found: dict[int, str]) -> None:
-    assert items_of_sheet(text, TEXT, 2) == found
+    assert items_of_sheet(text, PROMPT, 2) == found

@@ -41,15 +41,12 @@ def good(call: Call, **changes: Any) -> str:
     return json.dumps({**fields, **changes})
 
 
-def says(call: Call) -> Reply:
-    return answer(good(call))
-
-
 def question(call: Call) -> str:
     return call.body["messages"][-1]["content"][-1]["text"]
 
 
-def run(photos: Path, handler: Handler = says, **options: Any) -> tuple[dict[str, Any], list[Call]]:
+def run(photos: Path, handler: Handler | None = None, **options: Any) -> tuple[dict[str, Any], list[Call]]:
+    handler = handler or (lambda call: answer(good(call)))
     given: Any = {"data": f"folder:{photos}", "ask": ASK, "splits": "train,val,test", **options}
     outcome, stub = describe_by(handler, given.pop("data"), photos.parent / "a.db", **given)
     return {**outcome.summary, "skipped": outcome.skipped}, stub.calls
