@@ -184,7 +184,8 @@ def _ask_second(
     """Ask the pilot, tell the curve, and ask rounds until none is worth it or the budget ends."""
     digests, done, stopped, text = list(dict.fromkeys(images.digests)), list[DescribeResult](), "", ""
     row_of, tried = {digest: row for row, digest in enumerate(digests)}, set[int]()
-    chosen, found = [row_of[digest] for digest in pilot(digests)], forecast(_known(config, names, images, digests))
+    known = _known(config, names, images, digests)
+    chosen, found = [row_of[digest] for digest in pilot(digests)], forecast(known)
     while chosen:
         left = dict[str, Any]()
         if second.max_cost is not None:
@@ -211,8 +212,7 @@ def _ask_second(
             stopped = next(name for name in left if flag_of(name) in one.stopped_by)
             break
         chosen = next_round(found.gain, least, tried).tolist()
-    known, stopped_by = _known(config, names, images, digests), first.stopped_by
-    text = f"{first.text}\n{text}"
+    stopped_by, text = first.stopped_by, f"{first.text}\n{text}"
     if done and (paid := done[-1].cost_usd) is not None:
         text += f"\n{config.then} has cost ${paid:,.4f}."
     if stopped:

@@ -69,8 +69,7 @@ class TransformersDescriber(FreeDescriber):
                 "e.g. of the kinds llava, qwen2_5_vl, smolvlm, gemma3. Code that comes with a model is never run."
             )
         own = self._json("generation_config.json") if (self._folder / "generation_config.json").is_file() else {}
-        samples = options.temperature is None and bool(own.get("do_sample", False))
-        self.repeatable = options.temperature == 0 or (options.temperature is None and not samples)
+        self.repeatable = not own.get("do_sample") if options.temperature is None else options.temperature == 0
         self._device = choose_device(options.device)
         precision = "bf16" if computes_bf16(self._device.type) else "fp32"
         self._dtype = _DTYPES[precision]
