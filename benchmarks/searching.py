@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gpt4image.config import DescribeConfig, EncodeConfig, SearchConfig, TrainConfig
-from gpt4image.data.known_sets import packaged_descriptions
+from gpt4image.data.known_sets import DESCRIPTIONS
 from measure import Row, seconds_in_turn
 
 IMAGES, WIDTH = 100_000, 384
@@ -32,7 +32,7 @@ def _indexing() -> Row:
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        describe(DescribeConfig(data="openmoji", store=root / "a.db", describer=f"replay:{packaged_descriptions()}"))
+        describe(DescribeConfig(data="openmoji", store=root / "a.db", describer=f"replay:{DESCRIPTIONS}"))
         encode(EncodeConfig(store=root / "a.db", encoder="bag-of-words", out=root / "table"))
         train(TrainConfig(data="openmoji", embeddings=root / "table", out=root / "run", epochs=1, precision="fp32"))
         images = load_dataset("openmoji")

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from gpt4image.config import EncodeConfig
-from gpt4image.data.known_sets import packaged_descriptions
+from gpt4image.data.known_sets import DESCRIPTIONS
 from measure import Row, seconds_in_turn
 
 
 def descriptions() -> list[str]:
-    lines = packaged_descriptions().read_text(encoding="utf-8").splitlines()
+    lines = DESCRIPTIONS.read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["description"] for line in lines]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from gpt4image.config import TrainConfig
-from gpt4image.data.known_sets import packaged_descriptions
+from gpt4image.data.known_sets import DESCRIPTIONS
 from gpt4image.training.prepare import Prepared
 from measure import Row, seconds_in_turn
 
@@ -29,7 +29,7 @@ def prepared(folder: Path, **options: Any) -> Prepared:
     table = folder / "table"
     if not table.is_dir():
         store = folder / "store.db"
-        describe(DescribeConfig(data="openmoji", store=store, describer=f"replay:{packaged_descriptions()}"))
+        describe(DescribeConfig(data="openmoji", store=store, describer=f"replay:{DESCRIPTIONS}"))
         encode(EncodeConfig(store=store, out=table))
     return prepare(TrainConfig(data="openmoji", embeddings=table, image_size=48, out=folder / "run", **options))
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data.dataset import Dataset
-from gpt4image.data.known_sets import ANSWERS, load_clothes, load_openmoji, packaged_descriptions
+from gpt4image.data.known_sets import ANSWERS, DESCRIPTIONS, load_clothes, load_openmoji
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 190, 60), "red": (220, 50, 40)}
 
@@ -51,7 +51,7 @@ def write_photos(
 
 def packaged_texts() -> dict[str, str]:
     """Return the packaged descriptions of pictograms by the keys of these."""
-    rows = map(json.loads, packaged_descriptions().read_text(encoding="utf-8").splitlines())
+    rows = map(json.loads, DESCRIPTIONS.read_text(encoding="utf-8").splitlines())
     return {row["key"]: row["description"] for row in rows}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,11 @@ from gpt4image.artifacts.targets import Facts, Targets
 from gpt4image.data import Dataset
 
 PAPER = Prompt(name="paper", version=1, text="Describe this image in detail.", class_conditioned=False)
+
+
+def digest(number: int) -> str:
+    """Return the digest of an image that has a number for its bytes."""
+    return hashlib.sha256(str(number).encode()).hexdigest()
 
 
 def write_store(path: Path, rows: Iterable[Mapping[str, Any]], **shared: Any) -> Path:

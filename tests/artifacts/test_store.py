@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sqlite3
 import subprocess
@@ -15,14 +14,10 @@ import pytest
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import OUTSIDE_LIST, Description, DescriptionStore, Prompt
 from gpt4image.base.errors import StoreError
+from tables import PAPER, digest
 
-PAPER = Prompt("paper", 1, "Describe this image in detail.", False)
 TOLD = Prompt("class-conditioned", 1, "A {class_name}.", True)
 ME = {"kind": "test", "temperature": 0.5}
-
-
-def digest(number: int) -> str:
-    return hashlib.sha256(str(number).encode()).hexdigest()
 
 
 def description(number: int, text: str | None = "a cat", **others: object) -> Description:

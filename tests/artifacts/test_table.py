@@ -25,11 +25,7 @@ from gpt4image.artifacts.table import (
 )
 from gpt4image.base.errors import DataError, TableError
 from gpt4image.base.files import read_json, write_json
-from tables import make_table
-
-
-def digest(number: int) -> str:
-    return hashlib.sha256(str(number).encode()).hexdigest()
+from tables import digest, make_table
 
 
 def unit_rows(count: int, width: int = 8) -> NDArray[np.float16]:

@@ -15,7 +15,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from gpt4image.base.errors import DataError
 from gpt4image.data import known_sets, load_dataset
 from gpt4image.data.decode import decode
-from gpt4image.data.known_sets import ANSWERS, packaged_descriptions
+from gpt4image.data.known_sets import ANSWERS, DESCRIPTIONS
 
 
 def test_photographs_are_real_in_one_split_each_and_have_an_answer_in_train() -> None:
@@ -49,7 +49,7 @@ def test_pictograms_are_drawn_once_and_those_of_one_figure_lie_in_one_split(
         for same in (digest, key.split("-")[0]):
             splits_of.setdefault(same, set()).add(split)
     assert {len(splits) for splits in splits_of.values()} == {1}, "no picture or first code point is in two splits"
-    rows = [json.loads(line) for line in packaged_descriptions().read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in DESCRIPTIONS.read_text(encoding="utf-8").splitlines()]
     assert {row["key"] for row in rows} == set(images.keys)
     monkeypatch.setattr(known_sets, "_draw", lambda keys: pytest.fail("drawn again"))
     assert load_dataset("openmoji").digests == images.digests

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import shutil
@@ -22,13 +21,9 @@ from gpt4image.config import EncodeConfig
 from gpt4image.encoding.class_names import ClassNames, find_class_names, not_read
 from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
-from tables import PAPER, write_store
+from tables import PAPER, digest, write_store
 
 TOLD = Prompt("class-conditioned", 1, "A {class_name}.", True)
-
-
-def digest(number: int) -> str:
-    return hashlib.sha256(str(number).encode()).hexdigest()
 
 
 def fill(path: Path, texts: Sequence[str], prompt: Prompt = PAPER, first: int = 0) -> None:

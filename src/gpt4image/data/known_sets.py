@@ -55,11 +55,8 @@ def load_clothes_unlabelled() -> Dataset:
 
 OPENMOJI_SIZE = 72
 OPENMOJI = Path(__file__).parents[1] / "packaged" / "openmoji"
-
-
-def packaged_descriptions() -> Path:
-    """Return what an LLM said of the pictograms: JSON lines with key, description, class, second and confidence."""
-    return OPENMOJI / "descriptions-plain.jsonl"
+DESCRIPTIONS = OPENMOJI / "descriptions-plain.jsonl"
+"""What an LLM said of the pictograms: JSON lines with key, description, class, second and confidence."""
 
 
 def load_openmoji() -> Dataset:
