@@ -66,11 +66,8 @@ class Answer:
 
     def to_json(self) -> str:
         """Return the answer as JSON text, without what is unknown; equal answers are equal text."""
-        known = {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
+        known = {one.name: value for one in fields(self) if (value := getattr(self, one.name)) is not None}
         return canonical_json(known)
-
-
-_FIELDS = tuple(one.name for one in fields(Answer))
 
 
 def answer_of_json(text: str) -> Answer:

@@ -126,7 +126,6 @@ class Outcome:
         return [*super().__dir__(), *self.summary]
 
     def _repr_html_(self) -> str:
-        """Return the facts as a table, for notebooks."""
         rows = "".join(
             f"<tr><th style='text-align: left'>{escape(key.replace('_', ' '))}</th>"
             f"<td>{escape(str(value))}{self.behind(key)}</td></tr>"
