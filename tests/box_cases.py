@@ -50,16 +50,19 @@ def squares(number: int) -> list[tuple[int, int, int, int]]:
     return [(left, top, left + 10, top + 11), (SIDE - 9, high, SIDE, high + 10)]
 
 
+def boxes_said_of(key: str, names: tuple[str, ...] = NAMES, place: str = "box_2d", **more: Any) -> list[dict[str, Any]]:
+    """Return boxes of both squares of a picture as a describer answers them, in thousandths."""
+    number = int("".join(filter(str.isdigit, key.rsplit("/")[-1])))
+    thousandths = ([round(1000 * side / SIDE) for side in square] for square in squares(number))
+    return [{"label": names[number % 3], place: corners, **more} for corners in thousandths]
+
+
 def answer_squares(spec: str, path: Path, names: tuple[str, ...] = NAMES, **more: Any) -> Path:
     """Write a store in which a describer has boxes of both squares of every picture."""
     images = load_dataset(spec)
 
-    def answer(key: str) -> Answer:
-        number = int("".join(filter(str.isdigit, key.rsplit("/")[-1])))
-        places = [[round(1000 * side / SIDE) for side in square] for square in squares(number)]
-        return Answer(boxes=tuple({"label": names[number % 3], "box_2d": place, **more} for place in places))
-
-    return store_boxes(path, [(digest, answer(key)) for key, digest in zip(images.keys, images.digests, strict=True)])
+    said = (Answer(boxes=tuple(boxes_said_of(key, names, **more))) for key in images.keys)
+    return store_boxes(path, list(zip(images.digests, said, strict=True)))
 
 
 def store_boxes(path: Path, rows: Sequence[tuple[str, Answer]]) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from box_cases import NAMES, SIDE, squares, write_squares
+from box_cases import boxes_said_of, write_squares
 from drawn_masks import draw
 from gpt4image import next_steps
 from gpt4image.cli import main
@@ -62,11 +62,8 @@ def click(sessions: Any, *_: Any) -> None:
 
 def boxes() -> str:
     """A COCO dataset of which half of the boxes are drawn, and answered boxes of all, in thousandths."""
-    spec, rows = write_squares(Path("shop")), list[dict[str, Any]]()
-    for number in range(18):
-        places = [[round(1000 * side / SIDE) for side in square] for square in squares(number)]
-        found = [{"label": NAMES[number % 3], "box": place} for place in places]
-        rows.append({"key": f"images/train{number}.png", "description": f"{NAMES[number % 3]} squares", "boxes": found})
+    spec, keys = write_squares(Path("shop")), [f"images/train{number}.png" for number in range(18)]
+    rows = [{"key": key, "description": f"{key} squares", "boxes": boxes_said_of(key, place="box")} for key in keys]
     return f"describe --data {spec} --store shop.db {answers(rows)} --ask description,boxes"
 
 

@@ -199,11 +199,10 @@ def test_what_is_pushed_is_loaded_from_the_hub_by_plain_timm(
 
 
 def change_val(folder: Path, score: float | None) -> None:
-    rows = read_json_lines(folder / "metrics.jsonl")
-    rows[-1]["val"] = None if score is None else {"top1": score, "loss": 1.0}
-    if score is None:
-        rows = [{**row, "val": None} for row in rows]
-    write_json_lines(folder / "metrics.jsonl", rows)
+    val = None if score is None else {"top1": score, "loss": 1.0}
+    write_json_lines(
+        folder / "metrics.jsonl", [{**row, "val": val} for row in read_json_lines(folder / "metrics.jsonl")]
+    )
 
 
 def test_the_best_arm_by_the_mean_and_its_best_seed_are_chosen_by_validation(tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ import pytest
 
 import drawn_masks
 import gpt4image
-from box_cases import NAMES, SIDE, write_squares
-from box_cases import squares as squares_of
+from box_cases import NAMES, boxes_said_of, write_squares
 from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Paid, Photos, colour_of, good, made
 from gpt4image import cli
 from gpt4image.artifacts.stage_records import RECORD
@@ -46,10 +45,8 @@ def test_a_labelled_folder_becomes_a_measured_model_and_the_same_command_makes_n
     shown, told = capsys.readouterr()
     assert [f"{n}/7 {name}" in told for n, name in enumerate(STAGES, 1)] == [True] * 7
     assert "27 answers" in told and "images with a human label" in told, "only about training images"
-    assert (
-        f"wrote: {out / 'model'}, {out / 'report.html'}" in shown
-        and f"next: gpt4image predict {out / 'model'}" in shown
-    )
+    assert f"wrote: {out / 'model'}, {out / 'report.html'}" in shown
+    assert f"next: gpt4image predict {out / 'model'}" in shown
     assert all((out / name).exists() for name in ("answers.db", "embeddings", "targets.parquet", "run", "model"))
     assert "<html" in (out / "report.html").read_text(encoding="utf-8")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.name != RECORD}
@@ -209,14 +206,10 @@ def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teac
     assert "<script>alert" not in (out / "report.html").read_text(encoding="utf-8")
 
 
-def boxes_said_of(spec: str, file: Path) -> str:
+def replayed_boxes(spec: str, file: Path) -> str:
     """Return the describer that replays descriptions and boxes of the pictures of a set."""
-    rows: list[dict[str, Any]] = []
-    for key in load_dataset(spec).keys:
-        number = int("".join(filter(str.isdigit, key.rsplit("/")[-1])))
-        places = [[round(1000 * side / SIDE) for side in place] for place in squares_of(number)]
-        boxes = [{"label": NAMES[number % 3], "box_2d": place} for place in places]
-        rows.append({"key": key, "description": f"Two {NAMES[number % 3]} squares, {key}.", "boxes": boxes})
+    keys = load_dataset(spec).keys
+    rows = [{"key": key, "description": f"Two squares, {key}.", "boxes": boxes_said_of(key)} for key in keys]
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return f"replay:{file}"
 
@@ -231,7 +224,7 @@ def test_a_set_with_boxes_becomes_an_aligned_detector_as_onnx(
 
     monkeypatch.setattr(distill, "export", export)
     spec, out = write_squares(tmp_path / "set"), tmp_path / "out"
-    replay = boxes_said_of(spec, tmp_path / "boxes.jsonl")
+    replay = replayed_boxes(spec, tmp_path / "boxes.jsonl")
     words = ["distill", spec, "--describer", replay, "--out", str(out), *WORDS, "--image-size", "32", "--epochs", "1"]
     assert cli.main([*words, "--compare", "1"]) == 0, capsys.readouterr().err
     shown, told = capsys.readouterr()
@@ -250,7 +243,7 @@ def test_photographs_without_any_annotation_become_a_detector(tmp_path: Path, mo
     monkeypatch.setattr(distill, "export", lambda config: Outcome(path=config.out))  # ONNX takes seconds
     write_squares(tmp_path / "set")
     spec, out = f"folder:{tmp_path / 'set' / 'images'}", tmp_path / "out"
-    replay = boxes_said_of(spec, tmp_path / "boxes.jsonl")
+    replay = replayed_boxes(spec, tmp_path / "boxes.jsonl")
     options = {**TINY, "epochs": 1, "image_size": 32, "task": "detection", "classes": ",".join(NAMES)}
     made = gpt4image.distill(spec, describer=replay, out=out, **options)
     assert made.model == out / "model.onnx" and made.human_labels == 0

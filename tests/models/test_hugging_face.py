@@ -23,6 +23,7 @@ from gpt4image.models.backbones import (
     has_small_stem,
 )
 from gpt4image.models.hugging_face import find_folder
+from models.small_models import in_hub_cache
 
 
 def test_a_folder_is_itself_a_hub_id_its_copy_and_what_the_hub_does_not_give_is_explained(
@@ -54,11 +55,7 @@ def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ModelError, match=r"of resnet18 cannot be loaded: 127\.0\.0\.1 cannot be reached.*HF_HOME"):
         create_backbone("resnet18", classes=2, image_size=32, init="pretrained")
     assert constants.HF_HUB_OFFLINE is False
-    copy = tmp_path / "models--owner--here" / "snapshots" / "c0ffee"
-    copy.mkdir(parents=True)
-    (copy / "config.json").write_text("{}")
-    (copy.parents[1] / "refs").mkdir()
-    (copy.parents[1] / "refs" / "main").write_text("c0ffee")
+    copy = in_hub_cache(tmp_path, "owner/here", "config.json", "{}")
     assert find_folder("owner/here", ("*.json",)) == copy, "what is in the cache is used"
 
 

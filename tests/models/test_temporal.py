@@ -58,22 +58,21 @@ def test_differences_of_frames_hide_what_stands_still(apart: bool) -> None:
 def test_frames_are_shifted_where_each_block_begins(name: str, size: int, layers: list[str]) -> None:
     args = {"img_size": size} if name.startswith("vit") else {}
     model = temporal(timm.create_model(name, num_classes=3, **args), size)
-    hooked = [
-        path
-        for path, layer in model.named_modules()
-        if any(_is_shift(hook) for hook in layer._forward_pre_hooks.values())
-    ]
-    assert hooked[: len(layers)] == layers
+    assert hooked(model)[: len(layers)] == layers
 
 
-def _is_shift(hook: object) -> bool:
-    return getattr(hook, "__name__", "").startswith("shift")
+def hooked(model: nn.Module) -> list[str]:
+    """Return the names of the layers whose input is shifted."""
+
+    def is_shift(hook: object) -> bool:
+        return getattr(hook, "__name__", "").startswith("shift")
+
+    return [name for name, layer in model.named_modules() if any(map(is_shift, layer._forward_pre_hooks.values()))]
 
 
 def test_windows_of_an_image_are_not_taken_for_frames() -> None:
     model = temporal(timm.create_model("swin_tiny_patch4_window7_224", num_classes=3, img_size=56), 56)
-    hooked = [path for path, layer in model.named_modules() if any(map(_is_shift, layer._forward_pre_hooks.values()))]
-    assert all(path.startswith(("layers.1", "layers.2", "layers.3")) for path in hooked)
+    assert all(name.startswith(("layers.1", "layers.2", "layers.3")) for name in hooked(model))
 
 
 @pytest.fixture

@@ -177,21 +177,8 @@ def test_a_set_without_masks_or_with_one_class_is_refused(colour_folder: Path) -
         Segmentation().require(masks_of(np.zeros((1, 2, 2), np.uint8)), ("all",), "masks:here")
 
 
-@pytest.fixture(scope="module")
-def drawn(drawn_run: Path) -> str:
-    return f"masks:{drawn_run / 'set'}"
-
-
-@pytest.fixture(scope="module")
-def run(drawn_run: Path) -> Path:
-    return drawn_run / "run"
-
-
-def options(data: str, out: Path, **changes: Any) -> TrainConfig:
-    return TrainConfig(**{"data": data, "out": out, **drawn_masks.SMALL, **changes})
-
-
-def test_a_run_learns_shapes_and_its_records_hold_masks(run: Path, drawn: str) -> None:
+def test_a_run_learns_shapes_and_its_records_hold_masks(drawn_run: Path) -> None:
+    run = drawn_run / "run"
     outcome = evaluate(EvaluateConfig(run_dir=run))
     facts = read_json(outcome.path)
     assert facts["task"] == "segmentation" and facts["metric"] == "mIoU" and facts["mIoU"] > 0.5
@@ -199,7 +186,7 @@ def test_a_run_learns_shapes_and_its_records_hold_masks(run: Path, drawn: str) -
     table = pq.read_table(run / "predictions-test.parquet")
     masks = np.stack([np.asarray(Image.open(io.BytesIO(cell))) for cell in table["mask"].to_pylist()])
     assert masks.shape == (8, 32, 32) and masks.dtype == np.uint8
-    images = load_dataset(drawn)
+    images = load_dataset(f"masks:{drawn_run / 'set'}")
     labels = Segmentation().annotations(images)[images.indices("test")]
     again = Segmentation().measure(masks, labels, images.classes)
     assert again["mIoU"] == facts["mIoU"]
@@ -207,13 +194,11 @@ def test_a_run_learns_shapes_and_its_records_hold_masks(run: Path, drawn: str) -
     assert table["prediction"].to_pylist() == [np.unique(mask).tolist() for mask in masks]
 
 
-def test_on_frozen_weights_the_head_learns_also_from_tags_on_top_of_masks(
-    run: Path, drawn: str, tmp_path: Path
-) -> None:
-    parts = {name.partition("backbone."): value for name, value in load_file(run / runs.MODEL).items()}
+def test_on_frozen_weights_the_head_learns_also_from_tags_on_top_of_masks(drawn_run: Path, tmp_path: Path) -> None:
+    parts = {name.partition("backbone."): value for name, value in load_file(drawn_run / "run" / runs.MODEL).items()}
     save_file({name: value for (_, found, name), value in parts.items() if found}, tmp_path / "plain.safetensors")
-    own = {"init": str(tmp_path / "plain.safetensors"), "freeze": True}
-    ready = prepare(options(drawn, tmp_path / "run", **own), ("train",))
+    own = {"data": f"masks:{drawn_run / 'set'}", "init": str(tmp_path / "plain.safetensors"), "freeze": True}
+    ready = prepare(TrainConfig(**{**drawn_masks.SMALL, **own, "out": tmp_path / "run"}), ("train",))
     trainer = build(ready.config, ready.data)
     learn = {name for name, weights in trainer.backbone.named_parameters() if weights.requires_grad}
     parts = {".".join(name.split(".")[: 2 if name.startswith("backbone") else 1]) for name in learn}

@@ -224,9 +224,9 @@ class Matches:
             support=support,
         )
 
-    def mean_average_precision(self, times: NDArray[np.int64], thresholds: slice = slice(None)) -> Doubles:
+    def mean_average_precision(self, times: NDArray[np.int64]) -> Doubles:
         """Return (R,) mAP where image i is there ``times[:, i]`` times; ``times`` is (R, N)."""
-        return np.array([float(np.mean(list(self.by_class(row, thresholds).values()) or [0.0])) for row in times])
+        return np.array([float(np.mean(list(self.by_class(row).values()) or [0.0])) for row in times])
 
     def by_class(self, times: NDArray[np.int64], thresholds: slice = slice(None)) -> dict[int, float]:
         """Return the average precision of each class that is there, where image i is there ``times[i]`` times."""
