@@ -46,14 +46,14 @@ class Difference:
     n: int
 
 
-def mean_ci(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """Return the mean of one value at least and the ends of its 95 % t-interval, None and None for a single value."""
+def mean_ci(values: Sequence[float]) -> tuple[float, list[float] | None]:
+    """Return the mean of one value at least and the ends of its 95 % t-interval, None for a single value."""
     sample = np.asarray(values, dtype=np.float64)
     mean = float(sample.mean())
     if len(sample) == 1:
-        return mean, None, None
+        return mean, None
     half = float(stats.t.ppf(0.975, len(sample) - 1) * stats.sem(sample))
-    return mean, mean - half, mean + half
+    return mean, [mean - half, mean + half]
 
 
 def paired(a: Sequence[float], b: Sequence[float]) -> Difference:
@@ -239,7 +239,7 @@ def method(config: CompareConfig, members: Mapping[str, Member], task: Task) -> 
 def _arm(
     config: CompareConfig, member: Member, values: Sequence[float], facts: Sequence[dict[str, Any]], *, boxes: bool
 ) -> dict[str, Any]:
-    mean, *interval = mean_ci(values)
+    mean, interval = mean_ci(values)
     about = ARMS[member.arm].boxes if boxes else ARMS[member.arm].about
     options = json.loads(json.dumps(member.options, default=str))  # paths as text
     if options:
@@ -251,7 +251,7 @@ def _arm(
         "seeds": list(config.seed_range),
         "test": list(values),
         "mean": mean,
-        "ci95": None if None in interval else interval,
+        "ci95": interval,
         "seconds": float(np.mean([fact["seconds"] for fact in facts])),
         "peak_memory_bytes": max(fact["peak_memory_bytes"] for fact in facts),
         "runs": [os.path.relpath(folder, config.out) for folder in member.folders],
@@ -271,8 +271,8 @@ def _metrics(task: Task, ours: Sequence[dict[str, Any]], baseline: Sequence[dict
     found: dict[str, Any] = {}
     values, others = by_metric(ours), by_metric(baseline or [])
     for metric, test in values.items():
-        mean, *interval = mean_ci(test)
-        found[metric] = {"test": test, "mean": mean, "ci95": None if None in interval else interval}
+        mean, interval = mean_ci(test)
+        found[metric] = {"test": test, "mean": mean, "ci95": interval}
         if metric in others:
             found[metric]["against_baseline"] = asdict(paired(test, others[metric]))
     return found
