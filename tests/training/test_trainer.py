@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.segmentation import Segmentation
 from gpt4image.training.prepare import check, prepare
-from gpt4image.training.train import train
+from gpt4image.training.train import block, train
 from gpt4image.training.trainer import Trainer, idle_options
 from region_cases import coco, write_coco_set
 from small_training import SMALL, options
@@ -146,3 +147,16 @@ def test_sets_with_nothing_to_learn_are_refused_before_they_are_decoded(
             with pytest.raises(DataError, match=said):
                 gpt4image.compare(data=data, out=tmp_path / "cmp", model="resnet18", seeds=1)
     assert not (tmp_path / "run").exists()
+
+
+def test_few_labels_and_pretrained_weights_that_all_learn_are_advised_to_freeze(colour_folder: Path) -> None:
+    def advised(**changes: Any) -> bool:
+        ready = prepare(options(colour_folder, Path("unused"), val_fraction=0.0))
+        told = block(replace(ready, config=ready.config.model_copy(update={"init": "pretrained", **changes})))
+        return "all weights learn from 12 images; with so few, --freeze is far better." in told
+
+    assert not advised(), "38 learn"
+    for folder in colour_folder.iterdir():
+        for path in sorted(folder.iterdir())[5:]:
+            path.unlink()
+    assert advised() and not advised(freeze=True) and not advised(init="scratch")
