@@ -150,10 +150,17 @@ def _against_dataloader(ready: Prepared, trainer: Any) -> Row:
     )
 
 
+def steps(trainer: Any, count: int = STEPS) -> None:
+    from gpt4image.training import loop
+
+    numbers = (trainer.batches.batch(number) for number in range(count))
+    for number, pixels in enumerate(trainer.data.pixels.stream(numbers)):
+        loop.train_step(trainer, number, 0, pixels)
+
+
 def alignment() -> list[Row]:
     """Measure a ResNet-18 and the small model of the demo: the alignment costs both the same few milliseconds."""
     from gpt4image.parallel.devices import peak_memory_bytes, reset_peak_memory
-    from gpt4image.training import loop
     from gpt4image.training.trainer import build
 
     rows: list[Row] = []
@@ -162,17 +169,11 @@ def alignment() -> list[Row]:
             ready = prepared(Path(name), model=model)
             plain = build(ready.config.resolved, replace(ready.data, text=None))
             aligned = build(ready.config.resolved, ready.data)
-
-            def steps(trainer: Any, count: int = count) -> None:
-                numbers = (trainer.batches.batch(number) for number in range(count))
-                for number, pixels in enumerate(trainer.data.pixels.stream(numbers)):
-                    loop.train_step(trainer, number, 0, pixels)
-
-            ours, limit = seconds_in_turn(partial(steps, aligned), partial(steps, plain), rounds=9)
+            ours, limit = seconds_in_turn(partial(steps, aligned, count), partial(steps, plain, count), rounds=9)
             memory = []
             for trainer in (aligned, plain):
                 reset_peak_memory(trainer.device)
-                steps(trainer)
+                steps(trainer, count)
                 memory.append(peak_memory_bytes(trainer.device) / 1e6)
         label = f"with alignment over without, {model or 'the small model'}"
         times = {"ours": ours / count * 1e3, "limit": limit / count * 1e3}
@@ -182,7 +183,6 @@ def alignment() -> list[Row]:
 
 
 def precision() -> list[Row]:
-    from gpt4image.training import loop
     from gpt4image.training.trainer import build
 
     rows: list[Row] = []
@@ -192,11 +192,6 @@ def precision() -> list[Row]:
             data = replace(ready.data, text=None)
             plain = ready.config.model_copy(update={"precision": "fp32", "memory_format": "contiguous"})
             chosen, default = (build(config.resolved, data) for config in (ready.config, plain))
-
-            def steps(trainer: Any, data: Any = data) -> None:
-                for number, pixels in enumerate(data.pixels.stream(trainer.batches.batch(n) for n in range(STEPS))):
-                    loop.train_step(trainer, number, 0, pixels)
-
             ours, limit = seconds_in_turn(partial(steps, chosen), partial(steps, default), rounds=5)
             images = STEPS * ready.config.batch_size
         what = f"{model or 'the small model'}, {ready.config.precision} {ready.config.memory_format}"

@@ -24,16 +24,15 @@ from gpt4image.base.errors import ConfigError
 def choose_device(name: str) -> torch.device:
     """Return the device called ``name``; auto takes cuda, then mps, then cpu. Raises ConfigError: it is not there.
 
-    From then on this process keeps the memory that it frees.
+    A process that computes on a CPU keeps the memory that it frees.
     """
-    _keep_freed_memory()
     counts = {"cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0}
     counts |= {"mps": int(torch.backends.mps.is_available()), "cpu": 1}
-    if name == "auto":
-        return torch.device(next(kind for kind, count in counts.items() if count))
     with contextlib.suppress(RuntimeError):  # no name of a device
-        device = torch.device(name)
+        device = torch.device(next(kind for kind, count in counts.items() if count) if name == "auto" else name)
         if (device.index or 0) < counts.get(device.type, 0):
+            if device.type == "cpu":
+                _keep_freed_memory()
             return device
     there = ", ".join(kind for kind in ("cpu", "cuda", "mps") if counts[kind])
     raise ConfigError(f"--device {name} is not available here; available: auto, {there}.")

@@ -214,12 +214,12 @@ def block(ready: Prepared) -> str:
     none = np.zeros(len(data.usable), np.bool_)
     labelled, described = data.labelled[train], data.described[train]
     taught = (none if data.from_run is None else data.from_run)[train]
-    read = (none if data.from_text is None else data.from_text)[train]
+    from_text = (none if data.from_text is None else data.from_text)[train]
     tagged = data.weak(train) & ~labelled & ~described & ~taught
     by_source = {
         "labels": labelled,
         "only tags": tagged,
-        "text labels": read,
+        "text labels": from_text,
         "descriptions to align to": (none if data.text is None else data.text.described)[train],
         "targets by --self-train": taught,
         "without either": ~labelled & ~described & ~tagged & ~taught,
@@ -238,7 +238,7 @@ def block(ready: Prepared) -> str:
         "steps": f"{config.epochs:,} epochs of {steps:,} steps, {config.batch_size} images each",
     }
     notes = [("note", idle) for idle in idle_options(config.resolved, data)]
-    count = (labelled | read | taught).sum()
+    count = (labelled | from_text | taught).sum()
     all_learn = config.task == "classification" and config.init != "scratch" and not config.freeze
     if all_learn and count <= FEW_TO_FINE_TUNE * len(data.classes):
         notes += [("note", f"all weights learn from {count:,} images; with so few, --freeze is far better.")]
