@@ -41,11 +41,13 @@ import gpt4image
 from command_line import parsed
 from frozen import STRENGTHS, apply, fit, one_hot
 from gpt4image.artifacts.runs import environment
+from gpt4image.artifacts.top_k_probs import chosen
 from gpt4image.base.files import read_json_lines
 from gpt4image.data import load_with_splits
 from gpt4image.labelling.answers import Answers
+from gpt4image.labelling.looks import doubt_of
 from gpt4image.labelling.pictures import Pictures
-from gpt4image.labelling.predictions import predict_labels
+from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.text_classifier import Texts, unit
 from gpt4image.models.backbones import create_backbone
 from gpt4image.training.auto import SMALL_MODEL
@@ -64,6 +66,7 @@ OTHER_SETS = {"clothes": (f"folder:{DATA / 'clothes'}", 160), "openmoji": ("open
 NEAREST = 5
 USUAL, MOST = 0.15, 0.55
 """Points of accuracy per point of wrong targets, and their upper end, as fixed before they were judged."""
+ROUNDS = 5  # in which a person labels, and the teacher learns from it before the next
 POOL = 12_000
 """Photographs that Lite2 reads."""
 SHARPNESS = 20.0
@@ -235,15 +238,26 @@ def weak_answers(cache_folder: Path, name: str, rows: Ints, answerer: str, seed:
 def teach(
     answers: Answers, truth: Ints, classes: int, targets: str, seed: int, pictures: Pictures | None = None
 ) -> Array:
-    """Return the targets that the project makes of answers, and of 10 labels per class if ``targets`` ends in "+10"."""
-    kept = int(targets.partition("+")[2] or 0)
+    """Return the targets that the project makes of answers, and of 10 labels per class if ``targets`` ends in "+10".
+
+    If it ends in "!10", the labels are as many, of the images that the teacher doubts most, in ROUNDS.
+    """
+    kept, asked = (int(targets.partition(sign)[2] or 0) for sign in "+!")
     given = kept_labels(truth, kept, seed) if kept else np.full_like(truth, -1)
     answers = weaker(answers, targets.partition("+")[0].partition("-")[2], classes, seed)
     evidence = "answers" if pictures is None else "fused"
-    found = predict_labels(
-        Texts.none(len(truth)), given, classes, seed, answers=answers, evidence=evidence, pictures=pictures
-    )
-    return targets_by(found, given)
+
+    def predicted() -> Predictions:
+        return predict_labels(
+            Texts.none(len(truth)), given, classes, seed, answers=answers, evidence=evidence, pictures=pictures
+        )
+
+    for _ in range(ROUNDS if asked else 0):
+        left = np.flatnonzero(given < 0)
+        doubt = doubt_of(chosen(predicted().probabilities, left))
+        most = left[np.argsort(-doubt, kind="stable")[: asked * classes // ROUNDS]]
+        given[most] = truth[most]
+    return targets_by(predicted(), given)
 
 
 def weaker(answers: Answers, damage: str, classes: int, seed: int) -> Answers:
@@ -330,8 +344,10 @@ def heads(options: Options, cells: Cells) -> None:
 
 
 def weak(options: Options, cells: Cells) -> None:
-    """Answerers that are worse than the student can be: their answers, with pictures as evidence, with 10 labels."""
-    answered = ["".join(parts) for parts in itertools.product(options.weak, ("", "~pictures"), ("", "+10"))]
+    """Answerers that are worse than the student can be: their answers, with pictures as evidence, with 10 labels per
+    class of images drawn at random, or as many of those that are doubted most."""
+    ways = ("", "+10", "~pictures", "~pictures+10", "~pictures!10")
+    answered = ["".join(parts) for parts in itertools.product(options.weak, ways)]
     for name, size, seed in itertools.product(options.sets, options.sizes, options.seeds):
         pool = photographs(options.cache, name, "lite2").train
         rows = np.sort(np.random.default_rng([seed, size]).permutation(pool)[:size])
@@ -350,7 +366,7 @@ def weak_cell(
     if targets in ("true", "labels+10"):
         own = rows if targets == "true" else rows[kept_labels(truth, 10, seed) >= 0]
         return head(known, own, one_hot(known.labels[own], known.classes))
-    answers = weak_answers(cache_folder, name, rows, re.split("[~+]", targets)[0], seed)
+    answers = weak_answers(cache_folder, name, rows, re.split("[~+!]", targets)[0], seed)
     seen = Pictures(unit(known.features[rows]), np.ones(len(rows), bool)) if "~" in targets else None
     found = head(known, rows, teach(answers, truth, known.classes, targets, seed, seen), strength)
     return found | {"answers": float((answers.first == truth).mean())}
