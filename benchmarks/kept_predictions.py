@@ -76,6 +76,7 @@ if __name__ == "__main__":
             for file in sorted((RECORDS / "right").rglob("*.json")):
                 for said, found in recomputed(file):
                     print(f"{file.name} {said['arm']} - {said['against']}: {found['difference']:+.4f}", end=" ")
-                    print(f"p {found['other_images']['p']:.3g} (said {said['other_images']['p']:.3g})")
+                    ours, theirs = (one["other_images"] and one["other_images"]["p"] for one in (found, said))
+                    print(f"p {ours} (said {theirs})")  # of one seed there is none
         case _:
             sys.exit(__doc__)
