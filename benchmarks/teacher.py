@@ -266,6 +266,11 @@ def summary() -> None:
         print_table(f"{way}: the worst", ("points of accuracy", "log loss"), rows)
 
 
+def most_doubted(probabilities: Any, rows: Ints, count: int) -> Ints:
+    """Return the ``count`` of some rows whose class is least sure."""
+    return rows[np.argsort(-doubt_of(probabilities[rows]), kind="stable")[:count]]
+
+
 def following(name: str) -> None:
     """Labels chosen in three ways; judged on the half that is never labelled, and on the half they are chosen from."""
     labels, n_classes, answers = corpus(name).labels, len(corpus(name).classes), answers_of(name)
@@ -287,7 +292,7 @@ def following(name: str) -> None:
             elif way == "suggested":
                 chosen = to_label(vectors, predicted, free, step, seed)
             else:
-                chosen = free[np.argsort(-doubt_of(predicted[free]), kind="stable")[:step]]
+                chosen = most_doubted(predicted, free, step)
             given[chosen] = labels[chosen]
         return found
 

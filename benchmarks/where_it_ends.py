@@ -41,17 +41,15 @@ import gpt4image
 from command_line import parsed
 from frozen import STRENGTHS, apply, fit, one_hot
 from gpt4image.artifacts.runs import environment
-from gpt4image.artifacts.top_k_probs import chosen
 from gpt4image.base.files import read_json_lines
 from gpt4image.data import load_with_splits
 from gpt4image.labelling.answers import Answers
-from gpt4image.labelling.looks import doubt_of
 from gpt4image.labelling.pictures import Pictures
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.text_classifier import Texts, unit
 from gpt4image.models.backbones import create_backbone
 from gpt4image.training.auto import SMALL_MODEL
-from teacher import answers_of
+from teacher import answers_of, most_doubted
 from text_labels import DATA, Ints, corpus, kept_labels, targets_by
 
 Array = NDArray[np.float32]
@@ -253,9 +251,7 @@ def teach(
         )
 
     for _ in range(ROUNDS if asked else 0):
-        left = np.flatnonzero(given < 0)
-        doubt = doubt_of(chosen(predicted().probabilities, left))
-        most = left[np.argsort(-doubt, kind="stable")[: asked * classes // ROUNDS]]
+        most = most_doubted(predicted().probabilities, np.flatnonzero(given < 0), asked * classes // ROUNDS)
         given[most] = truth[most]
     return targets_by(predicted(), given)
 
