@@ -79,11 +79,11 @@ def test_rows_that_cannot_be_used_are_named(tmp_path: Path, load: Load) -> None:
     assert images.read(1) == (inside / "good2.png").read_bytes()
 
 
-@pytest.mark.parametrize("names", [["label:round", "red"], ["label:round", "label:red"]])
+@pytest.mark.parametrize("names", [["label:round", "red"], ["label:round", "label:red"], ["monkey", "cat"]])
 def test_one_column_per_class(tmp_path: Path, load: Load, names: list[str]) -> None:
     write_images(tmp_path, *NAMES)
     images = load({"path": NAMES, names[0]: ["1", "0", "", None], names[1]: ["true", "FALSE", "", "1"]})
-    assert images.classes == ("red", "round")
+    assert images.classes == tuple(name.removeprefix("label:") for name in reversed(names))
     assert images.labels.tolist() == [[1, 1], [0, 0], [-1, -1], [1, -1]]
 
 
@@ -100,6 +100,7 @@ SPLITS = ["train", "train", "val", "test"]
             {"lable": [1, 0, 1, 0]},
             r"'path', 'lable', separated by commas; allowed are path, label .* Did you mean 'label'",
         ),
+        ({"author": list("abcd")}, r"Column 'author' is none of these\.$"),
         ({"red": [1, 0, 1, 2]}, r"and one column per class with 0, 1 or empty cells\. Column 'red' is none of these"),
         ({"labels": ["0|2030", "1", "", ""]}, "only 3 of these 2031 classes"),
         ({"label": [2019, 2020, 2019, 2020]}, "only 2 of these 2021 .* from 0 on, or give them names"),

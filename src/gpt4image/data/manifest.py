@@ -149,7 +149,7 @@ def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str) -> di
     if unknown or "path" not in table:
         advice = "" if "path" in table else " Column 'path' is missing."
         if unknown:
-            close = difflib.get_close_matches(unknown[0], _TYPED, n=1)
+            close = difflib.get_close_matches(unknown[0], [name for name in _TYPED if name not in table], n=1)
             advice += f" Column {unknown[0]!r} is none of these." + (f" Did you mean {close[0]!r}?" if close else "")
         raise DataError(
             f"{spec}: its first line names the columns {', '.join(map(repr, usual)) or 'none'}, separated by commas; "
@@ -163,7 +163,8 @@ def _is_class(name: str, cells: Sequence[Any]) -> bool:
     if name.startswith(CLASS_COLUMN) and name != CLASS_COLUMN:
         return True
     known = presence(cells)
-    return known is not None and bool(name and (known >= 0).any()) and not difflib.get_close_matches(name, _TYPED)
+    is_misspelt = difflib.get_close_matches(name, _TYPED, cutoff=0.8)  # 'lable', while 'cat' and 'monkey' are classes
+    return known is not None and bool(name and (known >= 0).any()) and not is_misspelt
 
 
 def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> tuple[tuple[str, ...], Any]:
