@@ -69,8 +69,9 @@ def test_keypoints_and_folders_that_are_the_splits(tmp_path: Path) -> None:
     root = write(tmp_path / "bare", None, train_1="0 .5 .5 .5 .5", valid_2="1 .5 .5 .5 .5", train_3="1 .5 .5 .5 .5")
     images = load_dataset(f"yolo:{root}")
     assert (images.classes, images.splits.tolist()) == (("0", "1"), ["train", "train", "val"])
-    (root / "classes.txt").write_text("cat\ndog\n")
-    assert load_dataset(f"yolo:{root}").classes == ("cat", "dog")
+    for file, names in (("labels/classes.txt", ("cat", "dog")), ("classes.txt", ("hat", "cap"))):
+        (root / file).write_text("\n".join(names))
+        assert load_dataset(f"yolo:{root}").classes == names
 
 
 def test_bad_lines_are_named_and_cost_nothing_else(tmp_path: Path) -> None:

@@ -149,8 +149,9 @@ def _classes(settings: Mapping[str, Any], root: Path, used: Sequence[int], spec:
             listed = first_few(names)
             raise DataError(f"{spec}: 'names' of data.yaml are not numbered 0 to {len(names) - 1}: {listed}.")
         names = [numbered[number] for number in range(len(names))]
-    if names is None and (root / CLASSES).is_file():
-        names = [name for name in lines_of(root / CLASSES, f"{spec}: {CLASSES} is no list of names") if name]
+    file = next((file for file in (root / CLASSES, root / "labels" / CLASSES) if file.is_file()), None)
+    if names is None and file is not None:
+        names = [name for name in lines_of(file, f"{spec}: {CLASSES} is no list of names") if name]
     if names is None:
         names = [str(number) for number in range(max(used, default=-1) + 1)]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
