@@ -34,6 +34,17 @@ def test_boxes_classes_by_id_crowds_and_images_without_objects(tmp_path: Path) -
     assert images.read(0) == (tmp_path / "1.png").read_bytes()
 
 
+def test_images_lie_in_a_folder_with_the_word_of_the_name_of_their_file(tmp_path: Path) -> None:
+    for word, folder in (("default", "images/default"), ("unlabeled2017", "unlabeled2017"), ("unlabelled", "train")):
+        content = coco(one(), images=0) | {"images": [{"id": 1, "file_name": "1.png"}]}
+        for place in (folder, "val"):
+            picture(tmp_path / word / place / "1.png")
+        (tmp_path / word / "annotations").mkdir()
+        (tmp_path / word / f"annotations/instances_{word}.json").write_text(json.dumps(content))
+        images = load_dataset(f"coco:{tmp_path / word}/annotations/instances_{word}.json")
+        assert (images.keys, images.splits.tolist()) == ((f"{folder}/1.png",), ["train"])
+
+
 @pytest.mark.parametrize(
     ("train", "others", "argument"),
     [

@@ -46,7 +46,8 @@ from gpt4image.data.regions import VOID, Masks
 COCO = "coco:"
 BACKGROUND = "background"
 FOLDERS = ("", "images", "data", "JPEGImages")  # where images lie, from the folder of the file or of the dataset
-SPLIT_WORDS = {**SPLIT_OF, "unlabeled": "train", "unlabelled": "train"}
+SPLIT_WORDS = {**SPLIT_OF, "unlabeled": "unlabelled", "unlabelled": "unlabelled"}
+_OF_FOLDERS = {**SPLIT_WORDS, "default": "default"}  # CVAT's name where the user gives no split
 _ABOVE = ("annotations", "annotation", "labels", *SPLIT_WORDS)
 """Folders of files of annotations whose images may lie beside the folder."""
 MAX_OUTLINE = 2_000_000  # pixels that the outline of one object may be long; drawing takes time and memory by them
@@ -223,7 +224,8 @@ class _Files:
         bases = dict.fromkeys((file.absolute().parent, self.root))
         places = [base / name for base in bases for name in FOLDERS if (base / name).is_dir()]
         inside = [folder for place in places for folder in sorted(place.iterdir()) if folder.is_dir()]
-        places += [folder for folder in inside if SPLIT_WORDS.get(split_named(folder.name) or "") == split]
+        for word in dict.fromkeys((split_named(file.stem, _OF_FOLDERS) or split, split)):
+            places += [folder for folder in inside if split_named(folder.name, _OF_FOLDERS) == word]
         found = [("", "cannot be found")] * len(names)
         relative = [name.replace("\\", "/").removeprefix(f"{self.root.as_posix()}/") for name in names]
         for folder in places:

@@ -9,7 +9,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -204,9 +204,9 @@ SPLITS = ("train", "val", "test")
 SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-def split_named(name: str) -> str | None:
+def split_named(name: str, splits: Mapping[str, str] = SPLIT_OF) -> str | None:
     """Return the split named in a word of a name, such as train of ``instances_train2017``; None without."""
-    return next((SPLIT_OF[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_OF), None)
+    return next((splits[word] for word in re.split(r"[^a-z]+", name.lower()) if word in splits), None)
 
 
 def split_in_folders(path: str) -> str | None:
