@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt4image.base.errors import DataError
 from gpt4image.data import Dataset, load_dataset
 from loaded_sets import aside, label_names, png, write_images
 
@@ -85,6 +86,13 @@ def test_links(tmp_path: Path) -> None:
     assert reasons.keys() == {"cat/out.png", "cat/nothing.png", *links}
     assert {reasons[name] for name in links} == {"a link to a folder, which is not followed"}
     assert "leads out" in reasons["cat/out.png"]
+
+
+@pytest.mark.parametrize("folders", [("train/images", "train/masks", "val/images"), ("Images", "Annotations/training")])
+def test_folders_of_images_and_masks_are_no_classes(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    write_images(tmp_path, *(f"{folder}/1.png" for folder in folders))
+    with pytest.raises(DataError, match=r"are no classes\. If these are images and masks, give masks:IMAGES,MASKS"):
+        load(tmp_path)
 
 
 def test_images_outside_the_class_folders_are_named(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ from gpt4image.data.video import VIDEO_EXTENSIONS, require_decoder
 UNLABELLED = ("unlabelled", "unlabeled")
 _SPLITS = {**SPLIT_OF, "training": "train", "dev": "val", "testing": "test", "eval": "test", "evaluation": "test"}
 
+_PAIRED = {"images", "imgs", "jpegimages", "masks", "annotations", "labels", "segmentationclass"}
+"""Folders of images and of their masks, which would make two classes."""
+
 
 def load_folder(argument: str) -> Dataset:
     """Load the images below a folder; keys are paths relative to it, with forward slashes."""
@@ -90,6 +93,11 @@ def _class_folders(name: str, argument: str, extensions: Collection[str]) -> Dat
     skipped += [Skipped(top, f"{other}{count:,}") for top, count in left_out.items()]
     source = FileSource(root, [record.key for record in records])
     names = sorted({record.label for record in records if record.label is not None})
+    if len(names) > 1 and {each.lower() for each in names} <= _PAIRED:
+        raise DataError(
+            f"{spec}: its class folders are {first_few(names)}, which are no classes. If these are images and masks, "
+            "give masks:IMAGES,MASKS: two folders, with the folders of splits below each."
+        )
     return to_dataset(spec, records, source, classes=names, skipped=[*faults, *skipped])
 
 
