@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -97,6 +97,21 @@ def test_boxes_go_around_in_every_format(photos: str, tmp_path: Path) -> None:
     assert value["rectanglelabels"] == ["dog"] and value["width"] == pytest.approx(40)
     gpt4image.export_labels(data=photos, targets=file, format="csv", out=tmp_path / "boxes.csv", least_confidence=0.8)
     assert len((tmp_path / "boxes.csv").read_text(encoding="utf-8").splitlines()) == 1, "only the heading"
+
+
+@pytest.mark.parametrize("format_", ["yolo", "voc"])
+def test_images_that_differ_only_in_their_ending_keep_their_own_boxes(
+    tmp_path: Path, format_: Literal["yolo", "voc"]
+) -> None:
+    data = f"folder:{tmp_path / 'photos'}"
+    (tmp_path / "photos").mkdir()
+    for number, name in enumerate(("a.png", "a.bmp", "a_.png")):
+        Image.new("RGB", (20, 10), (60 * number, 0, 0)).save(tmp_path / "photos" / name)
+    file = boxes(data, tmp_path / "b.parquet")
+    gpt4image.export_labels(data=data, targets=file, format=format_, out=tmp_path / "out")
+    own, again = BoxLabels.load(file), load_dataset(f"{format_}:{tmp_path / 'out'}")
+    assert isinstance(again.regions, Boxes) and sorted(again.digests) == sorted(own.digests)
+    assert np.diff(again.regions.starts).tolist() == np.diff(own.by_digest(again.digests).starts).tolist()
 
 
 def test_what_cannot_be_written_is_named_before_anything_is(photos: str, tmp_path: Path) -> None:

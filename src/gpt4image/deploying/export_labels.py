@@ -125,8 +125,20 @@ def _copied(folder: Path, images: Dataset, names: Sequence[str]) -> tuple[list[i
     return rows, skipped
 
 
-def _file_name(images: Dataset, row: int, folder: str) -> str:
-    """Return SPLIT/FOLDER/NAME of an image: its key without folders, or its digest where that is no name."""
+def _file_names(images: Dataset, folders: Sequence[str] = ()) -> list[str]:
+    """Return SPLIT/FOLDER/NAME of each image, of which no two differ only in their ending."""
+    found: dict[str, str] = {}
+    for row in range(len(images)):
+        path = PurePosixPath(images.splits[row], *folders[row : row + 1], _file_name(images, row))
+        stem = path.with_suffix("").as_posix()
+        while stem in found:
+            stem += "_"
+        found[stem] = stem + path.suffix
+    return list(found.values())
+
+
+def _file_name(images: Dataset, row: int) -> str:
+    """Return the key of an image without folders, or its digest where that is no name."""
     name = images.keys[row].replace("/", "__").replace("\\", "__")
     if name.startswith(".") or len(name) > LONGEST or not name.isprintable():
         name = images.digests[row] + PurePosixPath(name).suffix
@@ -135,7 +147,7 @@ def _file_name(images: Dataset, row: int, folder: str) -> str:
         with contextlib.suppress(OSError, ValueError, Image.DecompressionBombError):  # skipped when it is decoded
             kind = Image.open(io.BytesIO(images.read(row))).format or kind
         name += f".{kind.lower()}"
-    return f"{images.splits[row]}/{folder}{name}"
+    return name
 
 
 def _write_csv(out: Path, found: Labelled) -> list[Skipped]:
@@ -173,7 +185,7 @@ def _write_folder(out: Path, found: Labelled) -> list[Skipped]:
         raise DataError(f"The class {strange!r} cannot be a folder; give another --format.")
 
     images = found.images
-    names = [_file_name(images, row, f"{found.classes[named[0][0]]}/") for row, named in enumerate(found.named)]
+    names = _file_names(images, [found.classes[named[0][0]] for named in found.named])
     with staging_folder(out) as staging:
         return _copied(staging, images, names)[1]
 
@@ -209,7 +221,7 @@ def _write_coco(out: Path, found: Labelled) -> list[Skipped]:
 
 
 def _write_yolo(out: Path, found: Labelled) -> list[Skipped]:
-    names = [_file_name(found.images, row, "") for row in range(len(found.images))]
+    names = _file_names(found.images)
     rows, skipped = _copied(out / "images", found.images, names)
     write_yolo(out, [names[row] for row in rows], found.boxes[rows], found.classes)
     return skipped
@@ -218,7 +230,7 @@ def _write_yolo(out: Path, found: Labelled) -> list[Skipped]:
 def _write_voc(out: Path, found: Labelled) -> list[Skipped]:
     rows, sizes, skipped = readable(found.images)
     images = found.images.select(rows)
-    names = [_file_name(images, row, "") for row in range(len(images))]
+    names = _file_names(images)
     _copied(out / "JPEGImages", images, names)
     write_voc(out, names, sizes, found.boxes[rows], found.classes)
     return skipped
