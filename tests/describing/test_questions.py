@@ -110,6 +110,13 @@ def test_a_word_means_the_class_that_differs_in_spelling_or_none() -> None:
     assert ClassNames([]).find("wolf") == "wolf", "without a list every word is a class"
 
 
+def test_vowel_signs_tell_words_apart() -> None:
+    pig, bear, heart, sun = "\u0e2b\u0e21\u0e39", "\u0e2b\u0e21\u0e35", "\u2764\ufe0f", "\u2600\ufe0f"
+    assert [option.name for option in class_list(f"{pig},{bear},{heart},{sun}")] == [pig, bear, heart, sun]
+    assert ClassNames([pig, "cat"]).find(f"{bear}!") is None and ClassNames([bear]).find(f"{bear}!") == bear
+    assert ClassNames([heart, sun]).find("\u2764") == heart
+
+
 # What is missing
 
 

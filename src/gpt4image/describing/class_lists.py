@@ -18,7 +18,8 @@ _NOTHING = ("", "none", "none of the above", "no class", "n/a", "null")
 _NEARLY = 0.75
 """Likeness of two names from which on one is taken for a misspelt other, as difflib reckons."""
 _MOST_CLASSES, LONGEST_NAME = 100_000, 200
-_SEPARATORS = re.compile(r"[\W_]+")
+_VARIATIONS = re.compile("[\ufe00-\ufe0f]")  # the same sign, drawn in another way
+_VOWEL_SIGNS = ("Mn", "Mc")  # of Thai, Hindi and others: Python counts them among no letters
 _ARTICLE = re.compile(r"^(?:an?|the) ")
 _SIBILANT = re.compile(r"(?:s|x|z|ch|sh)es$")
 
@@ -117,9 +118,9 @@ def readable(name: str) -> str:
 
 
 def _normal(name: str) -> str:
-    folded = unicodedata.normalize("NFC", name).casefold()
-    words = _SEPARATORS.sub(" ", folded).strip()
-    return _ARTICLE.sub("", words) or folded.strip()
+    folded = _VARIATIONS.sub("", unicodedata.normalize("NFC", name)).casefold()
+    spaced = (sign if sign.isalnum() or unicodedata.category(sign) in _VOWEL_SIGNS else " " for sign in folded)
+    return _ARTICLE.sub("", " ".join("".join(spaced).split())) or folded.strip()
 
 
 def _singular(words: str) -> str:
