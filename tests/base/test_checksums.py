@@ -8,14 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt4image.base.checksums import (
-    FILES,
-    card_checksums,
-    card_section,
-    file_facts,
-    recorded_files,
-    require_recorded,
-)
+from gpt4image.base.checksums import FILES, card_checksums, card_section, file_facts, recorded_files, require_recorded
 from gpt4image.base.errors import DamagedError
 from gpt4image.base.files import read_json, write_json
 

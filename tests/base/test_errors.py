@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpt4image.base.errors import (
-    ConfigError,
-    DataError,
-    first_few,
-    first_line,
-    nearest,
-    parsing,
-)
+from gpt4image.base.errors import ConfigError, DataError, first_few, first_line, nearest, parsing
 
 
 def test_the_nearest_name_is_told_and_many_choices_are_not_listed() -> None:

@@ -28,7 +28,6 @@ from gpt4image.encoding.class_names import ClassNames
 from gpt4image.parallel import devices
 from gpt4image.parallel.devices import cpu_threads
 from gpt4image.training.prepare import Prepared, prepare
-from gpt4image.training.training_data import TrainingData
 from tables import make_table, write_store
 
 
@@ -126,13 +125,7 @@ def test_runs_share_the_cores_and_take_no_more_threads_than_torch_would(small: S
         assert planned(jobs=1) == (1, cores)
 
 
-def members(folder: Path, **options: Any) -> tuple[dict[str, Member], list[str]]:
-    table = folder.parent / "table"
-    if not table.exists():
-        make_table(table, {digest: np.ones((1, 8)) for digest in load_dataset(f"folder:{folder}").digests})
-    config = CompareConfig(
-        **{"data": f"folder:{folder}", "out": folder, "image_size": 16, "embeddings": table, **options}
-    )
+def members(config: CompareConfig) -> tuple[dict[str, Member], list[str]]:
     data = prepare(config).data
     return members_of(config, data, Regime.of(config).apply(data, 0), class_conditioned=False)
 
@@ -141,17 +134,17 @@ def members(folder: Path, **options: Any) -> tuple[dict[str, Member], list[str]]
     ("options", "left_out"), [({}, ["class-name"]), ({"labels_per_class": 2}, ["zero-shot", "class-name"])]
 )
 def test_arms_that_lack_class_names_are_left_out_with_a_note_unless_they_are_asked_for(
-    options: dict[str, Any], left_out: list[str], colour_folder: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], left_out: list[str], small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, (note,) = members(colour_folder, **options)
+    found, (note,) = members(small(**options))
     assert "aligned" in found and not set(left_out) & set(found)
     assert note.startswith(f"Left out: {', '.join(left_out)}: it needs the names of the classes in the space of ")
     assert "Unknown text encoder: 'given'" in note
-    asked, notes = members(colour_folder, arms=",".join(left_out), **options)
+    asked, notes = members(small(arms=",".join(left_out), **options))
     assert set(left_out) < set(asked) and notes == []
     named = ClassNames(vectors=np.eye(3, 8, dtype=np.float32), missing="")
     monkeypatch.setattr("gpt4image.comparing.planning.find_class_names", lambda *_: named)
-    found, notes = members(colour_folder, **options)
+    found, notes = members(small(**options))
     assert set(left_out) < set(found) and notes == []
 
 
@@ -159,10 +152,8 @@ READ_BY_NONE = ("baseline", "self-training", "fixmatch", "oracle")
 
 
 @pytest.fixture
-def ready(colour_folder: Path, tmp_path: Path) -> Prepared:
-    """Data with a table of random vectors, by an encoder that also embeds the names of classes."""
-    table, rng = tmp_path / "table", np.random.default_rng(0)
-    make_table(table, {digest: rng.normal(size=(1, 8)) for digest in load_dataset(f"folder:{colour_folder}").digests})
+def ready(colour_folder: Path, table: Path, tmp_path: Path) -> Prepared:
+    """Data with texts of an encoder that also embeds the names of classes."""
     manifest = {**read_json(table / "manifest.json"), "encoder": "bag-of-words:8", "revision": ""}
     write_json(table / "manifest.json", manifest)
     return prepare(TrainConfig(data=f"folder:{colour_folder}", out=tmp_path, image_size=16, embeddings=table))
@@ -210,16 +201,8 @@ def test_runs_that_read_class_names_are_made_anew_with_others(
     assert {arm for arm in ARMS if first[arm] != keys()[arm]} == reading, "the same table, read by another encoder"
 
 
-@pytest.fixture
-def data(colour_folder: Path, tmp_path: Path) -> TrainingData:
-    config = TrainConfig(data=f"folder:{colour_folder}", out=tmp_path, image_size=16, batch_size=4)
-    digests = prepare(config).data.image_set.digests
-    make_table(tmp_path / "table", {digest: [np.eye(4, dtype=np.float32)[0]] for digest in digests[:-3]})
-    return prepare(config.model_copy(update={"embeddings": tmp_path / "table"})).data
-
-
-def test_labels_left_touch_train_alone_and_noise_of_classes_takes_each_for_one_other(data: TrainingData) -> None:
-    train = data.indices("train")
+def test_labels_left_touch_train_alone_and_noise_of_classes_takes_each_for_one_other(ready: Prepared) -> None:
+    data, train = ready.data, ready.data.indices("train")
     kept = Regime(labels_per_class=2).apply(data, seed=0).labels
     assert np.bincount(kept[train][kept[train] != NO_LABEL]).tolist() == [2, 2, 2]
     wrong = Regime(label_noise=0.25).apply(data, seed=0).labels
@@ -238,9 +221,9 @@ def test_labels_left_touch_train_alone_and_noise_of_classes_takes_each_for_one_o
     assert len(pairs) == len({true for true, _ in pairs}) == len({taken for _, taken in pairs}) == 3
 
 
-def test_labels_are_drawn_from_described_images(data: TrainingData) -> None:
+def test_labels_are_drawn_from_described_images(ready: Prepared) -> None:
+    data, train = ready.data, ready.data.indices("train")
     assert data.text is not None
-    train = data.indices("train")
     few = np.concatenate([train[data.labels[train] == label][:4] for label in range(3)])
     sparse = replace(data, text=data.text.of_others(few, few))
     kept = Regime(labels_per_class=3).apply(sparse, seed=0).labels

@@ -64,7 +64,7 @@ def test_every_question_begins_with_the_same_small_labelled_training_pictures(ph
     assert len(ends) == 7, "one beginning for all, and one for each example, which is asked about without itself"
 
 
-def test_examples_are_a_part_of_the_identity_and_calibrate_nothing(photos: Path) -> None:
+def test_examples_are_a_part_of_the_identity_with_their_labels_and_calibrate_nothing(photos: Path) -> None:
     asked(photos)
     assert asked(photos)[0].already_described == 21
     assert asked(photos, examples=0)[0].described == 21, "without examples, the question is another"
@@ -74,13 +74,9 @@ def test_examples_are_a_part_of_the_identity_and_calibrate_nothing(photos: Path)
     assert len(shown) == 6 and sorted(shown.values()) == ["ash", "ash", "elm", "elm", "oak", "oak"]
     assert {one.digest for one in found if one.was_example} == set(shown)
     assert not any(one.was_example for one in found if "examples" not in one.describer)
-
-
-def test_more_labels_do_not_change_the_examples_and_so_cost_nothing(photos: Path) -> None:
-    asked(photos)
     table = photos / "manifest.csv"
     table.write_text(table.read_text().replace("18.png,,", "18.png,ash,").replace("19.png,,", "19.png,oak,"))
-    assert asked(photos)[0].already_described == 21
+    assert asked(photos)[0].already_described == 21, "more labels do not change the examples, and so cost nothing"
     table.write_text(table.read_text().replace(",elm,", ",ash,"))
     assert asked(photos)[0].described == 21, "a label that changed is no longer what was shown"
 

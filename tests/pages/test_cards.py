@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,27 +27,6 @@ def test_a_thumbnail_is_small_and_broken_pictures_are_set_aside_once() -> None:
     assert pictures.of(0) == thumbnail(good)
     assert pictures.of(1) is None and pictures.of(1) is None
     assert [item.name for item in pictures.skipped] == ["bad"]
-
-
-def card(**more: object) -> str:
-    labelled: dict[str, object] = {
-        "key": "<k>",
-        "picture": None,
-        "claims": [("given label", "<b>", ""), ("description", "<i>", "50 %")],
-        "descriptions": ["<u>"],
-    }
-    labelled |= {"notes": [], "boxes": []}
-    facts = {"labelled": 1, "described": 1, "images": 1, "noise": 0.0, "suspected": 1}
-    section = {"heading": "", "note": "", "total": 1, "cards": [labelled | more]}
-    shown: dict[str, Any] = {"data": "x", "sections": [section], "facts": facts, "agreement": 0.5}
-    return render("label-page.html", **shown)
-
-
-def test_a_card_escapes_what_it_says_and_says_what_is_missing() -> None:
-    page = card()
-    assert all(f"&lt;{letter}&gt;" in page and f"<{letter}>" not in page for letter in "kbiu")
-    assert "no picture" in page and "<img" not in page
-    assert 'alt="Picture &lt;k&gt;"' in card(picture="data:image/webp;base64,AA==")
 
 
 def test_the_background_stays_as_it_is_and_other_classes_are_tinted() -> None:

@@ -44,18 +44,20 @@ def without_digests(path: Path) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def test_labels_are_on_disk_when_set_returns_and_are_read_again(pictures: Path, tmp_path: Path) -> None:
-    images, path, key = load_dataset(f"folder:{pictures}"), tmp_path / "labels.csv", f"unlabelled/{HOSTILE[0]}"
-    file = LabelsFile(path, images)
-    file.set({images.keys.index(key): Mark("+1, really", "checked"), 0: UNSURE})
+def test_labels_are_on_disk_when_set_returns_no_cell_is_a_formula_and_all_are_read_again(pictures: Path) -> None:
+    images, path, key = load_dataset(f"folder:{pictures}"), pictures / "labels.csv", f"unlabelled/{HOSTILE[0]}"
+    file, formula = LabelsFile(path, images), "=cmd|' /C calc'!A0, really"
+    file.set({images.keys.index(key): Mark(formula, "checked"), 0: UNSURE})
+    with path.open(encoding="utf-8", newline="") as lines:
+        assert not [cell for row in csv.reader(lines) for cell in row if cell.startswith(("=", "+", "-", "@"))]
     read = load_dataset(f"manifest:{path}")
-    assert read.label_names(read.keys.index(key)) == ("+1, really",) and read.label_names(0) == ()
+    assert read.label_names(read.keys.index(key)) == (formula,) and read.label_names(0) == ()
     with pytest.raises(ConfigError, match=r"is written by another process \(id \d+\): go on there"):
         LabelsFile(path, images)
     file.close()
     again = sitting(path, images)
     assert (again[key], again[images.keys[0]], again[images.keys[1]]) == (
-        Mark("+1, really", "checked"), UNSURE, Mark("cat", "")
+        Mark(formula, "checked"), UNSURE, Mark("cat", "")
     )  # fmt: skip
 
 
@@ -138,15 +140,6 @@ def test_a_label_stays_while_its_image_cannot_be_read(pictures: Path, tmp_path: 
     with pytest.raises(OSError, match=r"labels\.images"):
         sitting(path, images)
     assert path.read_bytes() == before, "a folder that cannot be written loses no label"
-
-
-def test_no_cell_is_a_formula(pictures: Path) -> None:
-    path = pictures / "labels.csv"
-    sitting(path, pictures, dict.fromkeys(range(11), Mark("=cmd|' /C calc'!A0", "checked")))
-    with path.open(encoding="utf-8", newline="") as lines:
-        cells = [cell for row in csv.reader(lines) for cell in row]
-    assert [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))] == []
-    assert load_dataset(f"manifest:{path}").classes == ("=cmd|' /C calc'!A0",)
 
 
 def test_images_that_are_no_files_are_written_beside_the_labels(pictures: Path, tmp_path: Path) -> None:

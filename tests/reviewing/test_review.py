@@ -56,18 +56,12 @@ def served(*words: object, cwd: Path, command: str = "review") -> Iterator[tuple
         process.communicate()
 
 
-def post(address: str, path: str, value: Any) -> Any:
+def send(address: str, path: str, value: Any = None) -> Any:
+    """Post a value, or get what is there."""
     base, _, token = address.partition("/?token=")
-    port = base.rpartition(":")[2]
-    headers = {"Origin": base, "Cookie": f"gpt4image-review-{port}={token}"}
-    with urlopen(Request(base + path, data=json.dumps(value).encode(), headers=headers), timeout=60) as answer:
-        return json.load(answer)
-
-
-def get(address: str, path: str) -> Any:
-    base, _, token = address.partition("/?token=")
-    cookie = f"gpt4image-review-{base.rpartition(':')[2]}={token}"
-    with urlopen(Request(base + path, headers={"Cookie": cookie}), timeout=60) as answer:
+    headers = {"Origin": base, "Cookie": f"gpt4image-review-{base.rpartition(':')[2]}={token}"}
+    body = None if value is None else json.dumps(value).encode()
+    with urlopen(Request(base + path, data=body, headers=headers), timeout=60) as answer:
         return json.load(answer)
 
 
@@ -81,19 +75,19 @@ def test_a_killed_server_loses_no_click_and_finish_ends_the_command(pictures: Pa
     images, path = load_dataset(f"folder:{pictures}"), tmp_path / "my labels.csv"
     digest = images.digests[images.keys.index(key)]
     with served(*words, cwd=tmp_path) as (process, address):
-        post(address, "/marks", {digest: {"label": "dog", "note": "checked"}})
+        send(address, "/marks", {digest: {"label": "dog", "note": "checked"}})
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert labels_of(path)[key] == "dog"
     with served(*words, "--json", cwd=tmp_path) as (process, address):
-        answer = post(address, "/marks", {digest: {"label": "cat", "note": "checked"}})
+        answer = send(address, "/marks", {digest: {"label": "cat", "note": "checked"}})
         assert answer["before"][digest] == {"label": "dog", "note": "checked"}
         with pytest.raises(ConfigError, match=rf"is written by another process \(id {process.pid}\)"):
             review(ReviewConfig(data=f"folder:{pictures}", labels=path))
         port = int(address.partition("/?")[0].rpartition(":")[2])
         with pytest.raises(ConfigError, match=rf"--port {port} cannot be used \(Address already in use\)"):
             review(ReviewConfig(data=f"folder:{pictures}", labels=tmp_path / "other.csv", port=port))
-        post(address, "/finish", {})
+        send(address, "/finish", {})
         printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and labels_of(path)[key] == "cat"
     facts = json.loads(printed)
@@ -180,7 +174,7 @@ def test_keys_alone_type_a_new_class_undo_and_see_another_tab(pictures: Path, tm
         browser.wait_for(f"{FOCUSED} !== undefined")
         images = load_dataset(f"folder:{pictures}")
         digest = images.digests[images.keys.index(first)]
-        post(address, "/marks", {digest: {"label": "", "note": "unsure"}})
+        send(address, "/marks", {digest: {"label": "", "note": "unsure"}})
         browser.wait_for("document.querySelectorAll('.card.unsure').length === 2")
         browser.press("PageDown")
         # Those that somebody was not sure of come last.
@@ -295,7 +289,7 @@ def test_tags_and_an_audit_are_tabs_of_5000_images_that_answer_at_once(tmp_path:
             for turn in range(5):
                 body = None if sent is None else {digest: {"label": ["cat"] * (turn % 2), "note": "checked"}}
                 started = time.perf_counter()
-                post(address, path, body) if body else get(address, path)
+                send(address, path, body)
                 took.append(time.perf_counter() - started)
         assert np.median(took) < 0.1, took
         assert browser.messages == []
@@ -330,7 +324,8 @@ def test_a_real_server_keeps_out_sockets_other_users_and_its_token_in(pictures: 
         refused += [f"{word} /marks HTTP/1.1\n{own}\n" for word in ("OPTIONS", "TRACE", "PUT", "DELETE", "PATCH")]
         form = "Content-Type: application/x-www-form-urlencoded\nContent-Length: 5\n\na=b&c"
         refused += [f"POST /marks HTTP/1.1\n{own}{origin}{form}" for origin in ("", f"Origin: {base}\n")]
-        outside = ("/../../../etc/passwd", "//etc/passwd", "/image/%00", "/page.js%2f..%2fserver.py")
+        outside = ["/../../../etc/passwd", "//etc/passwd", "/image/%00", "/page.js%2f..%2fserver.py", "/labels.csv"]
+        outside += ["/image/..%2f..%2fetc%2fpasswd", "/photos/cat/0.png", "/image/cat%2f0.png", "/image/" + "0" * 64]
         refused += [f"GET {path} HTTP/1.1\n{own}\n" for path in outside]
         answers = [raw(address, request) for request in refused]
         for request, answer in zip(refused, answers, strict=True):
@@ -344,7 +339,7 @@ def test_a_real_server_keeps_out_sockets_other_users_and_its_token_in(pictures: 
 
         def click(name: str) -> None:
             for digest in users[name]:
-                post(address, "/marks", {digest: {"label": name, "note": "checked"}})
+                send(address, "/marks", {digest: {"label": name, "note": "checked"}})
 
         with ThreadPoolExecutor(2) as both:
             list(both.map(click, users))
