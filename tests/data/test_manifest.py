@@ -14,6 +14,7 @@ import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from gpt4image.base.errors import ConfigError, DataError
@@ -171,7 +172,7 @@ def test_arrays_and_pictures_are_one_dataset_with_the_digest_of_their_pixels(own
     labels = np.array([1, 0, 1, -1])
     spec = dataset((PIXELS, labels))
     assert dataset(([Image.fromarray(each) for each in PIXELS], labels.tolist())) == spec
-    assert dataset((PIXELS, labels[::-1])) != spec
+    assert dataset((PIXELS, torch.from_numpy(labels))) == spec != dataset((PIXELS, labels[::-1]))
     images = load_dataset(spec)
     assert (images.spec, images.classes, images.labels.tolist()) == (spec, ("0", "1"), [1, 0, 1, NO_LABEL])
     assert images.keys[:2] == ("0000000", "0000001") and images.splits.tolist() == ["train"] * 4
@@ -210,6 +211,7 @@ def test_a_table_of_paths_stays_where_its_files_are(tmp_path: Path, monkeypatch:
     [
         ([PIXELS[0]], r"data is a list; data takes a SPEC or a path; a pair \(images, labels\)"),
         ((PIXELS, [0]), "4 images, but 1 in 'label'"),
+        ((PIXELS, np.eye(2, dtype=int)[[0, 1, 0, 1]]), "the labels are an array of 2 axes; give one number or a list"),
         ((PIXELS / 255.0, None), r"image 0 is a ndarray of float64 \(5, 6, 3\); give a path"),
         ((np.moveaxis(PIXELS, 3, 1), None), r"uint8 \(3, 5, 6\)"),
         (pandas.DataFrame({"photo": ["a.png"]}), "The table has the columns photo"),

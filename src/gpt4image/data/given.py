@@ -142,6 +142,8 @@ def _columns(data: Any) -> dict[str, list[Any]]:
     if not isinstance(data, tuple) or len(data) != 2:
         raise DataError(f"data is a {type(data).__name__}; {FORMS}.")
     images, labels = data
+    if (axes := getattr(labels, "ndim", 1)) != 1:
+        raise DataError(f"data: the labels are an array of {axes} axes; give one number or a list of names per image.")
     several = labels is not None and any(isinstance(label, list | tuple) for label in labels)
     return {"path": list(images), **({} if labels is None else {"labels" if several else "label": list(labels)})}
 
@@ -149,7 +151,7 @@ def _columns(data: Any) -> dict[str, list[Any]]:
 def _plain(cell: Any) -> Any:
     if isinstance(cell, list | tuple | np.ndarray):
         return [_plain(each) for each in cell]
-    cell = cell.item() if isinstance(cell, np.generic) else cell
+    cell = cell.item() if hasattr(cell, "item") else cell  # a number of numpy or torch
     return None if str(cell) in ("nan", "<NA>", "NaT", "None") else cell if isinstance(cell, int | float) else str(cell)
 
 
