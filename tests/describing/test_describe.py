@@ -158,6 +158,12 @@ def test_what_cannot_be_asked_is_refused_before_anything_is(run: Run, options: d
     assert not describer.asked
 
 
+def test_an_empty_answer_of_a_model_that_thought_up_to_the_limit_names_the_option(run: Run) -> None:
+    outcome = run(Scripted(lambda request: Answer(request=request, text="", finish_reason="length")), of(1))
+    told = "the answer is no description: empty; it ends at the limit of tokens (--max-tokens)"
+    assert [item.reason for item in outcome.skipped] == [told]
+
+
 class Killed(BaseException):
     """What a process that is killed never sees."""
 

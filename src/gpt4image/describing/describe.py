@@ -241,8 +241,7 @@ def judge(answer: Answer, *, last_try: bool) -> Judged:
     if prompt.ask != (DESCRIPTION,):
         parsed = parse_answer(text, prompt, class_names(prompt.class_names))
         if isinstance(parsed, str):
-            is_cut = answer.finish_reason == CUT_OFF
-            broken = parsed + ("; it ends at the limit of tokens (--max-tokens)" if is_cut else "")
+            broken = parsed + _at_limit(answer)
         else:
             text, structured = parsed.description, parsed.answer
             if structured.boxes is not None:
@@ -257,6 +256,11 @@ def judge(answer: Answer, *, last_try: bool) -> Judged:
     if structured is not None and structured.is_unmapped and not last_try:
         return Judged(text or valid(answer.text), structured, f"{OUTSIDE_LIST}: {structured.said}", True)
     return Judged(text, structured)
+
+
+def _at_limit(answer: Answer) -> str:
+    """Return what mends an answer that was cut: the thoughts of a reasoning model may take all of its tokens."""
+    return "; it ends at the limit of tokens (--max-tokens)" if answer.finish_reason == CUT_OFF else ""
 
 
 @dataclass
@@ -409,8 +413,9 @@ class _Run:
         self.rejected.pop(request.name, None)
         self.failed.pop(request.name, None)
         if found.error is not None:
-            why = "the answer is no description: " if found.error in get_args(Flaw) else ""
-            named = [Skipped(name=key, reason=f"{why}{found.error}") for key in request.keys]
+            is_flaw = found.error in get_args(Flaw)
+            reason = f"the answer is no description: {found.error}{_at_limit(answer)}" if is_flaw else found.error
+            named = [Skipped(name=key, reason=reason) for key in request.keys]
             was_answered = found.text is not None or found.answer is not None
             (self.rejected if was_answered else self.failed)[request.name] = named
             if (was_answered or answer.retry) and self._may_ask_again(answer):
