@@ -29,6 +29,13 @@ def test_a_thumbnail_is_small_and_broken_pictures_are_set_aside_once() -> None:
     assert [item.name for item in pictures.skipped] == ["bad"]
 
 
+def test_a_page_about_images_without_a_label_does_not_say_that_their_labels_are_right() -> None:
+    facts = {"labelled": 0, "described": 0, "answered": 400, "images": 400, "noise": 0.0, "suspected": 0}
+    page = render("label-page.html", data="x", sections=[], facts=facts, agreement=None)
+    assert "no label can be judged" in page and "400 images, 0 described, 400 with an answer." in page
+    assert "share of wrong labels" not in page and "looks wrong" not in page
+
+
 def test_the_background_stays_as_it_is_and_other_classes_are_tinted() -> None:
     picture = Image.new("RGB", (4, 2), (100, 100, 100))
     drawn = np.asarray(overlaid(picture, np.array([[0, 1]], np.uint8)))
