@@ -219,7 +219,7 @@ def block(ready: Prepared) -> str:
     by_source = {
         "labels": labelled,
         "only tags": tagged,
-        "text labels": from_text,
+        "targets": from_text,
         "descriptions to align to": (none if data.text is None else data.text.described)[train],
         "targets by --self-train": taught,
         "without either": ~labelled & ~described & ~tagged & ~taught,
