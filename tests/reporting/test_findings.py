@@ -166,6 +166,8 @@ def test_the_report_shows_them(tmp_path: Path, without_charts: None) -> None:
         report(ReportConfig(dir=folder)).path.read_text(encoding="utf-8") for folder in (cmp, plain)
     )
     assert all(text in with_metrics for text in ("Other metrics", "zero-shot by class names", "+1.0 to +3.0"))
+    assert ">p</th>" in with_metrics.split("Other metrics")[0]
+    assert ">p</th>" not in with_metrics.split("Other metrics")[1], "only seeds are counted there"
     assert "corrupted" not in with_metrics and "knn" not in with_metrics and "Other metrics" not in without
 
 
