@@ -54,10 +54,15 @@ def simulated(images: int, seed: int, each: int = 4) -> tuple[AnsweredBoxes, Box
     return AnsweredBoxes(boxes=given, truncated=np.zeros(len(given.labels), np.float32)), Boxes.of_images(human)
 
 
-def rows(*boxes: tuple[float, float, float, float], weight: float = 1.0, label: int = 0) -> Boxes:
-    corners = np.array(boxes, np.float32).reshape(-1, 4)
-    count = len(corners)
-    return Boxes.of_images([(corners, np.full(count, label), np.full(count, weight, np.float32))])
+def drawn(*each: tuple[tuple[float, ...], int], weight: float = 1.0) -> Boxes:
+    corners = np.array([place for place, _ in each], np.float32).reshape(-1, 4)
+    labels = np.array([label for _, label in each], np.int64)
+    return Boxes.of_images([(corners, labels, np.full(len(each), weight, np.float32))])
+
+
+def rows(*boxes: tuple[float, ...], weight: float = 1.0) -> Boxes:
+    """Boxes of one image, all of the first class."""
+    return drawn(*((place, 0) for place in boxes), weight=weight)
 
 
 def only_first(human: Boxes, count: int) -> Boxes:
@@ -202,12 +207,6 @@ def test_only_words_that_are_no_class_do_not_say_that_nothing_is_there(tmp_path:
 
 
 PLACES = ((0.0, 0.0, 0.4, 0.4), (0.5, 0.5, 0.9, 0.9))
-
-
-def drawn(*each: tuple[tuple[float, ...], int], weight: float = 1.0) -> Boxes:
-    corners = np.array([place for place, _ in each], np.float32).reshape(-1, 4)
-    labels = np.array([label for _, label in each], np.int64)
-    return Boxes.of_images([(corners, labels, np.full(len(each), weight, np.float32))])
 
 
 def taught(given: Boxes, probable: float = 0.9) -> TaughtBoxes:

@@ -16,13 +16,13 @@ from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.targets import BoxLabels, Targets
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import write_json
-from gpt4image.cli import main
-from gpt4image.config import DescribeConfig, LabelConfig
+from gpt4image.config import DescribeConfig, ImportDescriptionsConfig, LabelConfig
 from gpt4image.data import load_dataset, load_with_splits
 from gpt4image.data.regions import Boxes
 from gpt4image.describing.describe import describe
+from gpt4image.describing.descriptions import import_descriptions
 from gpt4image.labelling.label import label
-from tables import make_table, write_store
+from tables import make_table, write_lines, write_store
 
 CLASSES = ("cat", "<b>dog</b>", "owl")
 PER_CLASS = 30
@@ -178,25 +178,16 @@ def test_sets_and_texts_that_cannot_be_learned_from_are_refused(tmp_path, given)
     assert not (tmp_path / "out.parquet").exists()
 
 
-@pytest.fixture
-def noisy(tmp_path: Path, given: dict[str, dict[str, str]]) -> str:
-    """120 pictures for training, every fourth label wrong, and a table that gives the true class away.
-
-    Of fewer than a hundred labels, few are sure enough to tell how many are wrong.
-    """
+def test_wrong_labels_are_no_measure_of_the_texts_and_need_not_be_shown(tmp_path, given):
     for number in range(len(CLASSES)):
-        for i in range(40):
+        for i in range(40):  # of fewer than a hundred labels, few are sure enough to tell how many are wrong
             name = f"{number}-{i:02}.png"
             (tmp_path / name).write_bytes(picture(100 * number + i))
             wrong = (number + 1 + i % 8 // 4) % 3 if i % 4 == 0 else number
             given["label"][name], given["split"][name] = CLASSES[wrong], "train"
     spec = write_manifest(tmp_path, given["label"], given["split"])
     table_of(tmp_path, spec, described=120)
-    return spec
-
-
-def test_wrong_labels_are_no_measure_of_the_texts_and_need_not_be_shown(tmp_path, noisy):
-    outcome = run(tmp_path, noisy)
+    outcome = run(tmp_path, spec)
     assert outcome.summary["noise"] > 0.1
     assert outcome.summary["agreement_with_given_labels"] < 0.85
     assert not {"cross_validated_accuracy", "calibration_error"} & outcome.summary.keys()
@@ -205,39 +196,26 @@ def test_wrong_labels_are_no_measure_of_the_texts_and_need_not_be_shown(tmp_path
     assert outcome.summary["suspected"] > 0
 
 
-def called(*words: object) -> int | str | None:
-    """Return the exit code of a command line."""
-    try:
-        return main([str(word) for word in words])
-    except SystemExit as ended:  # of the parser
-        return ended.code
-
-
 @pytest.fixture
 def unlabelled(tmp_path: Path, given: dict[str, dict[str, str]]) -> tuple[str, Path]:
     """The pictures without any label, and a store of answers about them, every tenth of which is wrong and unsure."""
     for name in given["label"]:
         given["label"][name] = ""
     spec = write_manifest(tmp_path, given["label"], given["split"])
-    rows = tmp_path / "answers.jsonl"
-    with rows.open("w", encoding="utf-8") as file:
-        for number, name in enumerate(sorted(given["label"])):
-            wrong = number % 10 == 0
-            answer = CLASSES[(int(name[0]) + wrong) % 3]
-            file.write(json.dumps({"key": name, "class": answer, "confidence": 0.5 if wrong else 0.95}) + "\n")
-    classes = ",".join(CLASSES)
-    store = tmp_path / "answers.db"
-    assert called("descriptions", "import", rows, "--data", spec, "--store", store, "--classes", classes) == 0
+    rows: list[dict[str, object]] = []
+    for number, name in enumerate(sorted(given["label"])):
+        wrong = number % 10 == 0
+        rows.append({"key": name, "class": CLASSES[(int(name[0]) + wrong) % 3], "confidence": 0.5 if wrong else 0.95})
+    file, store = write_lines(tmp_path / "answers.jsonl", rows), tmp_path / "answers.db"
+    import_descriptions(ImportDescriptionsConfig(file=file, data=spec, store=store, classes=",".join(CLASSES)))
     return spec, store
 
 
 def test_no_label_is_needed_and_texts_speak_against_wrong_answers(tmp_path, unlabelled):
     spec, store = unlabelled
     table_of(tmp_path, spec)
-    out = tmp_path / "targets.parquet"
-    evidence = ("--answers", store, "--embeddings", tmp_path / "table", "--features", "none")
-    assert called("label", "--data", spec, *evidence, "--out", out) == 0
-    found = Targets.load(out)
+    run(tmp_path, spec, answers=store, features="none")
+    found = Targets.load(tmp_path / "out.parquet")
     true = np.array([int(Path(key).name[0]) for key in found.keys])
     assert set(found.classes) == set(CLASSES) and found.facts.evidence == "fused" and found.facts.answered == 90
     of_truth = found.probabilities[np.arange(90), [found.classes.index(CLASSES[k]) for k in true]]
@@ -346,7 +324,7 @@ def test_boxes_in_another_convention_are_told_where_they_fit_no_human_box(tmp_pa
         if isinstance(images.regions, Boxes)
         for box in (images.regions.image(row)[0] * 32).tolist()
     ]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(tmp_path / "a.jsonl", rows)
     told = {}
     for name in ("xyxy-1000", "xyxy-original"):
         asked = {"data": spec, "describer": f"replay:{tmp_path / 'a.jsonl'}", "ask": "boxes", "box_format": name}

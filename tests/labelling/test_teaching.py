@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from box_cases import NAMES, answer_squares, write_squares
-from gpt4image.artifacts.targets import BoxLabels, Facts, Targets
+from gpt4image.artifacts.targets import BoxLabels, Targets
 from gpt4image.base.errors import ConfigError, TableError
 from gpt4image.base.files import read_json
 from gpt4image.comparing.compare import compare
@@ -26,7 +26,8 @@ from gpt4image.training.prepare import prepare
 from gpt4image.training.targets import check_fitting, with_file
 from gpt4image.training.train import train
 from gpt4image.training.training_data import TrainingData
-from tables import make_table
+from made_pictures import COLOURS
+from tables import made_of, make_table
 
 
 @pytest.fixture
@@ -63,21 +64,14 @@ def test_text_targets_read_nothing_outside_train(colour_folder: Path, described:
     assert np.array_equal(text_targets(replace(left, labels=changed), seed=0), targets)
 
 
-def file_of(data: TrainingData, path: Path, learned: Sequence[int] = (), **facts: Any) -> Path:
+def file_of(data: TrainingData, path: Path, learned: Sequence[int] = (), classes: Iterable[str] = COLOURS) -> Path:
     """Text labels of all images, of which the first is unsure; the labels of those ``learned`` were read."""
     labels = data.image_set.labels
-    probabilities = 0.8 * np.eye(3)[labels] + 0.2 / 3
+    probabilities = (0.8 * np.eye(3)[labels] + 0.2 / 3).astype(np.float32)
     probabilities[0] = 1 / 3
-    known: dict[str, Any] = {"noise": 0.0, "agreement": None, "c": 1.0, "folds": 0, "seed": 0, "encoders": ("given",)}
-    Targets(
-        keys=data.image_set.keys,
-        digests=data.image_set.digests,
-        splits=data.image_set.splits,
-        labels=np.where(np.isin(np.arange(len(labels)), learned), labels, -1),
-        probabilities=probabilities.astype(np.float32),
-        out_of_fold=np.zeros(len(labels), bool),
-        facts=Facts(**{"classes": data.classes, **known, **facts}),
-    ).save(path)
+    found = made_of(data.image_set, tuple(classes), probabilities)
+    read = np.where(np.isin(np.arange(len(labels)), learned), labels, -1)
+    replace(found, labels=read, out_of_fold=np.zeros(len(labels), bool)).save(path)
     return path
 
 
