@@ -28,7 +28,6 @@ from gpt4image.deploying.export import export
 from gpt4image.deploying.formats import ExportedModel
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
 from gpt4image.training.run_model import load_run_model
-from tables import made
 from tiny_videos import moving_dot, video
 from trained_runs import rewrite_config
 
@@ -97,16 +96,6 @@ def test_the_card_of_a_compared_run_says_who_described_and_how_it_was_read(compa
     assert front_matter(baseline)["license"] == "unknown" and "Data: not stated." in baseline
 
 
-def written_labels(folder: Path, boxes: bool = False, **facts: Any) -> Path:
-    """Write text labels of one image, or an empty file of boxes, with facts about what they were made from."""
-    path = folder / "labels.parquet"
-    if boxes:
-        BoxLabels(keys=(), digests=(), boxes=Boxes.of_images([]), classes=("a",), facts=facts).save(path)
-        return path
-    made(**facts).save(path)
-    return path
-
-
 def taught_card(small_run: Path, folder: Path, **options: Any) -> str:
     """Return the card of a run as if it had learned from other labels."""
     run = Path(shutil.copytree(small_run, folder / "run"))
@@ -117,7 +106,9 @@ def taught_card(small_run: Path, folder: Path, **options: Any) -> str:
 
 
 def test_a_run_that_learned_from_answered_boxes_or_from_lost_labels_says_so(small_run: Path, tmp_path: Path) -> None:
-    labels = written_labels(tmp_path, boxes=True, evidence="fused", answers=str(tmp_path / "gone.db"), embeddings="")
+    labels = tmp_path / "labels.parquet"
+    facts = {"evidence": "fused", "answers": str(tmp_path / "gone.db"), "embeddings": ""}
+    BoxLabels(keys=(), digests=(), boxes=Boxes.of_images([]), classes=("a",), facts=facts).save(labels)
     card = taught_card(small_run, tmp_path, targets=labels)
     assert "- Answers about the boxes of objects. Describer: unknown" in card
     labels.unlink()

@@ -295,9 +295,6 @@ def test_mistakes_are_named_before_the_run(
     assert "[mlflow]'" in capsys.readouterr().err
 
 
-SIZES = {"train": 120, "val": 60, "test": 60}
-
-
 @pytest.fixture
 def rare(tmp_path: Path) -> dict[str, Any]:
     """Options of a run on bright and dark pictures: one third of the bright ones has the class ``spark``, no dark one.
@@ -306,7 +303,7 @@ def rare(tmp_path: Path) -> dict[str, Any]:
     """
     rng = np.random.default_rng(0)
     rows = ["path,split,day,spark"]
-    for split, count in SIZES.items():
+    for split, count in (("train", 120), ("val", 60), ("test", 60)):
         for number in range(count):
             bright, name = number % 4 == 0, f"{split}{number}.png"
             pixels = rng.integers(150, 250, (16, 16, 3)) if bright else rng.integers(0, 100, (16, 16, 3))

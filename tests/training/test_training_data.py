@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from safetensors.torch import save_file
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.artifacts.targets import Facts, Targets
 from gpt4image.base.errors import DamagedError, DataError, ModelError, RunError, TableError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import EvaluateConfig, TrainConfig
@@ -35,7 +35,7 @@ from gpt4image.training.trainer import idle_options
 from gpt4image.training.training_data import TextTargets
 from models.small_models import small_resnet
 from small_training import SMALL
-from tables import make_table
+from tables import made_of, make_table
 from training.cases import WIDTH
 
 
@@ -150,16 +150,10 @@ def test_texts_say_nothing_that_explain_no_label_and_agree_as_by_chance(
 
 def test_a_run_reads_no_text_labels_that_say_nothing_unless_it_is_told_to(colour_folder: Path, tmp_path: Path):
     images = load_dataset(f"folder:{colour_folder}")
-    count, train = len(images), images.splits == "train"
-    file = Targets(
-        keys=images.keys,
-        digests=tuple(images.digests),
-        splits=images.splits,
-        labels=np.where(train & (np.arange(count) % 2 == 0), images.labels, -1),
-        probabilities=np.full((count, 3), 1 / 3, np.float32),
-        out_of_fold=train & (np.arange(count) % 2 == 0),
-        facts=Facts(classes=images.classes, noise=0.0, agreement=0.3, c=1.0, folds=2, seed=0, encoders=("minilm",)),
-    )
+    count = len(images)
+    read = (images.splits == "train") & (np.arange(count) % 2 == 0)
+    file = made_of(images, images.classes, np.full((count, 3), 1 / 3, np.float32))
+    file = replace(file, labels=np.where(read, images.labels, -1), out_of_fold=read)
     file.save(tmp_path / "labels.parquet")
     shared = {"data": images.spec, "out": tmp_path / "run", "targets": tmp_path / "labels.parquet", **SMALL}
     shared |= {"val_fraction": 0.0, "test_fraction": 0.0}
