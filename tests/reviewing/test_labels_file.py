@@ -47,11 +47,12 @@ def without_digests(path: Path) -> None:
 def test_labels_are_on_disk_when_set_returns_no_cell_is_a_formula_and_all_are_read_again(pictures: Path) -> None:
     images, path, key = load_dataset(f"folder:{pictures}"), pictures / "labels.csv", f"unlabelled/{HOSTILE[0]}"
     file, formula = LabelsFile(path, images), "=cmd|' /C calc'!A0, really"
-    file.set({images.keys.index(key): Mark(formula, "checked"), 0: UNSURE})
+    file.set({images.keys.index(key): Mark(formula, "checked"), 0: UNSURE, 2: Mark("+1, really", "")})
     with path.open(encoding="utf-8", newline="") as lines:
         assert not [cell for row in csv.reader(lines) for cell in row if cell.startswith(("=", "+", "-", "@"))]
     read = load_dataset(f"manifest:{path}")
     assert read.label_names(read.keys.index(key)) == (formula,) and read.label_names(0) == ()
+    assert read.label_names(2) == ("+1, really",)
     with pytest.raises(ConfigError, match=r"is written by another process \(id \d+\): go on there"):
         LabelsFile(path, images)
     file.close()

@@ -89,6 +89,18 @@ def test_requests_of_other_pages_are_refused(opened: Callable[..., Session], ori
     assert session.changes == 0
 
 
+def test_no_file_can_be_reached(opened: Callable[..., Session], tmp_path: Path) -> None:
+    session = opened()
+    client = client_of(session)
+    (tmp_path / "photos" / "secret.txt").write_text("secret", encoding="utf-8")
+    ways = ["/image/..%2f..%2fetc%2fpasswd", "/image/photos/cat/0.png", "/image/cat%2f0.png", "/image/" + "0" * 64]
+    ways += ["/../../etc/passwd", "/page.js/../index.html", "/%2e%2e/server.py", "/labels.csv", "/photos/secret.txt"]
+    for way in ways:
+        answer = client.get(way)
+        assert answer.status_code in (400, 404), way
+        assert "root:" not in answer.text and "secret\n" not in answer.text
+
+
 def test_what_is_sent_is_a_picture_whatever_the_file_is(opened: Callable[..., Session], pictures: Path) -> None:
     (pictures / "unlabelled" / "page.png").write_text("<html><script>alert(1)</script>", encoding="utf-8")
     session = opened()
