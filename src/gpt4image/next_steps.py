@@ -74,7 +74,8 @@ def _after_describe(config: Any, outcome: Any) -> Step:
     stopped = outcome.stopped_by or ""
     if config.dry_run:
         return "describe", again | {"dry_run": False}
-    if config.limit is not None and stopped.startswith("--limit"):  # a sample, to be looked at
+    useless = outcome.rejected and not (outcome.described or outcome.already_described)
+    if useless or (config.limit is not None and stopped.startswith("--limit")):  # to be looked at
         page = _new(config.store.with_suffix(".html"))
         return "descriptions view", {"store": config.store, "data": config.data, "out": page}
     # Calls that failed may succeed; what was tried in vain without one call, such as broken files, stays as it is.

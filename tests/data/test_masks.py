@@ -59,6 +59,21 @@ def test_two_folders_and_masks_without_names(tmp_path: Path) -> None:
     assert images.labels.tolist() == [[1, 0, 1, 0], [1, 0, 0, 1], [-1] * 4]
 
 
+def test_lists_of_voc_say_the_splits_of_masks(tmp_path: Path) -> None:
+    found = {**dict.fromkeys(("_a", "_b", "_c"), mask_bytes(NUMBERS)), "_d": None}
+    write_pairs(tmp_path, "JPEGImages/{}.jpg", "SegmentationClass/{}.png", found)
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "ImageSets/Main/train.txt").write_text("a\nb\nc\nd\n")
+    lists = tmp_path / "ImageSets/Segmentation"
+    lists.mkdir()
+    for name, text in (("trainval", "a\nb\n"), ("train", "a\n"), ("val", "b\n")):
+        (lists / f"{name}.txt").write_text(text)
+    images = load_dataset(f"masks:{tmp_path}")
+    splits = {Path(key).stem: split for key, split in zip(images.keys, images.splits.tolist(), strict=True)}
+    assert splits == {"a": "train", "b": "val", "d": "train"}, "d has no mask and is in no list: unlabelled"
+    assert masks(images).known.tolist() == [name != "d" for name in splits]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

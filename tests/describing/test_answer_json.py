@@ -127,6 +127,7 @@ def test_texts_within_an_answer_choose_nothing_and_halves_of_characters_are_repl
 
 def test_a_confidence_is_a_share_or_unknown() -> None:
     known = [(0.5, 0.5), (1, 1.0), (0, 0.0), ("0.97", 0.97), ("97 %", 0.97), (97, 0.97), ("97", 0.97), (".5", 0.5)]
+    known += [("95 percent", 0.95), ("95/100", 0.95)]
     unknown = ["very", 1e99, -0.1, True, [1], {}, None, "1e99", "-1", 101, "9" * 10_000, math.nan, math.inf]
     for stated, confidence in [*known, *((value, None) for value in unknown)]:
         assert share(stated) == confidence

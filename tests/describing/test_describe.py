@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 import gpt4image.describing.asking
-from gpt4image.base.errors import ConfigError, StoreError
+from gpt4image.base.errors import ConfigError, DescriberError, StoreError
 from gpt4image.config import DescribeConfig
 from gpt4image.data.dataset import Dataset
-from gpt4image.describing.describe import describe
+from gpt4image.describing.describe import USELESS, describe
 from gpt4image.describing.describers.base import Answer, FreeDescriber, Request
 from gpt4image.describing.describers.registry import DESCRIBERS
 from gpt4image.describing.prices import FREE, Price
@@ -126,6 +126,21 @@ def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_
     same = Scripted(lambda request: Answer(request=request, text="I cannot help with that."), repeatable=True)
     assert run(same, of(4), store=tmp_path / "b.db").summary["rejected"] == 3
     assert len(same.asked) == 3, "only chance is asked again"
+
+
+def test_a_run_without_one_good_answer_ends_before_the_whole_set_is_paid_for(run: Run, tmp_path: Path) -> None:
+    def empty(request: Request) -> Answer:
+        return Answer(request=request, text="", cost_usd=0.5)
+
+    useless = Scripted(empty)
+    with pytest.raises(DescriberError, match=r"none of the first 5\d images .*no description: empty\)"):
+        run(useless, of(200))
+    assert 2 * USELESS <= len(useless.asked) <= 2 * (USELESS + useless.group), "each is asked twice"
+    assert len({*rows_of(tmp_path / "a.db", "failed")}) >= USELESS, "what was paid for is kept"
+    assert run(Scripted(empty), of(10), store=tmp_path / "few.db").summary["rejected"] == 9
+    late = Scripted(lambda request: ok(request) if request.keys[0] in good else empty(request))
+    good = {request.keys[0] for request in useless.asked[-1:]}
+    assert run(late, of(200), store=tmp_path / "late.db").summary["described"] == 1, "one good answer: all are asked"
 
 
 SERVER = {"describer": "openai:tiny", "base_url": "http://127.0.0.1:9/v1"}

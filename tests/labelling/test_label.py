@@ -192,7 +192,7 @@ def test_wrong_labels_are_no_measure_of_the_texts_and_need_not_be_shown(tmp_path
     assert outcome.summary["agreement_with_given_labels"] < 0.85
     assert not {"cross_validated_accuracy", "calibration_error"} & outcome.summary.keys()
     assert "calibration cannot be measured" in outcome.text and "--label-trust 0.5" in outcome.text
-    assert "Labels that agree with the description: 7" in (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "Labels that agree with the evidence: 7" in (tmp_path / "out.html").read_text(encoding="utf-8")
     assert outcome.summary["suspected"] > 0
 
 

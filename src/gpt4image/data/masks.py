@@ -1,7 +1,7 @@
 """`masks:DIR` and `masks:IMAGES,MASKS`: images, and masks of the same names with the number of a class in each pixel.
 
 255 counts for nothing, unless there are two classes and masks of 0 and 255 only. An image without a mask is not
-annotated, except by its tags in ``tags.csv``.
+annotated, except by its tags in ``tags.csv``. Splits are those of folders, or of VOC's lists in ImageSets/Segmentation.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import DataError, DecodeError, first_few, parsing
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import from_csv_cell
-from gpt4image.data.dataset import SEPARATOR, Dataset, ImageSource, split_in_folders
+from gpt4image.data.dataset import SEPARATOR, Dataset, ImageSource
 from gpt4image.data.decode import decode_numbers, sides
 from gpt4image.data.file_source import FileSource, expanded, files_below, lines_of
 from gpt4image.data.records import Faults, Record, paired, require_some, to_dataset
 from gpt4image.data.regions import VOID, Masks
+from gpt4image.data.voc import splits_of
 
 IMAGES, MASKS = ("images", "JPEGImages"), ("masks", "SegmentationClass", "annotations")
 NAMES, TAGS = "classes.txt", "tags.csv"
@@ -51,11 +52,12 @@ def load_masks(argument: str) -> Dataset:
     names, faults = _class_names(beside(NAMES), spec), Faults()
     row_of = {path: row for row, path in enumerate(masks)}
     mask_of = paired({path: PurePosixPath(path).stem for path in masks}, keys, faults)
-    rows = np.array([row_of.get(mask_of.get(key, ""), -1) for key in keys], np.int64)
-    source, records = FileSource(root, keys), [Record(key=key, split=split_in_folders(key) or "train") for key in keys]
+    splits = splits_of(spec, root, "Segmentation", keys, mask_of, skipped)
+    rows = np.array([row_of.get(mask_of.get(key, ""), -1) for key in splits], np.int64)
+    source, records = FileSource(root, [*splits]), [Record(key=key, split=split) for key, split in splits.items()]
     regions, classes = masks_of(MaskFiles(FileSource(root, masks)), rows, records, source, names, faults, spec)
     if (tags := beside(TAGS)) is not None:
-        below = {key: (root / key).relative_to(image_folder).as_posix() for key in keys}
+        below = {key: (root / key).relative_to(image_folder).as_posix() for key in splits}
         present = _tagged(tags, below, classes, faults, spec)
         tagged = np.where(regions.known[:, None], regions.presence_of_classes, present)
         regions = replace(regions, presence_of_classes=tagged)

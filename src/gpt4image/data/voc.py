@@ -8,6 +8,7 @@ weight 0.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
@@ -44,19 +45,11 @@ def load_voc(argument: str) -> Dataset:
             read[path] = None
             faults.add(path, f"the file cannot be used: {error}")
     annotated = {picture: read[path] for picture, path in paired(stem_of, pictures, faults).items()}
-    lists, records = _lists(root), list[Record]()
-    if not stems & lists.keys():
-        split_of = {key: split_in_folders(key) or "train" for key in pictures}
-    else:
-        skipped += [Skipped(one, "is in a list, but has no image") for one in sorted(lists.keys() - stems)]
-        split_of = {key: lists.get(PurePosixPath(key).stem, "" if key in annotated else "train") for key in pictures}
-        if left_out := sum(not split for split in split_of.values()):
-            note_once(f"{spec}: {left_out:,} annotated images are in no list of ImageSets and left out.")
-    for key, split in split_of.items():
+    records = list[Record]()
+    for key, split in splits_of(spec, root, "Main", pictures, annotated, skipped).items():
         document = annotated.get(key)
         size = number(_text(document, "size/width")), number(_text(document, "size/height"))
-        if split:
-            records.append(Record(key=key, split=split, objects=_objects(document), size=size))
+        records.append(Record(key=key, split=split, objects=_objects(document), size=size))
     objects = [one for record in records for one in record.objects or () if not one.fault]
     if not any(min(one.corners[:2]) < 1 for one in objects):  # VOC counts from 1 and names the last pixel of a box
         for one in objects:
@@ -80,11 +73,29 @@ def parse_xml(data: bytes) -> Element:
     return found
 
 
-def _lists(root: Path) -> dict[str, str]:
-    """Return the split of each image by its stem, of the lists in ImageSets; trainval first, as the others say more."""
+def splits_of(
+    spec: str, root: Path, task: str, pictures: Sequence[str], annotated: Collection[str], skipped: list[Skipped]
+) -> dict[str, str]:
+    """Return the split of each picture to use: of the lists in ImageSets/TASK if they name any, else of its folders.
+
+    An annotated picture in no list is left out; images that only a list names go to ``skipped``.
+    """
+    lists, stems = _lists(root, task), {key: PurePosixPath(key).stem for key in pictures}
+    if lists.keys().isdisjoint(stems.values()):
+        return {key: split_in_folders(key) or "train" for key in pictures}
+    lacking = sorted(lists.keys() - set(stems.values()))
+    skipped += [Skipped(one, "is in a list, but has no image") for one in lacking]
+    found = {key: lists.get(stem, "" if key in annotated else "train") for key, stem in stems.items()}
+    if left_out := sum(not split for split in found.values()):
+        note_once(f"{spec}: {left_out:,} annotated images are in no list of ImageSets and left out.")
+    return {key: split for key, split in found.items() if split}
+
+
+def _lists(root: Path, task: str) -> dict[str, str]:
+    """Return the split of each image by its stem; of trainval first, as the others say more."""
     found: dict[str, str] = {}
     places = [*root.glob("ImageSets"), *root.glob("*/ImageSets")]
-    folders = [place / "Main" for place in places if (place / "Main").is_dir()] or places
+    folders = [place / task for place in places if (place / task).is_dir()] or places
     for name in ("trainval", *SPLIT_OF):
         for file in (folder / f"{name}.txt" for folder in folders if (folder / f"{name}.txt").is_file()):
             for line in filter(None, lines_of(file, f"{file} is no list of images")):

@@ -30,7 +30,7 @@ _LONGEST_TEXT = 400_000
 _LENIENT = json.JSONDecoder(strict=False)  # line breaks within texts are common
 _FLAT = re.compile(r"\{[^{}]*\}")
 _NO_BOXES = re.compile(r"[\s`]*(?:json)?\s*\[\s*\][\s`]*")
-_NUMBER = re.compile(r"\s*(\d{1,3}(?:\.\d{1,20})?|\.\d{1,20})\s*(%?)\s*")
+_NUMBER = re.compile(r"\s*(\d{1,3}(?:\.\d{1,20})?|\.\d{1,20})\s*(%|percent|/\s?100)?\s*", re.IGNORECASE)
 
 
 class Parsed(NamedTuple):
@@ -114,7 +114,7 @@ def to_answer(fields: Mapping[str, Any], ask: Sequence[str], names: ClassNames) 
 
 
 def share(value: Any) -> float | None:
-    """Return a stated confidence from 0 to 1, also of "97 %" and 97; None where it is none."""
+    """Return a stated confidence from 0 to 1, also of "97 %", "97/100" and 97; None where it is none."""
     if isinstance(value, str) and (found := _NUMBER.fullmatch(value)):
         value = float(found[1]) / (100 if found[2] else 1)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:

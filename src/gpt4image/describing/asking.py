@@ -309,6 +309,7 @@ class Asking:
     Attributes:
         skipped: images that a class-conditioned prompt cannot ask about, as far as the requests have come.
         asked_again: answers that were asked for a second time.
+        stopped: whether no more requests are made.
     """
 
     def __init__(
@@ -329,13 +330,14 @@ class Asking:
         self._main = self._all(only, last)
         self._again: deque[Request] = deque()
         self.asked_again = set[Name]()
+        self.stopped = False
         self._next: Request | None = None
         self._lock = threading.Lock()
         self.skipped: list[Skipped] = []
 
     def requests(self, budget: Budget, interrupt: Interrupt) -> Iterator[Request]:
         """Yield requests until there are none, the budget has no room for now, or the user interrupts."""
-        while not interrupt.requested:
+        while not (interrupt.requested or self.stopped):
             with self._lock:
                 request = self._peek()
                 if request is None or not budget.admit(request, sent=request.name in self._sent):

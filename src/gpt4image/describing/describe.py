@@ -52,6 +52,8 @@ from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, MOST_OFFER
 
 _AN_EARLIER_RUN = "an earlier run rejected the answer; --retry-rejected asks again"
 IMAGES_IN_SAMPLE = 8
+USELESS = 50
+"""Images whose answers are of no use, twice each, before a run without one good answer ends."""
 MOST_EXAMPLES, EXAMPLE_SIDE = 300, 192
 """Maximum examples of a question, and the longer side of each in pixels."""
 
@@ -286,6 +288,8 @@ class _Run:
         self.described, self.kinds, self.with_boxes = Counter[str](), Counter[str](), set[str]()
         self.failed, self.rejected = dict[Name, list[Skipped]](), dict[Name, list[Skipped]]()
         self.probed: Mapping[str, Any] = {}
+        self.useless = 0  # images whose last answer was rejected
+        self.costs = self.settings.get("kind") != "replay" and not _through_batches(self.config)
         self.only: set[str] | None = None
         if self.config.dry_run:
             distinct = list(dict.fromkeys(self.images.digests))  # a few from all over the dataset, always the same ones
@@ -375,6 +379,13 @@ class _Run:
             # Batches stay at the server, where the next run finds them; other calls are waited for.
             if interrupt.requested and _through_batches(self.config):
                 return
+        if self.asking.stopped and not self.asking.finished():
+            reason = Counter(item.reason for items in self.rejected.values() for item in items).most_common(1)[0][0]
+            raise DescriberError(
+                f"none of the first {self.useless} images has an answer of any use ({reason}), so the others are not "
+                "asked about. `gpt4image descriptions view` shows what the model wrote. Try another model, --prompt or "
+                "--max-tokens; with the same ones, --retry-rejected asks about these images again."
+            )
 
     def _box_format_is_open(self) -> bool:
         """Return whether it has to be found how this describer writes boxes; files have thousandths."""
@@ -420,8 +431,12 @@ class _Run:
             (self.rejected if was_answered else self.failed)[request.name] = named
             if (was_answered or answer.retry) and self._may_ask_again(answer):
                 self.asking.ask_again(answer, outside_list=found.outside_list)
+            elif was_answered and self.costs and not (self.described or self.already):
+                self.useless += 1
+                self.asking.stopped = self.useless >= USELESS
             return
         self.described[request.digest] += 1
+        self.asking.stopped = False  # while the last calls were in flight, one of them brought a good answer
         if found.answer is not None:
             if found.answer.boxes is not None:
                 self.with_boxes.add(request.digest)
