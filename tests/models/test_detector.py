@@ -116,7 +116,7 @@ def test_rounds_come_to_what_torchvision_suppresses_to(seed: int) -> None:
     rows = torch.cat([corner, corner + 0.15 + torch.rand(300, 2) * 0.1 * (seed + 1), torch.rand(300, 1)], dim=1)
     rows = torch.cat([rows, torch.randint(0, 3, (300, 1)).float()], dim=1)
     rows = rows[rows[:, 4].argsort(descending=True)]
-    rows[250:] = 0.0
+    rows[250:] = rows[7] = 0.0
     ours = suppressed(rows)
     assert 10 < (ours[:, 4] > 0).sum() <= MOST_BOXES
     assert torch.equal(settled(rows[None])[0], ours)
@@ -128,6 +128,7 @@ def test_boxes_of_outputs_are_decoded_and_the_best_come_first() -> None:
     outputs[..., -3:] = points_of(8)
     outputs[0, 9, 1], outputs[0, 9, 2:6], outputs[0, 9, 6] = 3.0, torch.tensor([0.5, 1.0, 1.5, 9.0]), 4.0
     outputs[0, 54, 0], outputs[0, 54, 2:6], outputs[0, 54, 6] = 5.0, torch.ones(4), 4.0
+    outputs[0, 0, 0], outputs[0, 0, 2:6], outputs[0, 0, 6] = 5.0, torch.tensor([9.0, 9.0, -9.0, 9.0]), 4.0  # outside
     (rows,) = BestBoxes()(outputs)
     assert rows[:2, 5].tolist() == [0.0, 1.0]
     torch.testing.assert_close(rows[1, :4], torch.tensor([0.125, 0.0625, 0.375, 1.0]))

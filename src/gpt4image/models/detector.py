@@ -171,19 +171,24 @@ class BestBoxes(nn.Module):
 
 
 def candidates(scores: Tensor, corners: Tensor, most: int) -> Tensor:
-    """Return the ``most`` best rows (B, N, 6), best first, of scores (B, P, K) and corners (B, P, 4)."""
+    """Return the ``most`` best rows (B, N, 6), best first, of scores (B, P, K) and corners (B, P, 4).
+
+    Rows of zeros stand for boxes that score too little, or have no area within the picture.
+    """
     count = scores.shape[-1]
     best, place = scores.flatten(1).topk(min(most, scores.shape[1] * count))
     point = (place // count)[..., None].expand(-1, -1, 4)
     rows = torch.cat(
         [corners.clamp(0.0, 1.0).gather(1, point), best[..., None], (place % count)[..., None].to(best)], dim=-1
     )
-    return torch.where(best[..., None] > LEAST_SCORE, rows, 0.0)
+    has_area = (rows[..., 2:4] > rows[..., :2]).all(dim=-1)
+    return torch.where(((best > LEAST_SCORE) & has_area)[..., None], rows, 0.0)
 
 
 def suppressed(rows: Tensor) -> Tensor:
     """Return (MOST_BOXES, 6) of the candidates (N, 6) of one image, by torchvision's suppression."""
-    exact = rows[rows[:, 4] > 0].double()  # torchvision moves classes apart, which costs digits
+    rows = rows[rows[:, 4] > 0]
+    exact = rows.double()  # torchvision moves classes apart, which costs digits
     kept = rows[batched_nms(exact[:, :4], exact[:, 4], exact[:, 5], OVERLAP)[:MOST_BOXES]]
     return F.pad(kept, (0, 0, 0, MOST_BOXES - len(kept)))
 
