@@ -101,6 +101,7 @@ def test_a_word_means_the_class_that_differs_in_spelling_or_none() -> None:
         **{"glass": "glass", "glasses": "glasses", "wolf": None, "": None, "cat dog": None},
         **{"Bass": "Bass", "bass": None},  # either of two
         **{"caf\u00e9": "Cafe\u0301"},  # as macOS stores names
+        **{"\uff22\uff21\uff33\uff33": None, "\uff30\uff55\uff50\uff50\uff59": "puppy"},  # full-width letters
     }
     assert {said: names.find(said) for said in meant} == meant
     words = [None, "", "None of these", "none-of-these.", "N/A", "none"]

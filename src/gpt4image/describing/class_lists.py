@@ -118,7 +118,7 @@ def readable(name: str) -> str:
 
 
 def _normal(name: str) -> str:
-    folded = _VARIATIONS.sub("", unicodedata.normalize("NFC", name)).casefold()
+    folded = _VARIATIONS.sub("", unicodedata.normalize("NFKC", name)).casefold()
     spaced = (sign if sign.isalnum() or unicodedata.category(sign) in _VOWEL_SIGNS else " " for sign in folded)
     return _ARTICLE.sub("", " ".join("".join(spaced).split())) or folded.strip()
 
