@@ -285,7 +285,7 @@ def test_label_writes_shows_and_measures_them(spec: str, tmp_path: Path) -> None
     assert outcome.summary["suspected"] >= 1
     assert "hat: present" in outcome.text and "hat: absent" in outcome.text
     page = (tmp_path / "labels.html").read_text(encoding="utf-8")
-    assert "noise" not in outcome.summary and "share of wrong labels" not in page  # of several classes it is not estimated
+    assert "noise" not in outcome.summary and "share of wrong labels" not in page  # it is not estimated here
     assert "hat: present" in page and "<dt>predicted</dt><dd><bdi>hat: absent</bdi>" in page and "<b>bag" not in page
 
 

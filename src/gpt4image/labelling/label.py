@@ -201,7 +201,7 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
         "classes_without_label": len(images.classes) - len(used_classes(labels[usable])),
         **scores,
         **{f"unrelated_{name.replace(' ', '_')}": round(rate, 4) for name, rate in predicted.unrelated.items()},
-        **({"noise": round(found.facts.noise, 4)} if labels.ndim == 1 else {}),  # of several classes it is not estimated
+        **({"noise": round(found.facts.noise, 4)} if labels.ndim == 1 else {}),
         "class_names": round(found.facts.names, 4),
         **{f"weight_of_{name.replace(' ', '_')}": round(weight, 2) for name, weight in found.facts.weights.items()},
     }
