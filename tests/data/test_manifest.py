@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +146,17 @@ def test_cells_that_a_spreadsheet_would_run_are_read_without_their_apostrophe(tm
     assert [images.label_names(row) for row in range(2)] == [("+x",), ("'y'",)]
 
 
+def test_a_class_that_labels_of_train_lack_may_be_that_of_an_unlabelled_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path, "a.png", "b.png", "c.png", "d.png")
+    text = "a.png,cat,train\nb.png,,train\nc.png,cat,test\nd.png,dog,test\n"
+    (tmp_path / "set.csv").write_text(f"path,label,split\n{text}")
+    images = load_dataset(f"manifest:{tmp_path / 'set.csv'}")
+    assert images.classes == ("cat", "dog") and images.labels.tolist() == [0, -1, 0, 1]
+    assert "no label of train is 'dog', as in val or test" in " ".join(capsys.readouterr().err.split())
+
+
 def test_images_may_lie_below_another_folder_that_is_named(tmp_path: Path) -> None:
     root, table = tmp_path / "mounted", tmp_path / "lists" / "photos.csv"
     write_images(root, "a.png", "b/c.png")
@@ -202,8 +214,9 @@ def test_a_table_of_paths_stays_where_its_files_are(tmp_path: Path, monkeypatch:
     assert (images.keys, images.splits.tolist()) == (("0.png", "1.png", "3.png"), ["train", "train", "val"])
     assert images.labels.tolist() == [0, NO_LABEL, 0] and [item.name for item in images.skipped] == ["gone.png"]
     assert images.digests[0] == hashlib.sha256((tmp_path / "0.png").read_bytes()).hexdigest()
-    several = load_dataset(dataset((["0.png", "1.png"], [["a", "b"], ["b"]])))
-    assert several.labels.tolist() == [[1, 1], [0, 1]]
+    for kind in (list, set):
+        several = load_dataset(dataset((["0.png", "1.png"], [kind("ab"), kind("b")])))
+        assert several.classes == ("a", "b") and several.labels.tolist() == [[1, 1], [0, 1]]
 
 
 @pytest.mark.parametrize(
@@ -217,6 +230,7 @@ def test_a_table_of_paths_stays_where_its_files_are(tmp_path: Path, monkeypatch:
         (pandas.DataFrame({"photo": ["a.png"]}), "The table has the columns photo"),
         (pandas.DataFrame({"path": ["a.png"], "split": ["trian"]}), "the split 'trian' is none of"),
         (([], None), "there are no images"),
+        ((["a.png", math.nan], None), "image 1 is a float, and others are paths"),
     ],
 )
 def test_what_cannot_be_taken_is_refused(data: object, message: str) -> None:
@@ -229,7 +243,13 @@ def test_images_to_predict_are_files_for_as_long_as_they_are_needed(tmp_path: Pa
         assert (paths[0], paths[2], list(names.values())) == ("a.png", "b", ["1"])
         assert np.array_equal(np.asarray(Image.open(paths[1])), PIXELS[0])
     assert not Path(paths[1]).exists()
-    for images, count in ((PIXELS, 4), (PIXELS[0], 1), (Image.fromarray(PIXELS[0]), 1), ("photos/*.png", 1)):
+    for images, count in (
+        (PIXELS, 4),
+        (PIXELS[0], 1),
+        (Image.fromarray(PIXELS[0]), 1),
+        ("photos/*.png", 1),
+        (pandas.Series(["a", "b"]), 2),
+    ):
         with as_files(images) as (paths, _):
             assert len(paths) == count
     with as_files(pandas.DataFrame({"image": ["a.png", "b.png"]})) as (paths, _):

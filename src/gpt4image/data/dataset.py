@@ -142,16 +142,22 @@ def used_classes(labels: NDArray[Any]) -> list[int]:
 
 
 def require_trained(classes: Sequence[str], labels: NDArray[Any], splits: NDArray[np.str_], spec: str) -> None:
-    """Refuse a class of val or test that no image of train has, unless no image of train has a label. DataError."""
+    """Refuse a class of val or test that no image of train can have, as all are labelled. Raises DataError.
+
+    Where some have no label, they may be of that class, and answers or descriptions say so: a note names it.
+    """
     in_train = splits == "train"
     trained = used_classes(labels[in_train])
     unknown = sorted(set(used_classes(labels[~in_train])).difference(trained))
     if trained and unknown:
-        lacks, has = ([classes[label] for label in some] for some in (unknown, trained))
-        raise DataError(
-            f"{spec}: train lacks the class {first_few(lacks)} of val or test; its classes are {first_few(has, 20)}. "
-            "Mend the label, or give train images of that class."
-        )
+        lacks, has = (first_few([classes[label] for label in some], 20) for some in (unknown, trained))
+        known = labels[in_train] if labels.ndim == 1 else labels[in_train][:, unknown]
+        if (known != NO_LABEL).all():
+            raise DataError(
+                f"{spec}: train lacks the class {lacks} of val or test; its classes are {has}. "
+                "Mend the label, or give train images of that class."
+            )
+        note_once(f"{spec}: no label of train is {lacks}, as in val or test; labels of train are {has}. Is it a slip?")
 
 
 def rarest_classes(labels: NDArray[np.int8]) -> NDArray[np.int64]:

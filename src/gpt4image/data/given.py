@@ -51,7 +51,11 @@ def dataset(data: Any) -> str:
     if not images:
         raise DataError(f"data: there are no images; {FORMS}.")
     table: dict[str, Any] = {name: [_plain(cell) for cell in cells] for name, cells in columns.items()}
-    in_memory = not all(isinstance(image, str | os.PathLike) for image in images)
+    pictures = [not isinstance(image, str | os.PathLike) for image in images]
+    in_memory = any(pictures)
+    if in_memory and not all(pictures):
+        kind = type(images[row := pictures.index(True)]).__name__
+        raise DataError(f"data: image {row} is a {kind}, and others are paths; give paths for all, or for none.")
     if in_memory:
         encoded = (ppm(image, f"data: image {row}") for row, image in enumerate(images))
         table["digest"] = [hashlib.sha256(picture).hexdigest() for picture in encoded]
@@ -94,7 +98,7 @@ def as_files(images: Any) -> Generator[tuple[tuple[str, ...], Mapping[str, str]]
     """Yield paths of images to predict (paths, pictures, or a table), and the numbers of those that were in memory."""
     if hasattr(images, "columns"):
         images = _columns(images)["path"]
-    elif isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) < 4:
+    elif isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) in (2, 3):
         images = [images]
     with TemporaryDirectory(prefix="gpt4image-") as folder:
         paths, names = list[str](), dict[str, str]()
@@ -144,11 +148,13 @@ def _columns(data: Any) -> dict[str, list[Any]]:
     images, labels = data
     if (axes := getattr(labels, "ndim", 1)) != 1:
         raise DataError(f"data: the labels are an array of {axes} axes; give one number or a list of names per image.")
-    several = labels is not None and any(isinstance(label, list | tuple) for label in labels)
+    several = labels is not None and any(isinstance(label, list | tuple | set) for label in labels)
     return {"path": list(images), **({} if labels is None else {"labels" if several else "label": list(labels)})}
 
 
 def _plain(cell: Any) -> Any:
+    if isinstance(cell, set):
+        cell = sorted(cell, key=str)
     if isinstance(cell, list | tuple | np.ndarray):
         return [_plain(each) for each in cell]
     cell = cell.item() if hasattr(cell, "item") else cell  # a number of numpy or torch
