@@ -243,13 +243,8 @@ def test_images_to_predict_are_files_for_as_long_as_they_are_needed(tmp_path: Pa
         assert (paths[0], paths[2], list(names.values())) == ("a.png", "b", ["1"])
         assert np.array_equal(np.asarray(Image.open(paths[1])), PIXELS[0])
     assert not Path(paths[1]).exists()
-    for images, count in (
-        (PIXELS, 4),
-        (PIXELS[0], 1),
-        (Image.fromarray(PIXELS[0]), 1),
-        ("photos/*.png", 1),
-        (pandas.Series(["a", "b"]), 2),
-    ):
+    column, one = pandas.Series(["a", "b"]), Image.fromarray(PIXELS[0])
+    for images, count in ((PIXELS, 4), (PIXELS[0], 1), (one, 1), ("photos/*.png", 1), (column, 2)):
         with as_files(images) as (paths, _):
             assert len(paths) == count
     with as_files(pandas.DataFrame({"image": ["a.png", "b.png"]})) as (paths, _):
