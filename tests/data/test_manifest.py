@@ -227,6 +227,7 @@ def test_a_table_of_paths_stays_where_its_files_are(tmp_path: Path, monkeypatch:
         ((PIXELS, np.eye(2, dtype=int)[[0, 1, 0, 1]]), "the labels are an array of 2 axes; give one number or a list"),
         ((PIXELS / 255.0, None), r"image 0 is a ndarray of float64 \(5, 6, 3\); give a path"),
         ((np.moveaxis(PIXELS, 3, 1), None), r"uint8 \(3, 5, 6\)"),
+        ((PIXELS[:, :0], None), r"uint8 \(0, 6, 3\); give a path"),
         (pandas.DataFrame({"photo": ["a.png"]}), "The table has the columns photo"),
         (pandas.DataFrame({"path": ["a.png"], "split": ["trian"]}), "the split 'trian' is none of"),
         (([], None), "there are no images"),
@@ -243,6 +244,8 @@ def test_images_to_predict_are_files_for_as_long_as_they_are_needed(tmp_path: Pa
         assert (paths[0], paths[2], list(names.values())) == ("a.png", "b", ["1"])
         assert np.array_equal(np.asarray(Image.open(paths[1])), PIXELS[0])
     assert not Path(paths[1]).exists()
+    with pytest.raises(DataError, match="images is a NoneType; give paths"), as_files(None):
+        pass
     column, one = pandas.Series(["a", "b"]), Image.fromarray(PIXELS[0])
     for images, count in ((PIXELS, 4), (PIXELS[0], 1), (one, 1), ("photos/*.png", 1), (column, 2)):
         with as_files(images) as (paths, _):

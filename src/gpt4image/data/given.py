@@ -100,6 +100,8 @@ def as_files(images: Any) -> Generator[tuple[tuple[str, ...], Mapping[str, str]]
         images = _columns(images)["path"]
     elif isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) in (2, 3):
         images = [images]
+    elif not hasattr(images, "__iter__"):
+        raise DataError(f"images is a {type(images).__name__}; give paths, pictures, or a table with a column path.")
     with TemporaryDirectory(prefix="gpt4image-") as folder:
         paths, names = list[str](), dict[str, str]()
         for row, image in enumerate(images):
@@ -116,7 +118,8 @@ def ppm(image: Any, what: str) -> bytes:
     """Return a picture in memory as the bytes of a file without compression. Raises DataError naming ``what``."""
     if not isinstance(image, Image.Image):
         pixels = np.asarray(image)
-        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,), (4,)):
+        is_picture = pixels.ndim in (2, 3) and pixels.shape[2:] in ((), (1,), (3,), (4,)) and pixels.size
+        if pixels.dtype != np.uint8 or not is_picture:
             raise DataError(
                 f"{what} is a {type(image).__name__} of {pixels.dtype} {pixels.shape}; give a path, a PIL picture, or "
                 "an array of uint8 with the shape (H, W, 3), (H, W, 4) or (H, W)."
