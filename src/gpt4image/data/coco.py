@@ -239,7 +239,7 @@ class _Files:
 
 def _id(one: Mapping[str, Any], name: str) -> Any:
     value = one.get(name)
-    if isinstance(value, str) and value.isdecimal() and str(int(value)) == value:
+    if isinstance(value, str) and value.isdecimal() and len(value) < 20 and str(int(value)) == value:
         return int(value)  # some tools write 1 in one place and "1" in another
     return value if isinstance(value, int | float | str) and not isinstance(value, bool) else None
 
