@@ -289,7 +289,8 @@ class _Run:
         self.failed, self.rejected = dict[Name, list[Skipped]](), dict[Name, list[Skipped]]()
         self.probed: Mapping[str, Any] = {}
         self.useless = 0  # images whose last answer was rejected
-        self.costs = self.settings.get("kind") != "replay" and not _through_batches(self.config)
+        # Whether stopping saves calls: recorded answers cost nothing, and a batch was sent whole.
+        self.stoppable = self.settings.get("kind") != "replay" and not _through_batches(self.config)
         self.only: set[str] | None = None
         if self.config.dry_run:
             distinct = list(dict.fromkeys(self.images.digests))  # a few from all over the dataset, always the same ones
@@ -431,7 +432,7 @@ class _Run:
             (self.rejected if was_answered else self.failed)[request.name] = named
             if (was_answered or answer.retry) and self._may_ask_again(answer):
                 self.asking.ask_again(answer, outside_list=found.outside_list)
-            elif was_answered and self.costs and not (self.described or self.already):
+            elif was_answered and self.stoppable and not (self.described or self.already):
                 self.useless += 1
                 self.asking.stopped = self.useless >= USELESS
             return
