@@ -150,7 +150,8 @@ def require_trained(classes: Sequence[str], labels: NDArray[Any], splits: NDArra
     trained = used_classes(labels[in_train])
     unknown = sorted(set(used_classes(labels[~in_train])).difference(trained))
     if trained and unknown:
-        lacks, has = (first_few([classes[label] for label in some], 20) for some in (unknown, trained))
+        lacks = first_few(classes[label] for label in unknown)
+        has = first_few((classes[label] for label in trained), 20)
         known = labels[in_train] if labels.ndim == 1 else labels[in_train][:, unknown]
         if (known != NO_LABEL).all():
             raise DataError(

@@ -54,7 +54,8 @@ def dataset(data: Any) -> str:
     pictures = [not isinstance(image, str | os.PathLike) for image in images]
     in_memory = any(pictures)
     if in_memory and not all(pictures):
-        kind = type(images[row := pictures.index(True)]).__name__
+        row = pictures.index(True)
+        kind = type(images[row]).__name__
         raise DataError(f"data: image {row} is a {kind}, and others are paths; give paths for all, or for none.")
     if in_memory:
         encoded = (ppm(image, f"data: image {row}") for row, image in enumerate(images))
