@@ -36,6 +36,7 @@ import timm
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.optimize import brentq
 
 import gpt4image
 from command_line import parsed
@@ -59,6 +60,8 @@ SIZES = (2_000, 5_000, 10_000, 20_000, 50_000)
 TARGETS = ("true", "class", "evenly", "evenly+10", "picture")
 WEAK = ("lite2@3", "lite2@10", "lite2@30", "lite2@100", "lite0@10", "lite0@100")
 """Weak answerers: who sees the photographs, and from how many labels per class it learned."""
+ACT = ("1", "4", "16", "least")
+"""Rules by which ACT draws what a person labels."""
 OTHER_SETS = {"clothes": (f"folder:{DATA / 'clothes'}", 160), "openmoji": ("openmoji", 96)}
 """Where other pictures are, and the pixels that models see of them."""
 NEAREST = 5
@@ -341,8 +344,8 @@ def heads(options: Options, cells: Cells) -> None:
 
 def weak(options: Options, cells: Cells) -> None:
     """Answerers that are worse than the student can be: their answers, with pictures as evidence, with 10 labels per
-    class of images drawn at random, or as many of those that are doubted most."""
-    ways = ("", "+10", "~pictures", "~pictures+10", "~pictures!10")
+    class of images drawn at random, or as many of those that are doubted most, or as ACT draws and weighs them."""
+    ways = ("", "+10", "!10", "~pictures", "~pictures+10", "~pictures!10", *(f"%{rule}" for rule in ACT))
     answered = ["".join(parts) for parts in itertools.product(options.weak, ways)]
     for name, size, seed in itertools.product(options.sets, options.sizes, options.seeds):
         pool = photographs(options.cache, name, "lite2").train
@@ -362,10 +365,31 @@ def weak_cell(
     if targets in ("true", "labels+10"):
         own = rows if targets == "true" else rows[kept_labels(truth, 10, seed) >= 0]
         return head(known, own, one_hot(known.labels[own], known.classes))
-    answers = weak_answers(cache_folder, name, rows, re.split("[~+!]", targets)[0], seed)
+    answers = weak_answers(cache_folder, name, rows, re.split("[~+!%]", targets)[0], seed)
+    if "%" in targets:
+        made = act(answers, truth, known.classes, targets.partition("%")[2], seed, 10 * known.classes)
+        return head(known, rows, made, strength) | {"answers": float((answers.first == truth).mean())}
     seen = Pictures(unit(known.features[rows]), np.ones(len(rows), bool)) if "~" in targets else None
     found = head(known, rows, teach(answers, truth, known.classes, targets, seed, seen), strength)
     return found | {"answers": float((answers.first == truth).mean())}
+
+
+def act(answers: Answers, truth: Ints, classes: int, rule: str, seed: int, count: int) -> Array:
+    """Return targets whose cross-entropy is the loss of ACT (arXiv 2511.09833), with ``count`` labels.
+
+    That is the loss of the answers, less that of answers that a person saw and plus that of their labels, over the
+    probability to be seen. It grows with exp(rule * doubt); or, if the rule is "least", the least sure are seen.
+    """
+    said, right = one_hot(answers.first, classes), one_hot(truth, classes)
+    doubt = 1.0 - answers.confidence.astype(np.float64)
+    if rule == "least":
+        weights = np.zeros(len(truth))
+        weights[np.argsort(-doubt, kind="stable")[:count]] = 1.0
+    else:
+        odds = np.exp(float(rule) * doubt)
+        share = np.minimum(1.0, odds * brentq(lambda c: np.minimum(1.0, c * odds).sum() - count, 0.0, 1.0))
+        weights = (np.random.default_rng([seed, 17]).random(len(truth)) < share) / share
+    return said + weights[:, None].astype(np.float32) * (right - said)
 
 
 def aims(cache_folder: Path, known: Photographs, rows: Ints, targets: str, seed: int) -> Array:
