@@ -214,7 +214,10 @@ def test_a_table_of_paths_stays_where_its_files_are(tmp_path: Path, monkeypatch:
     assert (images.keys, images.splits.tolist()) == (("0.png", "1.png", "3.png"), ["train", "train", "val"])
     assert images.labels.tolist() == [0, NO_LABEL, 0] and [item.name for item in images.skipped] == ["gone.png"]
     assert images.digests[0] == hashlib.sha256((tmp_path / "0.png").read_bytes()).hexdigest()
-    for kind in (list, set):
+    numbered = pandas.DataFrame({"path": ["0.png", "1.png"], "key": [7, 8]})
+    assert load_dataset(dataset(numbered)).keys == ("7", "8")
+    assert dataset((iter(["0.png"]), iter("a"))) == dataset((["0.png"], ["a"]))
+    for kind in (list, set, frozenset):
         several = load_dataset(dataset((["0.png", "1.png"], [kind("ab"), kind("b")])))
         assert several.classes == ("a", "b") and several.labels.tolist() == [[1, 1], [0, 1]]
 
@@ -223,6 +226,9 @@ def test_a_table_of_paths_stays_where_its_files_are(tmp_path: Path, monkeypatch:
     ("data", "message"),
     [
         ([PIXELS[0]], r"data is a list; data takes a SPEC or a path; a pair \(images, labels\)"),
+        ((Path("a.png"), "cat"), "data: PosixPath is no list of images or labels; data takes"),
+        ((["a.png"], {"a.png": "cat"}), "data: dict is no list of images or labels"),
+        ((["a.png"], 5), "data: int is no list of images or labels"),
         ((PIXELS, [0]), "4 images, but 1 in 'label'"),
         ((PIXELS, np.eye(2, dtype=int)[[0, 1, 0, 1]]), "the labels are an array of 2 axes; give one number or a list"),
         ((PIXELS / 255.0, None), r"image 0 is a ndarray of float64 \(5, 6, 3\); give a path"),
@@ -246,9 +252,11 @@ def test_images_to_predict_are_files_for_as_long_as_they_are_needed(tmp_path: Pa
     assert not Path(paths[1]).exists()
     with pytest.raises(DataError, match="images is a NoneType; give paths"), as_files(None):
         pass
+    with pytest.raises(DataError, match="images: the table has the columns photo, and none is path"):
+        as_files(pandas.DataFrame({"photo": ["a.png"]})).__enter__()
     column, one = pandas.Series(["a", "b"]), Image.fromarray(PIXELS[0])
     for images, count in ((PIXELS, 4), (PIXELS[0], 1), (one, 1), ("photos/*.png", 1), (column, 2)):
         with as_files(images) as (paths, _):
             assert len(paths) == count
-    with as_files(pandas.DataFrame({"image": ["a.png", "b.png"]})) as (paths, _):
+    with as_files(pandas.DataFrame({"image": ["a.png", "b.png"], "split": "of mine"})) as (paths, _):
         assert paths == ("a.png", "b.png")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -98,7 +98,9 @@ def load_given(argument: str) -> Dataset:
 def as_files(images: Any) -> Generator[tuple[tuple[str, ...], Mapping[str, str]]]:
     """Yield paths of images to predict (paths, pictures, or a table), and the numbers of those that were in memory."""
     if hasattr(images, "columns"):
-        images = _columns(images)["path"]
+        images = (table := _named(images)).get("path")
+        if images is None:
+            raise DataError(f"images: the table has the columns {', '.join(table)}, and none is path or image.")
     elif isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) in (2, 3):
         images = [images]
     elif not hasattr(images, "__iter__"):
@@ -137,27 +139,39 @@ def ppm(image: Any, what: str) -> bytes:
 def _columns(data: Any) -> dict[str, list[Any]]:
     """Return the columns that count, by their usual names. Raises DataError: there are none of images."""
     if hasattr(data, "columns"):
-        found: dict[str, list[Any]] = {}
-        for name in data.columns:
-            found.setdefault(SYNONYMS.get(str(name).lower(), str(name).lower()), list(data[name]))
+        found = _named(data)
         if "path" not in found:
             raise DataError(f"The table has the columns {', '.join(map(str, data.columns))}; {FORMS}.")
         if strange := sorted({str(cell) for cell in found.get("split", ())} - SPLIT_OF.keys()):
             raise DataError(f"data: the split {strange[0]!r} is none of {', '.join(SPLIT_OF)}.")
         if "split" in found:
             found["split"] = [SPLIT_OF[str(cell)] for cell in found["split"]]
+        if "key" in found:
+            found["key"] = list(map(str, found["key"]))
         return {name: found[name] for name in ("path", "key", "split", *LABEL_COLUMNS) if name in found}
     if not isinstance(data, tuple) or len(data) != 2:
         raise DataError(f"data is a {type(data).__name__}; {FORMS}.")
     images, labels = data
+    for part in (images, () if labels is None else labels):  # a mapping or a set has no order to pair them by
+        if isinstance(part, str | bytes | os.PathLike | Mapping | Set) or not hasattr(part, "__iter__"):
+            raise DataError(f"data: {type(part).__name__} is no list of images or labels; {FORMS}.")
     if (axes := getattr(labels, "ndim", 1)) != 1:
         raise DataError(f"data: the labels are an array of {axes} axes; give one number or a list of names per image.")
-    several = labels is not None and any(isinstance(label, list | tuple | set) for label in labels)
-    return {"path": list(images), **({} if labels is None else {"labels" if several else "label": list(labels)})}
+    cells = [] if labels is None else list(labels)
+    several = any(isinstance(label, list | tuple | Set) for label in cells)
+    return {"path": list(images), **({} if labels is None else {"labels" if several else "label": cells})}
+
+
+def _named(table: Any) -> dict[str, list[Any]]:
+    """Return the columns of a table by their usual names; of several with one meaning, the first."""
+    found: dict[str, list[Any]] = {}
+    for name in table.columns:
+        found.setdefault(SYNONYMS.get(str(name).lower(), str(name).lower()), list(table[name]))
+    return found
 
 
 def _plain(cell: Any) -> Any:
-    if isinstance(cell, set):
+    if isinstance(cell, Set):
         cell = sorted(cell, key=str)
     if isinstance(cell, list | tuple | np.ndarray):
         return [_plain(each) for each in cell]
