@@ -194,6 +194,18 @@ def test_mistakes_are_found_before_work_starts(run: Any, tmp_path: Path) -> None
         run(Letters(), out=tmp_path / "other")
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(3, 27), (2, 26)])
+def test_embeddings_of_another_width_or_number_are_refused(run: Any, tmp_path: Path, rows: int, columns: int) -> None:
+    class Careless(Letters):
+        def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            return np.ones((rows, columns), np.float32)
+
+    fill(tmp_path / "a.db", sentences(5))
+    with pytest.raises(ModelError, match=rf"letters gives .* \({rows}, {columns}\); \(3, 26\) is needed"):
+        run(Careless())
+    assert not (tmp_path / "t" / "manifest.json").exists()
+
+
 def test_an_embedding_that_is_not_finite_is_refused_and_costs_no_other(run: Any, tmp_path: Path) -> None:
     class Overflowing(Letters):
         def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:

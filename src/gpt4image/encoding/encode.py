@@ -279,7 +279,10 @@ class _Work:
             file.seek(0, os.SEEK_END)
             task = bar.add_task("encode", total=len(order), completed=done, note=encoder.precision)
             for (start, stop), found in zip(missing, encode_batches(texts_of_batches()), strict=True):
-                vectors = in_flight.popleft().pool(found)
+                chunks = in_flight.popleft()
+                if (shape := np.shape(found)) != (right := (len(chunks.texts), encoder.width)):  # rows would be shifted
+                    raise ModelError(f"{encoder.spec} gives embeddings of the shape {shape}; {right} is needed.")
+                vectors = chunks.pool(np.asarray(found))
                 bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
                 if len(bad):  # one would make every text label NaN
                     text = self.store.texts_at(self.descriptions.stored[order[start + bad[:1]]].tolist())[0]
