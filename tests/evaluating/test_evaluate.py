@@ -86,6 +86,9 @@ def test_copies_of_test_images_in_train_are_told_by_the_run_and_by_its_score(
         outcome = evaluate(EvaluateConfig(run_dir=run))
         assert said in outcome.summary["note"]
         assert outcome.behind("top1") == " on 6 images" and outcome.behind("labelled") == ""
+    shutil.copytree(tmp_path / "split", tmp_path / "other")
+    outcome = evaluate(EvaluateConfig(run_dir=run, data=f"folder:{tmp_path / 'other'}"))
+    assert "note" not in outcome.summary, "the run has not seen the train split of that dataset"
 
 
 def test_a_set_that_has_changed_is_not_measured_as_the_one_of_the_run(colour_folder: Path, tmp_path: Path) -> None:
