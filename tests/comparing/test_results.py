@@ -83,6 +83,8 @@ def test_a_comparison_leaves_pictures_texts_and_suspected_errors(
     assert known.describers[0].cost_usd == pytest.approx(0.048)
     assert known.words is not None and known.words["min"] == 6
     assert isinstance(read_json(out / "doubtful-labels.json"), list)
+    facts = read_json(out / "comparison.json")["data"]
+    assert facts["test_labelled"] == facts["test"] > 0
     page = (out / "report.html").read_text(encoding="utf-8")
     assert all(f'id="{part}"' in page for part in ("done", "pictures", "descriptions"))
     (tmp_path / "texts.db").write_bytes(b"no store any more" * 100)

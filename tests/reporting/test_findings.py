@@ -122,8 +122,10 @@ def test_the_condition_names_the_labels_there_were(data: dict[str, Any], words: 
 
 def test_the_terminal_tables_of_all_arms_fit_80_columns() -> None:
     record = comparison_record(means={**dict.fromkeys(ARMS, 0.4), "baseline": 0.3})
-    first, *_ = findings.comparison_tables(record).split("\n\n")
+    record["data"] |= {"test": 1200, "test_labelled": 1100}
+    first, measured, *_ = findings.comparison_tables(record).split("\n\n")
     assert first.startswith("arm") and max(map(len, first.splitlines())) <= 80
+    assert measured.startswith("Each score is of 1,100 test images.")
 
 
 def metric(mean: float, difference: float | None = None, n: int = 3) -> dict[str, Any]:

@@ -127,6 +127,7 @@ def summarise(
     first = folders[reference][0]
     known = {
         **facts[reference][0]["data"],
+        "test_labelled": scores[reference].shape[-1],
         "described": 0 if left.text is None else int(left.text.described[left.indices("train")].sum()),
         **asdict(Regime.of(config)),
         "only_described": config.only_described,

@@ -230,7 +230,7 @@ def comparison_tables(record: dict[str, Any]) -> str:
     """Return the tables and findings of a comparison record (the content of comparison.json) for a terminal."""
     parts: list[str] = []
     for name, comparison in comparisons_in(record).items():
-        images = comparison.data.get("test")
+        images = comparison.data.get("test_labelled", comparison.data.get("test"))
         measured = f"Each score is of {images:,} test images." if images else ""
         lines = [measured, *findings(comparison), few_seeds_note(comparison)]
         rows = [(*row[:3], str(len(row[3].split())), *row[4:7]) for row in table_rows(comparison)]
