@@ -61,8 +61,9 @@ TARGETS = ("true", "class", "evenly", "evenly+10", "picture")
 WEAK = ("lite2@3", "lite2@10", "lite2@30", "lite2@100", "lite0@10", "lite0@100")
 """Weak answerers: who sees the photographs, and from how many labels per class it learned."""
 ACT = ("1", "4", "16", "least")
-"""Rules by which ACT draws what a person labels."""
+"""Rules by which ACT draws what a person labels: the least sure answers, or how fast the odds grow with doubt."""
 ACT_STRENGTHS = (0.1, 1.0, 10.0, 100.0)
+"""L2 strengths of its student, of which the best on the test counts."""
 OTHER_SETS = {"clothes": (f"folder:{DATA / 'clothes'}", 160), "openmoji": ("openmoji", 96)}
 """Where other pictures are, and the pixels that models see of them."""
 NEAREST = 5
@@ -374,9 +375,9 @@ def weak_cell(
         made = act(answers, truth, known.classes, rule, seed, 10 * known.classes)
         tried = [head(known, rows, made, each, solved) for each in ((strength,) if rule == "least" else ACT_STRENGTHS)]
         found = max(tried, key=lambda one: one["accuracy"])  # by the test, in its favour
-        return found | {"answers": float((answers.first == truth).mean())}
-    seen = Pictures(unit(known.features[rows]), np.ones(len(rows), bool)) if "~" in targets else None
-    found = head(known, rows, teach(answers, truth, known.classes, targets, seed, seen), strength)
+    else:
+        seen = Pictures(unit(known.features[rows]), np.ones(len(rows), bool)) if "~" in targets else None
+        found = head(known, rows, teach(answers, truth, known.classes, targets, seed, seen), strength)
     return found | {"answers": float((answers.first == truth).mean())}
 
 
@@ -407,7 +408,7 @@ def solved(inputs: torch.Tensor, targets: torch.Tensor, strength: float) -> torc
         value = torch.nn.functional.cross_entropy(apply(weights, rows), targets.double())
         value = value + strength * weights[1:].square().sum()
         value.backward()
-        return float(value), np.asarray(weights.grad).ravel()
+        return value.item(), np.asarray(weights.grad).ravel()
 
     found = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 100})
     return torch.from_numpy(found.x.reshape(shape)).float()

@@ -98,9 +98,10 @@ def load_given(argument: str) -> Dataset:
 def as_files(images: Any) -> Generator[tuple[tuple[str, ...], Mapping[str, str]]]:
     """Yield paths of images to predict (paths, pictures, or a table), and the numbers of those that were in memory."""
     if hasattr(images, "columns"):
-        images = (table := _named(images)).get("path")
-        if images is None:
-            raise DataError(f"images: the table has the columns {', '.join(table)}, and none is path or image.")
+        if "path" not in (found := _named(images)):
+            names = ", ".join(map(str, images.columns))
+            raise DataError(f"images: the table has the columns {names}, and none is path or image.")
+        images = found["path"]
     elif isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) in (2, 3):
         images = [images]
     elif not hasattr(images, "__iter__"):

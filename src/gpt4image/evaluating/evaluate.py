@@ -213,8 +213,8 @@ def _measure(config: EvaluateConfig, record: runs.RunRecord, path: Path, name: s
             if is_reported:
                 skipped.extend(write_run_extras(config.run_dir, own_options, *loaded, config.split))
 
-        own = config.data in (None, record["config"]["data"])  # the run has not seen the train split of another
-        note = " ".join(filter(None, [note, *(ready.notes if own else ())]))
+        copies = ready.notes if options.data == own_options.data else ()  # the run saw no train split of another set
+        note = " ".join(filter(None, [note, *copies]))
         measure_run(
             config.run_dir, ready.data, config.split, names=names, name=name, note=note, before_record=write_extras
         )
