@@ -75,7 +75,7 @@ sbom: $(VENV)/.installed-dev  ## write sbom.json: all locked packages with versi
 docs: $(VENV)/.installed-dev  ## renew the generated pages and parts of pages
 	$(BIN)/python docs/generate.py
 
-screenshots: demo  ## take the pictures of report and label page in docs/images again, with Chromium
+screenshots: demo  ## take the picture of the label page in docs/images again, with Chromium
 	$(BIN)/python docs/screenshots.py demo-out
 
 site: $(VENV)/.installed-docs  ## build the documentation as a site, in site/

@@ -67,12 +67,12 @@ def shown(demo: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def caption(record: dict[str, Any]) -> str:
-    """Return what it took and what came of it, in one line."""
+    """Return what it took and what came of it, in two lines, which fit the width of the picture."""
     facts, arm = record["demo"], record["comparisons"][NO_LABEL]["arms"][ARM]
     return (
-        f"{facts['photographs']:,} photographs, ${facts['live_cost_usd']:.2f}, "
-        f"{facts['distill_cpu_seconds'] / 60:.0f} minutes of one processor core, "
-        f"0 labels: {100 * arm['mean']:.1f} % right on {record['data']['test']} other photographs"
+        f"learnt from {facts['photographs']:,} photographs that no person labelled: "
+        f"${facts['live_cost_usd']:.2f} of answers, {facts['distill_cpu_seconds'] / 60:.0f} minutes of one CPU core\n"
+        f"{100 * arm['mean']:.1f} % of {record['data']['test']} held-out photographs are classified correctly"
     )
 
 
@@ -85,7 +85,10 @@ def draw() -> None:
     row_of = {key: row for row, key in enumerate(images.keys)}
     figure = Figure(figsize=(9.6, 5.1), layout="constrained", facecolor="white")
     parts = figure.subfigures(2, 1)
-    titles = ("An LLM looks at photographs and names the class", "A small model learns that, and sees new photographs")
+    titles = (
+        "A multimodal LLM names the class of each training photograph",
+        "The small model classifies held-out photographs",
+    )
     for part, title, split in zip(parts, titles, ("train", "test"), strict=True):
         part.suptitle(title, fontsize=13, x=0.01, ha="left", fontweight="bold", color="#1d2126")
         for axis, one in zip(part.subplots(1, PHOTOGRAPHS), rows[split], strict=True):

@@ -114,17 +114,6 @@ def table(records: Path) -> str:
     return "\n".join(lines)
 
 
-def sentence(records: Path) -> str:
-    """Return the line below the picture of README.md: what the demo took, and what came of it."""
-    facts = json.loads((records / f"{CLOTHES}.json").read_text(encoding="utf-8"))["demo"]
-    of_none = comparisons(records, CLOTHES)[NO_LABELS]
-    accuracy, tested = of_none["arms"]["asked"]["mean"], of_none["data"]["test"]
-    return (
-        f"*{facts['photographs']:,} photographs of clothes, ${facts['live_cost_usd']:.2f} at the list price, "
-        f"no human label: {100 * accuracy:.1f} % of {tested} other photographs are right.*"
-    )
-
-
 def overview(records: Path) -> str:
     """Return the table of docs/research/results.md: accuracy in percent, a row per method."""
     lines = [f"| test accuracy, % | {' | '.join(COLUMNS)} |", "| --- |" + " ---: |" * len(COLUMNS)]

@@ -19,6 +19,7 @@ import front_page
 import licences
 import plots
 import python_stub
+import record_marks
 import result_tables as results
 import scale_plot
 import weak_answers_plot
@@ -47,7 +48,6 @@ def tree(folder: Path = PACKAGE, depth: int = 1) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    "front-sentence": lambda: front_page.sentence(results.FOLDER),
     "overview": lambda: front_page.overview(results.FOLDER),
     "front-table": lambda: front_page.table(results.FOLDER),
     "asked": results.asked_table,
@@ -55,10 +55,14 @@ PARTS: dict[str, Callable[[], str]] = {
     "scale": scale_plot.table,
     "where-it-ends": ends_plot.table,
     "tree": tree,
+    "no-address": lambda: NO_ADDRESS if "/OWNER/" in address() else "",
 }
 """Parts of pages, by the comments that they stand between."""
 
 
+NO_ADDRESS = (
+    "`OWNER` is a placeholder: there is no public address yet. In a copy that you have, begin with `make demo`."
+)
 SHOW_THE_ADDRESS = (
     "README.md",
     "SECURITY.md",
@@ -69,27 +73,35 @@ SHOW_THE_ADDRESS = (
 """Files that name the repository, whose address stands in pyproject.toml."""
 
 
+GUIDES = sorted(DOCS.glob("*.md"))
+
+
+def address() -> str:
+    """Return the repository's address, which stands in pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+
+
 def addressed(text: str) -> str:
     """Return a text with the repository's address of today."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    name = project["urls"]["Repository"].removeprefix("https://github.com/")
+    name = address().removeprefix("https://github.com/")
     return re.sub(r"(?<=github\.com/|com/github/)[\w.-]+/gpt4image\b", name, text)
 
 
 def filled(text: str) -> str:
-    """Return a page with its generated parts renewed."""
+    """Return a page with its generated parts and its marked numbers renewed."""
     for name, content in PARTS.items():
         if f"<!-- {name} -->" in text:
             pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
             new = content()
             text = re.sub(pattern, lambda found, new=new: f"{found[1]}{new}\n{found[2]}", text, flags=re.DOTALL)
-    return text
+    return record_marks.renewed(text)
 
 
 def pages() -> dict[Path, str]:
     """Return all generated pages, and all pages with generated parts, as they should be."""
     partly = [
         *(ROOT / name for name in SHOW_THE_ADDRESS),
+        *GUIDES,
         DOCS / "reference" / "modules.md",
         DOCS / "research" / "results.md",
         DOCS / "research" / "log" / "scale.md",
@@ -110,6 +122,11 @@ def main() -> int:
     stale += [path for path, plot in drawn.items() if not plots.is_current(path, plot.points(results.FOLDER))]
     if stale and "--check" in sys.argv:
         print(f"{', '.join(path.relative_to(ROOT).as_posix() for path in stale)} not up to date: run `make docs`.")
+        return 1
+    unproven = [(page.name, block) for page in GUIDES for block in record_marks.without_evidence(wanted[page])]
+    if unproven:
+        what = "states a measured number without a mark (docs/record_marks.py) or a link to the log:"
+        print(*(f"{name} {what} {text}" for name, text in unproven), sep="\n")
         return 1
     for path in stale:
         path.parent.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
-"""Renew the screenshots in docs/images from a finished demo: ``python docs/screenshots.py DEMO``.
+"""Renew docs/images/review.png from a finished demo: ``python docs/screenshots.py DEMO``.
 
-They show the packaged photographs and the real numbers of that demo, in headless Chromium, 1280 pixels wide: the first
-screen of the report, and the page of `gpt4image review` with the answers of the demo as proposals.
+It shows the page of `gpt4image review` about the packaged photographs, with the answers of the demo as proposals, in
+headless Chromium.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from pathlib import Path
 
 from PIL import Image
 
-IMAGES = Path(__file__).parent / "images"
-REPORT, REVIEW = "report.html", "review.png"
-HEIGHTS = {"report.png": 1100, REVIEW: 900}
-"""In pixels, of each screenshot."""
+PICTURE = Path(__file__).parent / "images" / "review.png"
+ANSWERS = "answers.db"
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/\?token=\S+")
 LOADING = 15_000
 """Milliseconds that scripts of a page have, in the time of the page."""
@@ -39,8 +37,7 @@ def screenshot(address: str, out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         shot = Path(folder) / "shot.png"
         switches = "headless no-sandbox disable-gpu hide-scrollbars no-first-run disable-background-networking"
-        size = f"--window-size=1280,{HEIGHTS[out.name]}"
-        command = [browser, *(f"--{switch}" for switch in switches.split()), size]
+        command = [browser, *(f"--{switch}" for switch in switches.split()), "--window-size=1280,900"]
         command += [
             f"--virtual-time-budget={LOADING}",
             f"--screenshot={shot}",
@@ -63,7 +60,7 @@ def of_review(demo: Path, out: Path) -> None:
             "--labels",
             f"{folder}/labels.csv",
             "--answers",
-            str(demo / "answers.db"),
+            str(demo / ANSWERS),
         ]
         command = [sys.executable, "-m", "gpt4image", "review", *words]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
@@ -76,16 +73,14 @@ def of_review(demo: Path, out: Path) -> None:
 
 
 def main() -> None:
-    """Take both screenshots."""
+    """Take the screenshot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("demo", type=Path, help="folder of `gpt4image demo`")
     demo = parser.parse_args().demo
-    if not (demo / REPORT).is_file():
-        sys.exit(f"{demo} lacks {REPORT}: run `gpt4image demo --out {demo}` first")
-    screenshot((demo / REPORT).resolve().as_uri(), IMAGES / "report.png")
-    of_review(demo, IMAGES / REVIEW)
-    for picture in HEIGHTS:
-        print(f"{IMAGES / picture}: {(IMAGES / picture).stat().st_size // 1000} kB")
+    if not (demo / ANSWERS).is_file():
+        sys.exit(f"{demo} lacks {ANSWERS}: run `gpt4image demo --out {demo}` first")
+    of_review(demo, PICTURE)
+    print(f"{PICTURE}: {PICTURE.stat().st_size // 1000} kB")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,73 @@
+"""Numbers in sentences, renewed from the records that the comments after them name.
+
+A mark is `84.8 %<!-- clothes/demo: no label: asked -->`: record, comparison (if the record has several) and cell.
+
+    asked                      mean of an arm; `asked interval` its 95 % interval
+    fused - asked              paired difference of two arms in points; `fused - asked interval` its interval
+    demo/live_cost_usd         any value of the record, by its path
+    weak lite0 ~pictures: accuracy    mean over the cells of a benchmark whose names begin so
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+FOLDER = Path(__file__).parent / "research" / "records"
+NUMBER = r"[+−]?\d[\d,]*(?:\.\d+)?"
+MARKED = re.compile(rf"({NUMBER}(?: to {NUMBER})?)( %| points)?<!-- ([\w/.-]+): (?:([^:>]+): )?([^:>]+?) -->")
+CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+MEASURED = re.compile(r"\d\.\d(?: %| points)")
+
+
+def renewed(text: str) -> str:
+    """Return a page whose marked numbers are those of the records. Raises KeyError where a mark names no cell."""
+    return MARKED.sub(_renew, text)
+
+
+def without_evidence(text: str) -> list[str]:
+    """Return the blocks of a guide that state a measured number, and have neither a mark nor a link to its evidence."""
+    blocks = re.split(r"\n\n|\n(?=(?:- |\d+\. ))", CODE.sub("", text))
+    return [
+        block
+        for block in blocks
+        if MEASURED.search(MARKED.sub("", block)) and not re.search(r"research/|arxiv\.org", block)
+    ]
+
+
+@cache
+def _record(name: str) -> dict[str, Any]:
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _renew(found: re.Match[str]) -> str:
+    shown, unit, name, part, cell = found.groups()
+    places = len(shown.split(" to ")[0].partition(".")[2])
+    values = _values(_record(name), part, cell)
+    sign = "+" if shown[0] in "+−" or " to +" in shown else ""
+    figures = " to ".join(f"{value:{sign},.{places}f}".replace("-", "−") for value in values)
+    return f"{figures}{unit or ''}<!-- {found[0].partition('<!-- ')[2]}"
+
+
+def _values(record: dict[str, Any], part: str | None, cell: str) -> list[float]:
+    """Return the number that a mark names, or both ends of its interval."""
+    if "cells" in record:
+        named = (part or "").split()
+        return [100 * fmean(row[cell] for row in record["cells"] if [*map(str, row["cell"])][: len(named)] == named)]
+    comparison = record["comparisons"][part] if part else record
+    cell, wants_interval = cell.removesuffix(" interval"), cell.endswith(" interval")
+    if " - " in cell:
+        pair = {f"{each['arm']} - {each['against']}": each for each in comparison["pairs"]}[cell]
+        interval = (pair.get("other_images") or pair)["ci95"]
+        return [100 * value for value in interval] if wants_interval else [100 * pair["difference"]]
+    if cell in comparison["arms"]:
+        found = comparison["arms"][cell]
+        return [100 * value for value in (found["ci95"] if wants_interval else [found["mean"]])]
+    value: Any = comparison
+    for key in cell.split("/"):
+        value = value[key]
+    return [value]
