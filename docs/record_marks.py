@@ -4,7 +4,7 @@ A mark is `84.8 %<!-- clothes/demo: no label: asked -->`: record, comparison (if
 
     asked                      mean of an arm; `asked interval` its 95 % interval
     fused - asked              paired difference of two arms in points; `fused - asked interval` its interval
-    demo/live_cost_usd         any value of the record, by its path
+    demo/live_cost_usd         any value of the record, by its path; times 100 before " %"
     weak lite0 ~pictures: accuracy    mean over the cells of a benchmark whose names begin so
 """
 
@@ -47,13 +47,13 @@ def _record(name: str) -> dict[str, Any]:
 def _renew(found: re.Match[str]) -> str:
     shown, unit, name, part, cell = found.groups()
     places = len(shown.split(" to ")[0].partition(".")[2])
-    values = _values(_record(name), part, cell)
+    values = _values(_record(name), part, cell, is_share=unit == " %")
     sign = "+" if shown[0] in "+−" or " to +" in shown else ""
     figures = " to ".join(f"{value:{sign},.{places}f}".replace("-", "−") for value in values)
     return f"{figures}{unit or ''}<!-- {found[0].partition('<!-- ')[2]}"
 
 
-def _values(record: dict[str, Any], part: str | None, cell: str) -> list[float]:
+def _values(record: dict[str, Any], part: str | None, cell: str, *, is_share: bool) -> list[float]:
     """Return the number that a mark names, or both ends of its interval."""
     if "cells" in record:
         named = (part or "").split()
@@ -69,5 +69,5 @@ def _values(record: dict[str, Any], part: str | None, cell: str) -> list[float]:
         return [100 * value for value in (found["ci95"] if wants_interval else [found["mean"]])]
     value: Any = comparison
     for key in cell.split("/"):
-        value = value[key]
-    return [value]
+        value = value[int(key) if isinstance(value, list) else key]
+    return [100 * value if is_share else value]
