@@ -1,6 +1,6 @@
 """The labels of a CLIP as answers: which class name fits each image best, and how surely.
 
-    pip install 'gpt4image[clip]'
+    pip install '.[clip]'    # in a copy of the repository
     python examples/clip_answers.py --data photos --classes classes.txt --out clip.jsonl
     gpt4image descriptions import clip.jsonl --store clip.db --data photos
     gpt4image distill photos --describer replay:clip.jsonl --classes classes.txt
