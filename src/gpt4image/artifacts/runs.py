@@ -144,7 +144,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 
 
 def read_run(run_dir: Path) -> RunRecord:
-    """Return the records of a finished run; ``run_records.load_run`` also checks what is in them. Raises RunError."""
+    """Return the records of a finished run; ``load_run`` also checks what is in them. Raises RunError."""
     if not run_dir.is_dir():
         raise RunError(f"{run_dir} does not exist; give the --out folder of `gpt4image train`.")
     if not is_finished(run_dir):
