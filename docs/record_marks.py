@@ -17,6 +17,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from gpt4image.pages.numbers import signed
+
 FOLDER = Path(__file__).parent / "research" / "records"
 NUMBER = r"[+−]?\d[\d,]*(?:\.\d+)?"
 MARKED = re.compile(rf"({NUMBER}(?: to {NUMBER})?)( %| points)?<!-- ([\w/.-]+): (?:([^:>]+): )?([^:>]+?) -->")
@@ -48,8 +50,8 @@ def _renew(found: re.Match[str]) -> str:
     shown, unit, name, part, cell = found.groups()
     places = len(shown.split(" to ")[0].partition(".")[2])
     values = _values(_record(name), part, cell, is_share=unit == " %")
-    sign = "+" if shown[0] in "+−" or " to +" in shown else ""
-    figures = " to ".join(f"{value:{sign},.{places}f}".replace("-", "−") for value in values)
+    has_sign = shown[0] in "+−" or " to +" in shown
+    figures = " to ".join(signed(value, places) if has_sign else f"{value:,.{places}f}" for value in values)
     return f"{figures}{unit or ''}<!-- {found[0].partition('<!-- ')[2]}"
 
 
@@ -66,8 +68,10 @@ def _values(record: dict[str, Any], part: str | None, cell: str, *, is_share: bo
         return [100 * value for value in interval] if wants_interval else [100 * pair["difference"]]
     if cell in comparison["arms"]:
         found = comparison["arms"][cell]
+        if isinstance(found, list):  # one entry per seed
+            return [100 * fmean(each["accuracy"] for each in found)]
         return [100 * value for value in (found["ci95"] if wants_interval else [found["mean"]])]
     value: Any = comparison
     for key in cell.split("/"):
-        value = value[int(key) if isinstance(value, list) else key]
+        value = value[key]
     return [100 * value if is_share else value]
