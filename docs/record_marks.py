@@ -22,12 +22,20 @@ from gpt4image.pages.numbers import signed
 FOLDER = Path(__file__).parent / "research" / "records"
 NUMBER = r"[+−]?\d[\d,]*(?:\.\d+)?"
 MARKED = re.compile(rf"({NUMBER}(?: to {NUMBER})?)( %| points)?<!-- ([\w/.-]+): (?:([^:>]+): )?([^:>]+?) -->")
+MARK = re.compile(r"<!-- [\w/.-]+: [^>]+ -->")
 CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 MEASURED = re.compile(r"\d\.\d(?: %| points)")
 
 
 def renewed(text: str) -> str:
-    """Return a page whose marked numbers are those of the records. Raises KeyError where a mark names no cell."""
+    """Return a page whose marked numbers are those of the records.
+
+    Raises:
+        KeyError: a mark names a cell that is not there.
+        ValueError: a mark stands behind no number.
+    """
+    if len(MARKED.findall(text)) != len(MARK.findall(text)):
+        raise ValueError(f"one of these marks stands behind no number: {MARK.findall(text)}")
     return MARKED.sub(_renew, text)
 
 
@@ -51,7 +59,7 @@ def _renew(found: re.Match[str]) -> str:
     places = len(shown.split(" to ")[0].partition(".")[2])
     values = _values(_record(name), part, cell, is_share=unit == " %")
     has_sign = shown[0] in "+−" or " to +" in shown
-    figures = " to ".join(signed(value, places) if has_sign else f"{value:,.{places}f}" for value in values)
+    figures = " to ".join(signed(each, places) if has_sign or each < 0 else f"{each:,.{places}f}" for each in values)
     return f"{figures}{unit or ''}<!-- {found[0].partition('<!-- ')[2]}"
 
 

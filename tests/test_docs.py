@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import importlib
 import json
 import os
 import re
@@ -208,6 +209,28 @@ def test_the_docs_have_every_command_and_all_its_options() -> None:
         fields = getattr(config, command.config).model_fields
         options = {each.replace("_", "-") for each, field in fields.items() if "positional" not in field.metadata}
         assert f"gpt4image {name}" in text and options - named == set(), name
+
+
+def test_marked_numbers_are_those_of_the_records_and_guides_state_none_without_evidence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(DOCS)
+    marks = importlib.import_module("record_marks")
+    for stale, right in {
+        "9.9 %<!-- clothes/demo: no label: asked -->": "84.8 %",
+        "9 of<!-- x -->, 1<!-- clothes/demo: no label: data/test -->": "9 of<!-- x -->, 372",
+        "$9.99<!-- clothes/demo: demo/live_cost_usd -->": "$0.16",
+        "+9.9 to +9.9<!-- clothes/expected-a-4: fused - asked interval -->": "−0.5 to +0.2",
+        "9.9 %<!-- zeromatch/pictograms: zeromatch -->": "58.9 %",
+        "9.9<!-- where-it-ends/weak: weak lite0 2000 true: accuracy -->": "72.0",
+    }.items():
+        assert marks.renewed(stale).rpartition("<!--")[0] == right
+    for damaged in ("9 %<!-- clothes/demo: no label: nobody -->", "number<!-- clothes/demo: no label: asked -->"):
+        with pytest.raises((KeyError, ValueError)):
+            marks.renewed(damaged)
+    free = "It reached 71.5 % at once."
+    evident = ["See [log](research/log.md): 71.5 %.", "9.9 %<!-- clothes/demo: no label: asked -->", "```\n71.5 %\n```"]
+    assert marks.without_evidence("\n\n".join([free, *evident])) == [free]
 
 
 def anchors(page: Path) -> set[str]:

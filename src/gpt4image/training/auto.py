@@ -36,7 +36,7 @@ FINE_TUNING = 0.1  # part of the learning rate from scratch, but see learning_ra
 DENSE = ("detection", "segmentation")
 OF_DENSE = {"min_scale": 0.4, "shift": 0.0}
 DENSE_BATCH = 16
-# What stays as it is gives the same features of the same pixels, which are then computed once; see run_model.with_features.
+# Unchanged pixels give the same features, which are then computed once; see run_model.with_features.
 OF_FROZEN = {"flip": False, "shift": 0.0}
 # Pretrained weights know things at their own size: small pictures serve them better enlarged (docs/research/log.md).
 PRETRAINED_SIZE = 96
