@@ -6,8 +6,9 @@ In your own training loop, three lines:
     model = Aligner(backbone, text_width=pairs.text_width)
     loss = cross_entropy(logits, labels) + model.alignment_loss(image_emb, texts, described=described)
 
-Every command is a function of the same name: ``gpt4image.train(data="folder:photos", out="run")``.
-The names here are imported when they are used, so that importing the package costs nothing.
+Every command except ``descriptions`` is a function of the same name:
+``gpt4image.train(data="folder:photos", out="run")``. The names here are imported when they are used, so that importing
+the package costs nothing.
 """
 
 from __future__ import annotations
