@@ -77,10 +77,9 @@ ALIGN = (
 )
 STAGES = (
     "Every command except `descriptions` is a function with its options as keywords, "
-    "`gpt4image.train(data=..., out=...)`: "
-    "see [commands as functions](../own-loop.md#commands-as-functions) and the [options](../reference/cli.md). "
-    "Behind each stands a stage, a function of its configuration, `train(TrainConfig(data=..., out=...))`, which returns an "
-    "[Outcome](names.md#gpt4image.base.outcome.Outcome)."
+    "`gpt4image.train(data=..., out=...)`: see [commands as functions](../own-loop.md#commands-as-functions) and the "
+    "[options](../reference/cli.md). Behind each stands a stage, a function of its configuration, "
+    "`train(TrainConfig(data=..., out=...))`, which returns an [Outcome](names.md#gpt4image.base.outcome.Outcome)."
 )
 
 
