@@ -130,12 +130,13 @@ def main() -> int:
             drawn[path].draw(results.FOLDER)
         else:
             path.write_text(wanted[path], encoding="utf-8")
-    unproven = [(page.name, block) for page in GUIDES for block in record_marks.without_evidence(wanted[page])]
-    if unproven:
-        what = "states a measured number without a mark (docs/record_marks.py) or a link to the log:"
-        print(*(f"{name} {what} {text}" for name, text in unproven), sep="\n")
-        return 1
-    return 0
+    unmarked = "states a measured number without a mark (docs/record_marks.py) or a link to the log"
+    faults = [(page, unmarked, block) for page in GUIDES for block in record_marks.without_evidence(wanted[page])]
+    rows = [(page, row) for page in wanted if page.suffix == ".md" for row in record_marks.false_rows(wanted[page])]
+    faults += [(page, "states a number that the record of its row does not have", row) for page, row in rows]
+    for page, fault, text in faults:
+        print(f"{page.name} {fault}: {text}")
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

@@ -17,13 +17,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from gpt4image.pages.numbers import signed
+from gpt4image.pages.numbers import percent, points, points_interval, signed
 
 FOLDER = Path(__file__).parent / "research" / "records"
 NUMBER = r"[+−]?\d[\d,]*(?:\.\d+)?"
 MARKED = re.compile(rf"({NUMBER}(?: to {NUMBER})?)( %| points)?<!-- ([\w/.-]+): (?:([^:>]+): )?([^:>]+?) -->")
 MARK = re.compile(r"<!-- [\w/.-]+: [^>]+ -->")
 CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+GENERATED = re.compile(r"^<!-- ([\w-]+) -->$.*?^<!-- /\1 -->$", re.MULTILINE | re.DOTALL)
+FIGURES = re.compile(r"(?<![\d.])\d+\.\d %|(?:[+−]\d+\.\d|\b0\.0) \([+−\d. to]+\)")
+"""Means, and differences with their interval, as tables of results state them."""
 MEASURED = re.compile(r"\d\.\d(?: %| points)")
 
 
@@ -47,6 +50,32 @@ def without_evidence(text: str) -> list[str]:
         for block in blocks
         if MEASURED.search(MARKED.sub("", block)) and not re.search(r"research/|arxiv\.org", block)
     ]
+
+
+def false_rows(text: str) -> list[str]:
+    """Return the rows of tables with a mean or a difference that the record they name in backticks does not have.
+
+    Parts that are generated, and rows that pool several records, are left out.
+    """
+    rows = re.findall(r"^\|.*`.*$", GENERATED.sub("", MARKED.sub("", text)), re.MULTILINE)
+    return [row for row in rows if not set(FIGURES.findall(row)) <= _figures(row)]
+
+
+def _figures(row: str) -> set[str]:
+    """Return the means and differences of the record that a row names; all that it shows, if it names not one."""
+    names = [name for name in re.findall(r"`([\w/-]+)`", row) if (FOLDER / f"{name}.json").is_file()]
+    if len(names) != 1:
+        return set(FIGURES.findall(row))
+    figures: set[str] = set()
+    for comparison in _record(names[0]).get("comparisons", {"": _record(names[0])}).values():
+        arms = comparison["arms"].values()
+        figures |= {percent(arm["mean"]) for arm in arms if "mean" in arm}
+        for pair in comparison["pairs"]:
+            for interval in filter(None, [(pair.get("other_images") or {}).get("ci95"), pair["ci95"]]):
+                low, high = interval
+                figures.add(f"{points(pair['difference'])} ({points_interval((low, high))})")
+                figures.add(f"{points(-pair['difference'])} ({points_interval((-high, -low))})")
+    return figures
 
 
 @cache

@@ -231,6 +231,8 @@ def test_marked_numbers_are_those_of_the_records_and_guides_state_none_without_e
     free = "It reached 71.5 % at once."
     evident = ["See [log](research/log.md): 71.5 %.", "9.9 %<!-- clothes/demo: no label: asked -->", "```\n71.5 %\n```"]
     assert marks.without_evidence("\n\n".join([free, *evident])) == [free]
+    rows = [f"| `openmoji-asked-0`, ten seeds | {mean} % |" for mean in (65.7, 65.8)]
+    assert marks.false_rows("\n".join(rows)) == rows[1:]
 
 
 def anchors(page: Path) -> set[str]:
