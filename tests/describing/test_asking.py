@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt4image.artifacts.answers import PROMPTS
-from gpt4image.artifacts.store import Prompt
-from gpt4image.base.errors import ConfigError, DescriberError
+from gpt4image.artifacts.store import Prompt, Spent
+from gpt4image.base.errors import ConfigError
 from gpt4image.base.interrupts import Interrupt
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.splits import with_splits
@@ -48,13 +48,21 @@ def asking_all(images: Dataset, prompts: Sequence[Prompt] = (PAPER,), **options:
     return Asking(images, [Missing(prompt, wanted, wanted) for prompt in prompts], **options)
 
 
-def test_money_cannot_be_limited_where_answers_do_not_tell_what_they_cost() -> None:
-    budget = costly(max_tokens=10)
+@pytest.mark.parametrize("untold", [{"text": ""}, {"text": "x"}, {"text": "x", "cost_usd": float("nan")}])
+def test_an_answer_that_does_not_tell_its_cost_counts_as_the_dearest_that_may_be(untold: dict[str, Any]) -> None:
+    budget = costly(1.0, max_tokens=10)
+    budget.begin(Spent(), None, most_in=999)
     assert budget.admit(request(0))
-    budget.settle(Answer(request=request(0), text="", finish_reason="content_filter"))
-    assert budget.admit(request(0))
-    with pytest.raises(DescriberError, match="does not say how many tokens"):
-        budget.settle(Answer(request=request(0), text="x"))
+    budget.settle(Answer(request=request(0), **untold))
+    assert budget.spent == budget.uncertain == pytest.approx(PRICE.of(999 + len("?"), 10)), "as its size allows"
+    budget.settle(answer(request(1), 1000, 10))
+    before = budget.spent
+    assert budget.admit(request(2)) and budget.lost(request(2)), "a call that timed out, and another try"
+    budget.settle(Answer(request=request(2), **untold))
+    assert budget.spent == pytest.approx(before + 2 * PRICE.of(1250, 10)), "as the longest input, with a margin"
+
+
+def test_money_cannot_be_limited_where_nothing_has_a_price() -> None:
     for price in (None, FREE):  # a private address counts as free; what stands behind a gateway there sends bills
         with pytest.raises(ConfigError, match="give --price IN OUT, or --limit N instead"):
             Budget(limit=None, max_cost=1.0, price=price, max_tokens=10)

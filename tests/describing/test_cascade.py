@@ -115,9 +115,21 @@ def test_a_run_that_was_killed_goes_on_and_pays_for_nothing_twice(run: Any) -> N
 
 
 def test_the_estimate_is_of_both(run: Any) -> None:
-    found, first, second = run(dry_run=True)
-    assert sorted(first.asked) == sorted(second.asked) and len(first.asked) == 8
+    found, first, second = run(dry_run=True, max_cost=2.0)
+    assert "dear for all. The rest: 400 requests, at most $" in found.text and found.cost_usd is None
+    run(then=None, limit=8), run(then=None, limit=8, describer="dear")
+    found, *more = run(dry_run=True, max_cost=2.0)
+    assert not any(model.asked for model in (first, second, *more)), "a dry run asks nobody"
     assert "dear for all. The rest: 392" in found.text and "$39.20" in found.text, "0.1 dollars for each"
+
+
+def test_a_limit_is_of_both_describers_and_holds_after_images_are_added(run: Any, monkeypatch: Any) -> None:
+    found, _, second = run(max_cost=8.0, max_tokens=1)
+    assert len(second.asked) > 60 and found.cost_usd <= 8.0
+    more = in_memory([f"image {number}".encode() for number in range(20 * IMAGES)], np.full(20 * IMAGES, -1))
+    monkeypatch.setattr(gpt4image.describing.asking, "load_with_splits", lambda _spec, **_: more)
+    found, first, _ = run(max_cost=8.0, max_tokens=1)
+    assert len(first.asked) < 20 * IMAGES and found.cost_usd <= 8.0 and found.stopped_by == "--max-cost 8"
 
 
 def test_money_ends_it(run: Any) -> None:

@@ -292,20 +292,24 @@ def test_after_a_class_is_added_only_images_that_may_be_of_it_are_asked_again(
     assert len(other.asked) == 7, "another list is another question"
 
 
-def test_a_dry_run_asks_about_a_sample_keeps_it_and_estimates_the_rest(run: Run) -> None:
+def test_a_dry_run_asks_nobody_and_estimates_the_rest_by_the_answers_that_are_there(run: Run) -> None:
     def priced(request: Request) -> Answer:
         return Answer(request=request, text="fine", tokens_in=1000, tokens_out=100, cost_usd=0.0012, latency_s=4.0)
 
     describer = Scripted(priced, price=Price(1.0, 2.0))
+    outcome = run(describer, of(1001), dry_run=True)
+    assert outcome.summary["estimate_requests"] == 1000 and "estimate_usd" not in outcome.summary
+    assert outcome.text.startswith("The rest: 1,000 requests, at most $")
+    run(describer, of(1001), limit=8)
     outcome = run(describer, of(1001), dry_run=True, batch_size=8)
-    assert len(describer.asked) == 8 and outcome.summary["described"] == 8
+    assert len(describer.asked) == 8
     assert outcome.summary["estimate_requests"] == 992
     assert outcome.summary["estimate_tokens_in"] == 992_000 and outcome.summary["estimate_tokens_out"] == 99_200
     assert outcome.summary["estimate_usd"] == pytest.approx(992 * 0.0012, abs=1e-4)
     assert outcome.summary["estimate_seconds"] == 992 * 4 / 8
     assert outcome.text == (
         "The rest: 992 requests, 992,000 tokens in and 99,200 out, $1.19 ($1.19 to 1.19), "
-        "0:08:16 at the speed of the sample. In all $1.2000, of it $0.0096 spent already."
+        "0:08:16 at the speed of the stored answers. In all $1.2000, of it $0.0096 spent already."
     )
     again = Scripted(priced, price=Price(1.0, 2.0))
     assert run(again, of(1001), dry_run=True).summary["estimate_requests"] == 992 and not again.asked

@@ -14,9 +14,9 @@ import json
 import operator
 import sqlite3
 import zlib
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from gpt4image.artifacts.answers import (
     AS_ASKED,
@@ -71,14 +71,14 @@ COMMIT;
 # Tables that came later: a writer adds those that are missing, a reader has empty ones in their place.
 # written: how many results were ever written, counted in the transaction that wrote them. The same number stands in a
 # file beside the store, where a log that is cut or damaged cannot take it along: SQLite skips such a log silently.
-# box_formats: how describers write boxes. uncertain_costs: what a model may have cost besides the answers here.
+# box_formats: how describers write boxes. unbilled: what models may have cost besides the answers here.
 # batches, batch_items: requests at a Batch API. dataset: what answers were last brought for. examples: labelled images
 # that every question of a describer began with.
 _LATER = {
     "written": "(results INTEGER NOT NULL) STRICT",
     "box_formats": "(describer INTEGER PRIMARY KEY REFERENCES describers, format TEXT NOT NULL, "
     "evidence TEXT NOT NULL) STRICT",
-    "uncertain_costs": "(payee TEXT PRIMARY KEY, usd REAL NOT NULL) STRICT",
+    "unbilled": "(payee TEXT PRIMARY KEY, usd REAL NOT NULL, in_flight REAL NOT NULL, calls INTEGER NOT NULL) STRICT",
     "dataset": "(spec TEXT NOT NULL) STRICT",
     "examples": "(describer INTEGER NOT NULL REFERENCES describers, digest BLOB NOT NULL, class TEXT NOT NULL, "
     "PRIMARY KEY (describer, digest)) STRICT, WITHOUT ROWID",
@@ -346,6 +346,27 @@ _JOINED = (
 _ORDER = "r.digest, p.place, d.settings, r.sample"
 
 
+class Spent(NamedTuple):
+    """What a store says that its answers have cost, in US dollars, when a describer begins.
+
+    ``known`` is what answers tell, ``own`` of it those of the describer's model, ``dearest`` the most for one of its
+    own. Besides there are upper bounds: what ``others`` may have cost, what its own ``lost`` answers have, and its
+    ``calls`` that were ``in_flight`` at a kill.
+    """
+
+    known: float = 0.0
+    own: float = 0.0
+    dearest: float = 0.0
+    others: float = 0.0
+    lost: float = 0.0
+    in_flight: float = 0.0
+    calls: int = 0
+
+
+NoteCosts = Callable[[float, float, int], None]
+"""Notes ``lost``, ``in_flight`` and ``calls`` of ``Spent``."""
+
+
 class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", None]):
     """Descriptions of images in one SQLite file. Use as a context manager."""
 
@@ -356,6 +377,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         try:
             with explained(path):
                 self._connection = connect_writer(path) if write else connect_reader(path)
+                self._file = _identity(path)
                 if write:
                     self._note_written()
         except BaseException:
@@ -374,6 +396,18 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         self._connection.close()
         if self._lock is not None:
             self._lock.release()
+
+    def in_place(self) -> bool:
+        """Return whether the file is where it was opened: what is written to one that is gone, nobody finds."""
+        return _identity(self.path) == self._file
+
+    def require_in_place(self) -> None:
+        """Raise StoreError unless the file is where it was opened."""
+        if not self.in_place():
+            raise StoreError(
+                f"{self.path} was deleted, moved or replaced during the run, so nothing more is asked. If it was "
+                "moved, it has all answers: put it back, with any -wal and -shm beside it, and run the same command."
+            )
 
     @contextlib.contextmanager
     def _changing(self) -> Generator[References]:
@@ -427,7 +461,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
 
     def inputs(self, prompt: Prompt, describer: Mapping[str, Any]) -> list[tuple[str, int]]:
         """Return (digest, tokens of the request) of each answer to a prompt that tells them."""
-        return list(self._of("r.tokens_in", prompt, describer, "r.tokens_in IS NOT NULL"))
+        return list(self._of("r.tokens_in", prompt, describer, "r.tokens_in > 0"))
 
     def _of(self, column: str, prompt: Prompt, describer: Mapping[str, Any], among: str) -> Iterator[Any]:
         return self._query(
@@ -436,34 +470,42 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
             (canonical_json(describer), *prompt.row),
         )
 
-    def spent(self, describer: Mapping[str, Any], digests: Collection[str]) -> tuple[float, float]:
-        """Return what the model of a describer has cost, whatever its settings, in US dollars.
-
-        First what results about images of ``digests`` tell; then what may have been spent besides (``cost_notes``).
-        """
-        rows = self._query(
-            "SELECT lower(hex(r.digest)), d.settings, r.cost_usd FROM results AS r "
-            "JOIN describers AS d ON d.id = r.describer WHERE r.cost_usd > 0"
-        )
-        payee, same, known = _payee(describer), dict[str, bool](), 0.0
-        for digest, settings, cost in rows:
-            if settings not in same:
-                same[settings] = _payee(json.loads(settings)) == payee
-            known += cost if same[settings] and digest in digests else 0.0
-        return known, sum(usd for (usd,) in self._query("SELECT usd FROM uncertain_costs WHERE payee = ?", (payee,)))
+    def spent(self, describer: Mapping[str, Any]) -> Spent:
+        """Return what all answers have cost, whoever gave them: one bill for all describers of a store."""
+        payee, known, own, dearest, others = _payee(describer), 0.0, 0.0, 0.0, 0.0
+        mine: Sequence[Any] = (0.0, 0.0, 0)
+        select = "SELECT d.settings, sum(r.cost_usd), max(r.cost_usd) FROM results AS r JOIN describers AS d"
+        for settings, usd, most in self._query(f"{select} ON d.id = r.describer WHERE r.cost_usd > 0 GROUP BY d.id"):
+            known += usd
+            own += usd if _payee(json.loads(settings)) == payee else 0.0
+            dearest = most if settings == canonical_json(describer) else dearest
+        for name, *noted in self._query("SELECT * FROM unbilled"):
+            if name == payee:
+                mine = noted
+            else:
+                others += noted[0] + noted[1]
+        return Spent(known, own, dearest, others, *mine)
 
     @contextlib.contextmanager
-    def cost_notes(self, describer: Mapping[str, Any]) -> Generator[Callable[[float], None]]:
+    def cost_notes(self, describer: Mapping[str, Any]) -> Generator[NoteCosts]:
         """Yield what notes, from any thread, how much a model may have cost besides the results; on disk when done."""
         with explained(self.path):
             connection = connect_writer(self.path, any_thread=True)
 
-        def note(usd: float) -> None:
+        def note(usd: float, in_flight: float, calls: int) -> None:
             with explained(self.path), connection:
-                connection.execute("INSERT OR REPLACE INTO uncertain_costs VALUES (?, ?)", (_payee(describer), usd))
+                values = _payee(describer), usd, in_flight, calls
+                connection.execute("INSERT OR REPLACE INTO unbilled VALUES (?, ?, ?, ?)", values)
 
         with contextlib.closing(connection):
             yield note
+
+    def note_bill(self, usd: float) -> None:
+        """Note what all answers have cost by the bill, in place of what is uncertain. Raises StoreError as ``add``."""
+        known = self.spent({}).known
+        with self._changing():
+            self._connection.execute("DELETE FROM unbilled")
+            self._connection.execute("INSERT INTO unbilled VALUES ('', ?, 0, 0)", (max(0.0, usd - known),))
 
     def failed(self, describer: Mapping[str, Any]) -> set[str]:
         """Return the digests of images about which a call failed and nothing was answered."""
@@ -641,6 +683,12 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         with explained(self.path):
             for row in self._connection.execute(statement, values):  # noqa: UP028  (it would close the cursor late)
                 yield row
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        return (found := path.stat()).st_dev, found.st_ino
+    return None
 
 
 def _payee(describer: Mapping[str, Any]) -> str:

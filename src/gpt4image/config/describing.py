@@ -167,10 +167,13 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
     """Maximum requests of this run (an image and a prompt each; retries are not counted), spread over all classes. The
     next run continues."""
     max_cost: float | None = Field(default=None, gt=0.0)
-    """Maximum cost in US dollars: of all that the store says this model has cost for the dataset, earlier runs
-    included. To ask for more later, give a higher number."""
+    """Maximum cost in US dollars: of all answers in the store, whoever gave them, earlier runs included. To ask for
+    more later, give a higher number."""
     dry_run: bool = False
-    """Describe a small sample, which is kept, and estimate requests, tokens, cost and time of the rest."""
+    """Ask nobody. Estimate requests, tokens, cost and time, from the answers in the store (--limit 8 brings some)."""
+    billed: Rare[float | None] = Field(default=None, ge=0.0)
+    """What your bills say that all answers in the store have cost, in US dollars: it replaces what calls may have cost
+    whose answers were lost. With --dry-run."""
 
     # A second describer
     then: str | None = None

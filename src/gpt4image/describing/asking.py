@@ -14,15 +14,15 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
-from gpt4image.artifacts.store import ClassOption, DescriptionStore, Prompt
-from gpt4image.base.errors import ConfigError, DescriberError
+from gpt4image.artifacts.store import ClassOption, DescriptionStore, NoteCosts, Prompt, Spent, canonical_json
+from gpt4image.base.errors import ConfigError
 from gpt4image.base.interrupts import Interrupt
 from gpt4image.base.outcome import Skipped
 from gpt4image.config.base import listed
@@ -187,7 +187,8 @@ class Budget:
     The dearest outcome of every call in flight is reserved, so that the sum spent stays under ``max_cost``: output up
     to the limit of tokens, and input as long as the longest so far with a margin, which is large while few are known.
     Before the first answer nothing is known about the input, so the first request goes alone. Where the large margin
-    leaves no room, requests go one by one with the small one.
+    leaves no room, requests go one by one with the small one. What a call cost that does not tell it is this outcome,
+    too; as long as no call has told, the input is as long as texts and pictures of that size can be.
 
     ``spent`` counts all answers in US dollars, ``earlier`` of it those of earlier runs, ``uncertain`` of it what is an
     upper bound: calls whose answers were lost, or did not tell their price.
@@ -199,23 +200,34 @@ class Budget:
             known = "none is known for this model" if price is None else "this model counts as free"
             raise ConfigError(f"--max-cost needs a price, and {known}: give --price IN OUT, or --limit N instead.")
         self.limit, self.max_cost = limit, max_cost
-        self._price, self._max_tokens = price, max_tokens
+        self._price, self._max_tokens, self._most_in = price or FREE, max_tokens, 0
         self._lock = threading.RLock()
         self._seen: dict[Prompt, tuple[float, int]] = {}  # tokens of the longest input, and number of answers
+        self._paid = 0.0  # the most for one answer: some models write more than they are allowed
         self._reserved = dict[Name, float]()
-        self._note: Callable[[float], None] | None = None
-        self._noted = 0.0
-        self.spent = self.earlier = self.uncertain = self._reserved_sum = 0.0
+        self._note: NoteCosts | None = None
+        # The last note: ``uncertain``, what it adds for calls in flight, how many; and calls that were lost since.
+        self._noted, self._covered, self._calls, self._lost = 0.0, 0.0, 0, 0
+        self.spent = self.earlier = self.uncertain = self._others = self._reserved_sum = 0.0
         self.asked = 0
 
-    def begin(self, known: float, uncertain: float, note: Callable[[float], None] | None) -> None:
-        """Count what earlier runs have spent: ``known``, and what lost calls may have cost besides.
+    @property
+    def is_free(self) -> bool:
+        """Whether calls are not known to cost anything."""
+        return self._price == FREE
 
-        ``note`` keeps, from any thread and before a call is sent, what may have been spent besides the stored answers;
-        None where a call in flight is known to the next run.
+    def begin(self, spent: Spent, note: NoteCosts | None, *, most_in: int = 0, noted_elsewhere: bool = False) -> None:
+        """Count what earlier runs have spent. A call takes at most ``most_in`` tokens besides its question.
+
+        ``note`` keeps, from any thread and before a call is sent, what may have been spent besides the stored answers.
+        Calls in flight are no part of it where they are ``noted_elsewhere``, for the next run.
         """
-        self.spent = self.earlier = known + uncertain
-        self.uncertain, self._note, self._noted = uncertain, note, uncertain
+        self._most_in, self._note, self._others, self._paid = most_in, note, spent.others, spent.dearest
+        # Reserved with the margin of few answers, which are more by now.
+        in_flight = min(spent.in_flight, spent.calls * self.dearest() if self._seen else math.inf)
+        self.uncertain = self._noted = spent.others + spent.lost + in_flight
+        self.spent = self.earlier = spent.known + self.uncertain
+        self._counts_flight = not noted_elsewhere
 
     def end(self) -> None:
         """Note that nothing is in flight any more."""
@@ -237,10 +249,8 @@ class Budget:
         with self._lock:
             if not self.allows(request, sent=sent):
                 return False
-            if self.max_cost is not None:
-                self._reserved[request.name] = price = self._dearest(request)
-                self._reserved_sum += price
-                self._keep_note()
+            self._reserve(request)
+            self._keep_note()
             self.asked += not request.again
             return True
 
@@ -251,54 +261,78 @@ class Budget:
                 return False
             if self.max_cost is None or sent:
                 return True
-            if not self._seen and self._reserved:
-                return False
-            return self.spent + self._reserved_sum + self._dearest(request) <= self.max_cost
+            if self._seen or self.uncertain > self._others:
+                return self._has_room(self.dearest(request))
+            return not self._reserved and self._has_room(self._price.of(0, self._max_tokens))
 
     def settle(self, answer: Answer) -> None:
-        """Replace the reservation by what an answer cost; with none, nothing was asked. Raises DescriberError."""
+        """Replace the reservation by what an answer cost, or may have where it does not tell; with none, by nothing."""
         with self._lock:
+            request, cost = answer.request, answer.cost_usd
             self.asked -= answer.text is None and answer.error is None
-            self._reserved_sum -= self._reserved.pop(answer.request.name, 0.0)
-            self.spent += answer.cost_usd or 0.0
-            # A content filter leaves an empty text, which costs nothing.
-            if self.max_cost is not None and answer.text and answer.cost_usd is None:
-                raise DescriberError(
-                    "--max-cost cannot be kept: the server does not say how many tokens an answer took. What it "
-                    "answered is kept; give --limit instead."
-                )
-            if answer.tokens_in is not None:
-                self.learn(answer.request.prompt, [answer.tokens_in])
-            if self.max_cost is not None and answer.unpriced:
-                if not self._seen:  # nothing bounds the price: it may be all there was
-                    lost = max(0.0, math.nextafter(self.max_cost, math.inf) - self.spent)
-                else:
-                    lost = self._dearest(answer.request, alone=True)
-                self.spent += lost
-                self.uncertain += lost
+            self._reserved_sum -= self._reserved.pop(request.name, 0.0)
+            if answer.tokens_in:
+                self.learn(request.prompt, [answer.tokens_in])
+            if cost is not None and 0 <= cost < math.inf:
+                self.spent, self._paid = self.spent + cost, max(self._paid, cost)
+            elif answer.text is not None or answer.unpriced:
+                self._lose(request)
             self._keep_note()
+
+    def lost(self, request: Request) -> bool:
+        """Count a call that may be billed, though no answer came; return whether there is room for another try."""
+        with self._lock:
+            self._reserved_sum -= self._reserved.pop(request.name, 0.0)
+            self._lose(request)
+            if has_room := self._has_room(self.dearest(request)):
+                self._reserve(request)
+            self._keep_note()
+            return has_room
+
+    def _lose(self, request: Request) -> None:
+        usd = self.dearest(request, alone=True)
+        self.spent, self.uncertain, self._lost = self.spent + usd, self.uncertain + usd, self._lost + 1
+
+    def _reserve(self, request: Request) -> None:
+        self._reserved[request.name] = price = self.dearest(request)
+        self._reserved_sum += price
+
+    def _has_room(self, usd: float) -> bool:
+        return self.max_cost is None or self.spent + self._reserved_sum + usd <= self.max_cost
 
     def _keep_note(self, *, exactly: bool = False) -> None:
         """Note what may have been spent besides what the answers tell, where the last note is too low or far too high.
 
         The calls of a run that is killed then count in the next one, although nobody knows what they cost.
         """
-        now = self.uncertain + (0.0 if exactly else self._reserved_sum)
-        if self._note is None or now == self._noted or (not exactly and now <= self._noted <= 2 * _ROOM * now):
+        if self._note is None or self.is_free:
             return
-        self._noted = now if exactly else self.uncertain + _ROOM * self._reserved_sum
-        self._note(self._noted)
+        flying = 0 if exactly or not self._counts_flight else len(self._reserved)
+        usd = self._reserved_sum if flying else 0.0
+        calls, now = flying + self._lost, usd + self.uncertain - self._noted
+        is_right = now <= self._covered <= 2 * _ROOM * max(now, 0.0) and calls <= self._calls
+        if is_right if not exactly else not (now or calls or self._calls):
+            return
+        room = 1.0 if exactly else _ROOM
+        self._noted, self._covered, self._calls, self._lost = self.uncertain, room * usd, math.ceil(room * flying), 0
+        self._note(self.uncertain - self._others, self._covered, self._calls)
 
-    def _dearest(self, request: Request, *, alone: bool = False) -> float:
-        """Return the price of a call with the longest output, and an input longer by a margin than any so far."""
-        if self._price is None:
-            return 0.0
-        longest, answers = self._seen.get(request.prompt, (0.0, 0))
-        if not answers and self._seen:
-            longest = max(tokens for tokens, _ in self._seen.values()) + len(request.question.encode())
+    def dearest(self, request: Request | None = None, *, alone: bool = False) -> float:
+        """Return the price of a call with the longest output, and an input longer by a margin than any so far.
+
+        Without a request, that of a call about which nothing is known.
+        """
+        longest, answers = (0.0, 0) if request is None else self._seen.get(request.prompt, (0.0, 0))
+        if not answers:
+            text = 0 if request is None else len(request.question.encode())
+            text += len(canonical_json(request.schema)) if request is not None and request.schema else 0
+            if not self._seen:
+                return self._price.of(self._most_in + text, self._max_tokens)
+            longest = max(tokens for tokens, _ in self._seen.values()) + text
             answers = max(count for _, count in self._seen.values())
-        alone = alone or not self._reserved or not answers
-        return self._price.of(longest * (_MARGIN if alone else max(_MARGIN, _UNSEEN / answers)), self._max_tokens)
+        alone = alone or request is None or not self._reserved or not answers
+        longest *= _MARGIN if alone else max(_MARGIN, _UNSEEN / answers)
+        return max(self._paid, self._price.of(longest, self._max_tokens))
 
 
 class Asking:
@@ -346,7 +380,7 @@ class Asking:
                     self._again.popleft()
                 else:
                     self._next = None
-            yield request
+            yield replace(request, lost=partial(budget.lost, request))
 
     def goes_on(self, budget: Budget) -> bool:
         """Return whether ``requests`` would yield one."""
@@ -354,10 +388,14 @@ class Asking:
             request = self._peek()
             return request is not None and budget.allows(request, sent=request.name in self._sent)
 
+    def upcoming(self) -> Request | None:
+        """Return the next request; None where everything was asked."""
+        with self._lock:
+            return self._peek()
+
     def finished(self) -> bool:
         """Return whether everything was asked."""
-        with self._lock:
-            return self._peek() is None
+        return self.upcoming() is None
 
     def ask_again(self, answer: Answer, *, outside_list: bool = False) -> None:
         """Ask once more for an answer that is of no use, or names a class outside the list; then it is left alone."""

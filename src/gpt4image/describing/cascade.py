@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -49,6 +49,7 @@ UNANSWERED = 0.9  # probability that the second answer differs from none
 # believed before there is a label.
 MENDED, SPOILT, NEITHER = 7.0, 1.5, 1.5
 AGREED, AGREED_WRONG = 29.0, 1.0  # of equal answers, how many are right and wrong: so, too
+_COSTS = "cost_usd_earlier", "cost_usd"
 _SPREADS = 1.5, 0.5, 1.0, 0.5  # prior standard deviations: level, confidence, no second class, each class
 
 Describe = Callable[[DescribeConfig, "Collection[str] | None"], DescribeResult]
@@ -170,35 +171,35 @@ def describe_in_turn(config: DescribeConfig, describe: Describe) -> DescribeResu
     if outcome.stopped_by is not None:
         waits = "The second describer is asked when the first one is done."
         return replace(outcome, text=f"{outcome.text} {waits}".strip())
-    return _ask_second(config, second, names, asked_images(config, config.data)[1], outcome, describe)
+    return _ask_second(config, second, describers[1].settings, names, outcome, describe)
 
 
 def _ask_second(
     config: DescribeConfig,
     second: DescribeConfig,
+    settings: Mapping[str, Any],
     names: Sequence[str],
-    images: Dataset,
     first: DescribeResult,
     describe: Describe,
 ) -> DescribeResult:
     """Ask the pilot, tell the curve, and ask rounds until none is worth it or the budget ends."""
+    images = asked_images(config, config.data)[1]
     digests, done, stopped, text = list(dict.fromkeys(images.digests)), list[DescribeResult](), "", ""
     row_of, tried = {digest: row for row, digest in enumerate(digests)}, set[int]()
     known = _known(config, names, images, digests)
     chosen, found = [row_of[digest] for digest in pilot(digests)], forecast(known)
     while chosen:
         left = dict[str, Any]()
-        if second.max_cost is not None:
-            left["max_cost"] = second.max_cost - (first.cost_usd or 0.0)
         if second.limit is not None:
             left["limit"] = second.limit - sum(one.described + one.failed + one.rejected for one in (first, *done))
-        if stopped := next((name for name, rest in left.items() if rest <= 0), ""):
-            break
+            if left["limit"] <= 0:
+                stopped = "limit"
+                break
         done.append(one := describe(second.model_copy(update=left), {digests[row] for row in chosen}))
         tried |= {*chosen}
         known = _known(config, names, images, digests)
         found, answers = forecast(known), int((known.differs >= 0).sum())
-        price = one.cost_usd / answers if one.cost_usd is not None and answers else None
+        price = _paid(config, settings) / answers if one.cost_usd is not None and answers else None
         least = max(config.least_gain, 0.0 if config.worth is None or price is None else price / config.worth)
         if not text:
             rows = [("more images", "cost", "expected right", "")]
@@ -209,12 +210,12 @@ def _ask_second(
                 rows.append((f"{count:,}", cost, f"{right / len(digests):.1%}", mark))
             say(text := text_table("What asking the second describer brings", rows))
         if one.stopped_by is not None:
-            stopped = next(name for name in left if flag_of(name) in one.stopped_by)
+            stopped = next(name for name in ("max_cost", "limit") if flag_of(name) in one.stopped_by)
             break
         chosen = next_round(found.gain, least, tried).tolist()
     stopped_by, text = first.stopped_by, f"{first.text}\n{text}"
-    if done and (paid := done[-1].cost_usd) is not None:
-        text += f"\n{config.then} has cost ${paid:,.4f}."
+    if done and done[-1].cost_usd is not None:
+        text += f"\n{config.then} has cost ${_paid(config, settings):,.4f}."
     if stopped:
         stopped_by = f"{flag_of(stopped)} {getattr(config, stopped):g}"
         text += f"\nThat uses up {stopped_by}; a higher number asks {config.then} for more."
@@ -228,13 +229,20 @@ def _ask_second(
     return replace(first, **together, text=text.strip(), stopped_by=stopped_by, details={**first.details, **facts})
 
 
+def _paid(config: DescribeConfig, settings: Mapping[str, Any]) -> float:
+    """Return what the model of a describer has cost, as far as its answers tell."""
+    with DescriptionStore(config.store) as store:
+        return store.spent(settings).own
+
+
 def _together(first: DescribeResult, done: Sequence[DescribeResult]) -> dict[str, Any]:
-    """Return the facts that are sums over both describers; a later result has the cost of the earlier ones, too."""
-    costs = [one.cost_usd for one in (first, *done[-1:]) if one.cost_usd is not None]
+    """Return the facts that are sums over both describers; a result has the cost of all answers before it, too."""
+    earlier, costs = ([cost for one in (first, *done) if (cost := getattr(one, name))] for name in _COSTS)
     return {
         "failed": first.failed + sum(one.failed for one in done),
         "rejected": first.rejected + sum(one.rejected for one in done),
-        "cost_usd": round(sum(costs), 6) if costs else None,
+        "cost_usd": costs[-1] if costs else None,
+        "cost_usd_earlier": earlier[0] if earlier else None,
         "skipped": tuple(dict.fromkeys((*first.skipped, *(item for one in done for item in one.skipped)))),
     }
 

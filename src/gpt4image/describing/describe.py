@@ -16,13 +16,21 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from statistics import fmean
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from gpt4image.artifacts import answers
 from gpt4image.artifacts.answers import AS_ASKED, fill, load_prompt
-from gpt4image.artifacts.store import OUTSIDE_LIST, ClassOption, Description, DescriptionStore, Prompt, canonical_json
+from gpt4image.artifacts.store import (
+    OUTSIDE_LIST,
+    ClassOption,
+    Description,
+    DescriptionStore,
+    Prompt,
+    Spent,
+    canonical_json,
+)
 from gpt4image.base.errors import ConfigError, DecodeError, DescriberError, first_few
 from gpt4image.base.interrupts import Interrupt, deferred_interrupt
 from gpt4image.base.outcome import Skipped
@@ -50,12 +58,16 @@ from gpt4image.describing.describers.sheets import SheetDescriber
 from gpt4image.describing.prices import HALF_PRICE, bill
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, MOST_OFFERED, TAGS, asks_of_list, tags_of_list
 
+_HOW_TO_SETTLE = "If your bill says less, give what it says: --dry-run --billed USD."
 _AN_EARLIER_RUN = "an earlier run rejected the answer; --retry-rejected asks again"
-IMAGES_IN_SAMPLE = 8
+ROWS_OF_ESTIMATE = 2000
 USELESS = 50
 """Images whose answers are of no use, twice each, before a run without one good answer ends."""
 MOST_EXAMPLES, EXAMPLE_SIDE = 300, 192
 """Maximum examples of a question, and the longer side of each in pixels."""
+PIXELS_PER_TOKEN = 23
+"""Of a picture, where a model takes most tokens: gpt-4o-mini 25,500 for 768 x 768; most take a thirtieth."""
+LOW_SIDE = 512
 
 
 def describe(config: DescribeConfig) -> DescribeResult:
@@ -90,22 +102,46 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
         run = _Run(config, store, describer, dataset, images, budget, classes)
         run.find_missing(prompts)
         store.note_dataset(hidden(config.data))
-        known, uncertain = store.spent(describer.settings, set(dataset.digests))
-        # What is in a batch is known to the next run; other calls are noted before they are sent.
-        noted = config.max_cost is not None and not _through_batches(config)
-        noting = store.cost_notes(describer.settings) if noted else contextlib.nullcontext()
+        if config.billed is not None:
+            _settle(store, config.billed, run.settings)
+        spent = Spent() if budget.is_free else store.spent(run.settings)
+        noting = contextlib.nullcontext() if budget.is_free else store.cost_notes(run.settings)
         with noting as note, deferred_interrupt() as interrupt:
-            budget.begin(known, 0.0 if config.max_cost is None else uncertain, note)
+            # What is in a batch is known to the next run; other calls are noted before they are sent.
+            most_in = _most_tokens(config, images, len(classes))
+            budget.begin(spent, note, most_in=most_in, noted_elsewhere=_through_batches(config))
+            if spent.calls:
+                say(
+                    f"An earlier run was killed with up to {spent.calls:,} calls in flight. Nobody knows what they "
+                    f"cost; with lost ones they count as ${budget.uncertain:,.4f}. {_HOW_TO_SETTLE}"
+                )
+            if config.dry_run:
+                return run.estimate(run.outcome())
             try:
                 run.ask_all(interrupt)
             except DescriberError:  # after all calls in flight have ended
                 budget.end()
                 raise
             budget.end()
+        store.require_in_place()
         if interrupt.requested:
             raise KeyboardInterrupt
-        outcome = run.outcome()
-        return outcome if run.only is None else run.estimate(outcome)
+        return run.outcome()
+
+
+def _settle(store: DescriptionStore, billed: float, settings: Mapping[str, Any]) -> None:
+    known = store.spent(settings).known
+    if billed < known:
+        raise ConfigError(f"--billed {billed:g}: by their tokens, the answers in {store.path} cost ${known:,.4f}.")
+    store.note_bill(billed)
+
+
+def _most_tokens(config: DescribeConfig, images: Dataset, classes: int) -> int:
+    """Return how many tokens a request may take besides its question, by the size of its texts and pictures."""
+    side = min(config.max_side, LOW_SIDE) if config.detail == "low" else config.max_side
+    frames = config.frames if images.clips and not config.contact_sheet else 1
+    pixels = frames * side**2 + config.examples * classes * EXAMPLE_SIDE**2
+    return pixels // PIXELS_PER_TOKEN + len(f"{config.system}{canonical_json(config.extra_body)}".encode())
 
 
 def _checked_prompts(config: DescribeConfig) -> list[Prompt]:
@@ -128,6 +164,7 @@ def _checked_prompts(config: DescribeConfig) -> list[Prompt]:
         ),
         (config.batch and sheets, f"--batch sends one image per request; leave out {sheet}."),
         (config.batch and not alone, "--batch sends everything from here; leave out --engine ray."),
+        (config.billed is not None and not config.dry_run, f"--billed {config.billed} goes with --dry-run; add it."),
         (config.examples and CLASS not in ask, f"--examples shows what classes look like; add class to {asked}."),
         (
             config.examples and not (alone and kind in SERVERS),
@@ -269,8 +306,8 @@ def _at_limit(answer: Answer) -> str:
 class _Run:
     """Asks, judges and commits answers as they arrive, and counts them.
 
-    Of the whole ``dataset``, ``images`` are asked about; of a dry run's sample ``only`` some. ``sent`` is what is
-    pending in a batch, ``tried`` what of it is the second try of a rejected answer.
+    Of the whole ``dataset``, ``images`` are asked about. ``sent`` is what is pending in a batch, ``tried`` what of it
+    is the second try of a rejected answer.
     """
 
     config: DescribeConfig
@@ -291,12 +328,6 @@ class _Run:
         self.useless = 0  # images whose last answer was rejected
         # Whether stopping saves calls: recorded answers cost nothing, and a batch was sent whole.
         self.stoppable = self.settings.get("kind") != "replay" and not _through_batches(self.config)
-        self.only: set[str] | None = None
-        if self.config.dry_run:
-            distinct = list(dict.fromkeys(self.images.digests))  # a few from all over the dataset, always the same ones
-            count = min(max(IMAGES_IN_SAMPLE, self.config.per_call), len(distinct))
-            self.only = {distinct[(2 * number + 1) * len(distinct) // (2 * count)] for number in range(count)}
-        self.named = self.digests if self.only is None else self.only
 
     def find_missing(self, prompts: Sequence[Prompt]) -> None:
         """Find out what is missing. Raises ConfigError: it is pending in a batch and would be paid for again."""
@@ -305,11 +336,12 @@ class _Run:
         known: Any = {"digests": self.digests, "retry_rejected": config.retry_rejected}
         self.missing, self.already = find_missing(store, self.settings, prompts, self.ask, of_list, **known)
         self.wanted = len(self.digests) * len(prompts)
-        if config.max_cost is not None:
+        if not self.budget.is_free:
             for one in self.missing:
                 inputs = store.inputs(one.prompt, self.settings)
                 self.budget.learn(one.prompt, [tokens for digest, tokens in inputs if digest in self.digests])
-        self._look_for_batches(prompts, of_list)
+        if not config.dry_run:
+            self._look_for_batches(prompts, of_list)
         shorter = [prompt for prompt in store.prompts() if is_shorter(prompt, classes)]
         answered = {digest for prompt in shorter for digest, _ in store.settled(prompt, self.settings)} & self.digests
         again = set[str]().union(*(one.lacking & answered for one in self.missing if CLASS in one.prompt.ask))
@@ -336,21 +368,21 @@ class _Run:
                 self.sent |= {(digest, prompt) for digest in digests}
                 self.tried |= {(digest, prompt) for digest in again}
             elif any(brings(prompt, part, base, self.ask, classes) for base in bases for part in self.ask):
-                doubled |= digests & self.named & lacking
+                doubled |= digests & lacking
         if doubled:
             raise ConfigError(
                 f"{len(doubled):,} images are pending in {first_few(batches)} of the Batch API, and would be paid for "
-                "a second time. Collect them first, with --batch and the same --ask, --classes and --prompt as then, "
-                "without --dry-run. To give them up, cancel what still runs at the server, then give --batch once "
+                "a second time. Collect them first, with --batch and the same --ask, --classes and --prompt as then. "
+                "To give them up, cancel what still runs at the server, then give --batch once "
                 "more: it keeps what was done by then."
             )
 
     def ask_all(self, interrupt: Interrupt) -> None:
         """Ask in rounds: a round ends where the budget has no room until answers show what the calls cost."""
-        rounds: list[Collection[str] | None] = [self.only]
+        rounds: list[Collection[str] | None] = [None]
         if self._box_format_is_open() and not _through_batches(self.config):  # a second batch may take a second day
-            first = self.named & probed_images(self.images).keys()  # what shows how boxes are written
-            rounds = [first, self.named - first] if first else rounds
+            first = self.digests & probed_images(self.images).keys()  # what shows how boxes are written
+            rounds = [first, self.digests - first] if first else rounds
         with progress_bar() as bar:
             task = bar.add_task("describe", total=self.wanted - self.already, note="")
             for only in rounds:
@@ -358,19 +390,20 @@ class _Run:
                 self.asking = Asking(self.images, self.missing, only=only, last=last, sent=self.sent)
                 self.askings.append(self.asking)
                 try:
-                    while not interrupt.requested and self.asking.goes_on(self.budget):
+                    while not interrupt.requested and self.store.in_place() and self.asking.goes_on(self.budget):
                         self._ask(interrupt, partial(bar.update, task))
                 except KeyboardInterrupt:
                     # A second Ctrl-C gives up the calls in flight, but not what they have already brought.
                     self._keep(self.describer.arrived())
                     raise
-                if interrupt.requested:
+                if interrupt.requested or not self.store.in_place():
                     return
                 if self._box_format_is_open():
                     self.probed = find_box_format(self.store, self.settings, self.images)
 
     def _ask(self, interrupt: Interrupt, update: Callable[..., None]) -> None:
-        for group in self.describer.describe(self.asking.requests(self.budget, interrupt)):
+        requests = self.asking.requests(self.budget, interrupt)
+        for group in self.describer.describe(itertools.takewhile(lambda _: self.store.in_place(), requests)):
             with interrupt.held():
                 self._keep(group)
                 counts = {"failed": len(self.failed), "rejected": len(self.rejected)}
@@ -458,6 +491,7 @@ class _Run:
         text = f"Cost: {bill(budget.spent, budget.earlier, budget.uncertain)}." if budget.spent else ""
         if not finished and not at_limit:
             text += f" That uses up {stopped_by}; a higher number asks for the rest."
+            text += f" {_HOW_TO_SETTLE}" if budget.uncertain else ""
         lacking = set[str]().union(*(one.lacking for one in self.missing))
         earlier = set[str]().union(*(one.lacking - one.wanted for one in self.missing))
         keyed = zip(images.keys, images.digests, strict=True)
@@ -500,15 +534,17 @@ class _Run:
         return {**facts, "box_format": known or f"{AS_ASKED} (as asked: not probed on human boxes)", **self.probed}
 
     def estimate(self, outcome: DescribeResult) -> DescribeResult:
-        """Return the outcome of the sample with ``estimate_*`` facts of the rest of the run.
+        """Return the outcome of a run that asks nobody, with ``estimate_*`` facts of the rest, from stored answers.
 
         They are requests, tokens, money (mean and 95 % interval of the mean) and the time if the server keeps the
-        sample's speed at this concurrency. Facts that the answers do not tell (tokens, price) are left out.
+        speed of these answers at this concurrency. Facts that they do not tell (tokens, price) are left out.
         """
         config, price = self.config, self.describer.price
         requests = min(outcome.without_description, config.limit or sys.maxsize)
-        about: Any = {"digests": sorted(self.named), "describer": self.settings}
-        rows = [*self.store.descriptions(**about), *self.store.descriptions(**about, status="failed")]
+        rows = list[Description]()
+        for status in get_args(Literal["ok", "failed"]):
+            stored = self.store.descriptions(describer=self.settings, status=status)
+            rows += [row for row in itertools.islice(stored, ROWS_OF_ESTIMATE) if row.digest in self.digests]
         prompts = {one.prompt for one in self.missing}
         # Without an answer to these prompts, the price of others is the nearest.
         rows = [row for row in rows if row.prompt in prompts] or rows
@@ -543,7 +579,12 @@ class _Run:
             if config.requests_per_minute is not None:
                 seconds = max(seconds, 60 * requests / config.per_call / config.requests_per_minute)
             facts["estimate_seconds"] = round(seconds, 1)
-            parts.append(f"{timedelta(seconds=round(seconds))} at the speed of the sample")
+            parts.append(f"{timedelta(seconds=round(seconds))} at the speed of the stored answers")
+        request = Asking(self.images, self.missing).upcoming()
+        if not tokens and request is not None and not self.budget.is_free:
+            parts.append(
+                f"at most ${requests * self.budget.dearest(request):,.2f}: --limit 8 first shows what one takes"
+            )
         text = f"The rest: {', '.join(parts)}."
         if outcome.cost_usd and "estimate_usd" in facts:
             text += f" In all ${facts['estimate_usd_in_all']:,.4f}, of it {bill(outcome.cost_usd)} spent already."

@@ -31,7 +31,7 @@ HALF_PRICE = 0.5  # factor of the Batch API
 
 def bill(total: float, earlier: float = 0.0, uncertain: float = 0.0) -> str:
     """Return what answers have cost in US dollars, how much of it before this run, and how much is only a bound."""
-    lost = f" (at most ${uncertain:,.4f} of it for calls whose answers were lost)" if uncertain else ""
+    lost = f" (at most ${uncertain:,.4f} of it for calls that did not tell their price)" if uncertain else ""
     return f"${total:,.4f}" + (f", of it ${earlier:,.4f} earlier" if earlier else "") + lost
 
 

@@ -72,8 +72,20 @@ from gpt4image.training.train import train
 STAGES = ("describe", "encode", "label", "train", "evaluate", "export", "report")
 COMPARE = "compare"  # takes part only where it is asked for, as the last stage
 INDENT = " " * 14
+SAMPLE = 8  # images that are asked about before somebody agrees to pay
 MACHINE = frozenset(
-    {"max_cost", "limit", "dry_run", "retry_rejected", "batch", "poll_seconds", "engine", "workers", "concurrency"}
+    {
+        "max_cost",
+        "limit",
+        "dry_run",
+        "billed",
+        "retry_rejected",
+        "batch",
+        "poll_seconds",
+        "engine",
+        "workers",
+        "concurrency",
+    }
     | {"splits", "val_fraction", "test_fraction", "then", "then_base_url", "then_targets", "least_gain", "worth"}
     | {"requests_per_minute", "timeout", "retries", "price", "device", "batch_size"}
 )
@@ -391,8 +403,12 @@ def agree_to_pay(config: DistillConfig, describing: DescribeConfig) -> None:
     """Estimate the cost and ask, where nobody agreed before. Raises KeyboardInterrupt."""
     if _agreed(config, describing):
         return
-    say("A small sample is asked first, to estimate the rest; its answers are kept.")
-    sample = describe(describing.model_copy(update={"dry_run": True}))
+    estimating = describing.model_copy(update={"dry_run": True})
+    sample, size = describe(estimating), max(SAMPLE, describing.per_call)
+    if sample.estimate_requests and (missing := size - (sample.estimate_from_answers or 0)) > 0:
+        say("A small sample is asked first, to estimate the rest; its answers are kept.")
+        describe(describing.model_copy(update={"limit": min(missing, describing.limit or missing)}))
+        sample = describe(estimating)
     if not sample.estimate_requests and describing.then is None:
         return
     say(sample.text)

@@ -207,7 +207,7 @@ REFUSAL = "I'm sorry, I can't help with that."
 
 @pytest.mark.parametrize(
     "options",
-    [{"batch": False}, {"dry_run": True}, {"ask": "description,tags"}, {"ask": "description,tags", "batch": False}],
+    [{"batch": False}, {"ask": "description,tags"}, {"ask": "description,tags", "batch": False}],
 )
 def test_calls_that_would_pay_again_for_what_is_on_its_way_are_refused(options: dict[str, Any], api: Api) -> None:
     api.submit_only()

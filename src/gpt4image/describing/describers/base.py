@@ -41,6 +41,8 @@ class Request:
     read: Callable[[], bytes] = field(repr=False, compare=False)  # the image bytes; raises OSError
     clips: bool = False  # these are the bytes of a video, of which several frames are shown
     again: bool = False  # it was asked before in this run, and answered with nothing of use
+    # Tells that a call may be billed although no answer came, and returns whether there is money for another try.
+    lost: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
     sheet: tuple[Request, ...] = field(default=(), repr=False)  # about several images, numbered from 1 on, in one call
 
     @property
@@ -68,7 +70,7 @@ class Answer:
     cost_usd: float | None = None  # None if unknown
     latency_s: float | None = None  # seconds from sending to the whole answer, of the successful try
     retry: bool = False
-    unpriced: bool = False  # it was paid for, and the server does not tell its price
+    unpriced: bool = False  # it was paid for, or may have been, and the server does not tell its price
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -398,7 +398,7 @@ class BatchDescriber(OpenAIDescriber):
             case {"response": {"status_code": int(status), "body": body}}:
                 fault = chat.fault_of_response(status, {}, json.dumps(body).encode(), self._server)
                 if fault.verdict is chat.Verdict.FILTERED:
-                    return chat.to_answer(request, chat.Completion("", "content_filter"), self.price)
+                    return chat.filtered(request, self.price)
                 way = """; give --extra-body '{"response_format": null}' to ask without a schema"""
                 return Answer(request=request, error=fault.message + way * (fault.parameter == "response_format"))
             case {"error": {"message": str(message)}}:

@@ -23,6 +23,7 @@ from gpt4image.data.dataset import Dataset, ImageSource
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.openai.server import query_secrets
 from gpt4image.describing.describers.registry import SERVERS, load_describer
+from gpt4image.describing.prices import FREE
 from gpt4image.parallel.ray_cluster import MOST_TRIES, Result, Workers, require_ray
 
 _LOST = f"the workers that described it died {MOST_TRIES} times, most often because memory ran out"
@@ -111,7 +112,7 @@ class RayDescriber:
         if result.lost:
             if not self._answered_any:
                 return [], f"No image was described: {_LOST}. Give a smaller --batch-size, or fewer --workers."
-            return [Answer(request=request, error=_LOST) for request in batch], None
+            return [Answer(request=request, error=_LOST, unpriced=True) for request in batch], None
         content = json.loads(result.payload)
         answers = [Answer(request=batch[position], **fields) for position, fields in content["answers"]]
         self._answered_any = self._answered_any or bool(answers)
@@ -131,7 +132,14 @@ class _DescribeWork:
             )
 
     def __call__(self, payload: bytes) -> bytes:
-        requests = [self._request(**fields) for fields in json.loads(payload)]
+        lost = set[int]()  # positions of calls that may be billed, of which only the driver knows whether money is left
+
+        def no_more(position: int) -> bool:
+            lost.add(position)
+            return self._describer.price in (None, FREE)
+
+        fields_of = enumerate(json.loads(payload))
+        requests = [self._request(**fields, lost=partial(no_more, position)) for position, fields in fields_of]
         positions = {id(request): position for position, request in enumerate(requests)}
         answers = list[Any]()
         with self._lock:
@@ -139,12 +147,14 @@ class _DescribeWork:
                 if self._fault:  # it stops every call: of the batches that wait too
                     requests = []
                 for answer in itertools.chain.from_iterable(self._describer.describe(requests)):
-                    answers.append((positions[id(answer.request)], {name: getattr(answer, name) for name in _ANSWER}))
+                    fields = {name: getattr(answer, name) for name in _ANSWER}
+                    position = positions[id(answer.request)]
+                    answers.append((position, {**fields, "unpriced": answer.unpriced or position in lost}))
             except Gpt4ImageError as error:
                 self._fault = str(error)
         return _to_json({"answers": answers, "fault": self._fault or None})
 
-    def _request(self, prompt: Any, row: int, keys: list[str], **own: Any) -> Request:
+    def _request(self, *, prompt: Any, row: int, keys: list[str], **own: Any) -> Request:
         return Request(**own, prompt=Prompt(**prompt), keys=tuple(keys), read=partial(self._source.read, row))
 
 

@@ -67,6 +67,7 @@ def _call_about(sheet: Sequence[Request]) -> Request:
         question=sheet_question(first.prompt, first.question),
         schema=sheet_schema(first.prompt),
         sheet=tuple(sheet),
+        lost=lambda: False not in [one.lost() for one in sheet],
     )
 
 

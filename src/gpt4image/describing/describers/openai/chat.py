@@ -29,7 +29,7 @@ from gpt4image.describing.describers.openai.server import (
 from gpt4image.describing.prices import FREE, Price
 
 _LIMIT_NAMES = ("max_completion_tokens", "max_tokens")
-_MOST_TOKENS = 2**53  # what is more is no count, and no database takes it
+_MOST_TOKENS = 10_000_000  # no model reads more: what is more is no count
 
 NO_MONEY = {
     *("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"),
@@ -52,6 +52,7 @@ _STRUCTURE = re.compile(r"response_format|json_schema")
 # A longer wait stops the run: otherwise nobody would know why nothing happens.
 LONGEST_WAIT_S = 600.0
 _LONGEST_BELIEVED_S = 7 * 86_400.0
+_TIMED_OUT = (408, 504, 524)  # before the model, which may have answered and be billed
 
 
 @dataclass(frozen=True)
@@ -120,20 +121,28 @@ class Job:
 
 
 def to_answer(request: Request, found: Completion, price: Price | None, **others: Any) -> Answer:
-    """Return the answer that a completion holds, or, with an ``error``, what was paid for nothing."""
-    known = price == FREE or None not in (found.tokens_in, found.tokens_out)
-    lost = found.text is None
+    """Return the answer that a completion holds, or, with an ``error``, what was paid for nothing.
+
+    That a request took no tokens, or a text none, is not believed.
+    """
+    read, written = found.tokens_in or None, found.tokens_out or (None if found.text else found.tokens_out)
+    known = price == FREE or None not in (read, written)
     return Answer(
         request=request,
         text=found.text,
         finish_reason=found.finish_reason,
-        tokens_in=found.tokens_in,
-        tokens_out=found.tokens_out,
-        cost_usd=price.of(found.tokens_in or 0, found.tokens_out or 0, found.cached) if price and known else None,
-        retry=lost,
-        unpriced=lost and None in (found.tokens_in, found.tokens_out),
+        tokens_in=read,
+        tokens_out=written,
+        cost_usd=price.of(read or 0, written or 0, found.cached) if price and known else None,
+        retry=found.text is None,
+        unpriced=not known,
         **others,
     )
+
+
+def filtered(request: Request, price: Price | None) -> Answer:
+    """Return the answer to what a server refused to read: it says nothing, and costs nothing."""
+    return Answer(request=request, text="", finish_reason="content_filter", cost_usd=None if price is None else 0.0)
 
 
 class Verdict(Enum):
@@ -159,6 +168,7 @@ class Fault:
     retry_after: float | None = None  # minimum wait in seconds; None where the server does not say
     parameter: str | None = None  # field of the request that the server does not accept
     paid: bool = False  # the server began to answer with success, so the call is paid for, whatever became of it
+    doubtful: bool = False  # no answer came, and the server may bill the call all the same
 
 
 def fault_of_response(status: int, headers: Mapping[str, str], content: bytes, server: Server | None = None) -> Fault:
@@ -175,7 +185,8 @@ def fault_of_response(status: int, headers: Mapping[str, str], content: bytes, s
         verdict = Verdict.STOP
     parameter = _parameter_of(error, text) if status in (400, 403, 422) else None
     message = f"HTTP {status}: {text.strip() or 'no explanation'}"
-    return Fault(str(status), verdict, message if server is None else server.one_line(message), wait, parameter)
+    message = message if server is None else server.one_line(message)
+    return Fault(str(status), verdict, message, wait, parameter, doubtful=status in _TIMED_OUT)
 
 
 def _verdict(status: int, codes: set[str], text: str) -> Verdict:

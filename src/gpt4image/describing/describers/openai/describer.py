@@ -39,6 +39,7 @@ from gpt4image.describing.describers.openai.chat import (
     Verdict,
     completion_of,
     fault_of_response,
+    filtered,
     to_answer,
 )
 from gpt4image.describing.describers.openai.server import (
@@ -223,7 +224,10 @@ class OpenAIDescriber:
             if isinstance(found, Answer):
                 return found
             if found.verdict is Verdict.FILTERED:
-                return to_answer(request, Completion("", "content_filter"), self.price)
+                return filtered(request, self.price)
+            if found.doubtful and not request.lost():
+                error = f"{found.message}; --max-cost has no room for another try"
+                return Answer(request=request, error=error, retry=True)
             if found.verdict is Verdict.STOP:
                 return None
             if found.verdict is not Verdict.ADAPT:
@@ -357,12 +361,12 @@ def no_response(error: BaseException, seconds: float) -> Fault:
     unreachable = any(isinstance(cause, ClientConnectorError | ConnectionTimeoutError) for cause in causes)
     silent = any(isinstance(cause, SocketTimeoutError) for cause in causes)
     if type(error) is TimeoutError or (silent and not unreachable):
-        return Fault("timeout", Verdict.LOST, f"no answer within {seconds:g} s")
+        return Fault("timeout", Verdict.LOST, f"no answer within {seconds:g} s", doubtful=True)
     kind = "unreachable" if unreachable else "connection"
     # Their texts hold the address, with any secret of its query, or what the server sent, already cut.
     if isinstance(last := causes[-1], ClientResponseError | HttpProcessingError | ValueError):
-        return Fault(kind, Verdict.LOST, f"the answer is not valid HTTP ({type(last).__name__})")
-    return Fault(kind, Verdict.LOST, str(last) or type(last).__name__)
+        return Fault(kind, Verdict.LOST, f"the answer is not valid HTTP ({type(last).__name__})", doubtful=True)
+    return Fault(kind, Verdict.LOST, str(last) or type(last).__name__, doubtful=not unreachable)
 
 
 # How fast and how many calls at a time a server is sent, learned from its refusals; and when it is of no use. Only
