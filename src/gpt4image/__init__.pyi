@@ -271,8 +271,8 @@ def distill(
             of the image sent, or of the file). auto finds it on images with human boxes.
         limit (int | None, optional): Maximum requests of this run (an image and a prompt each; retries are not
             counted), spread over all classes. The next run continues.
-        max_cost (float | None, optional): Maximum cost in US dollars: of all that the store says this model has cost
-            for the dataset, earlier runs included. To ask for more later, give a higher number.
+        max_cost (float | None, optional): Maximum cost in US dollars: of all answers in the store, whoever gave them,
+            earlier runs included. To ask for more later, give a higher number.
         then (str | None, optional): Describer SPEC to ask next, about the images where it is expected to mend most
             classes: a dear one after a cheap one. A random pilot of 50 images comes first. See docs/cascade.md.
         then_base_url (str | None, optional): Address of its server. Default: as base_url=.
@@ -452,6 +452,7 @@ def describe(
     limit: int | None = None,
     max_cost: float | None = None,
     dry_run: bool = False,
+    billed: float | None = None,
     then: str | None = None,
     then_base_url: str | None = None,
     least_gain: float = 0.05,
@@ -527,10 +528,12 @@ def describe(
             of the image sent, or of the file). auto finds it on images with human boxes.
         limit (int | None, optional): Maximum requests of this run (an image and a prompt each; retries are not
             counted), spread over all classes. The next run continues.
-        max_cost (float | None, optional): Maximum cost in US dollars: of all that the store says this model has cost
-            for the dataset, earlier runs included. To ask for more later, give a higher number.
-        dry_run (bool, optional): Describe a small sample, which is kept, and estimate requests, tokens, cost and time
-            of the rest.
+        max_cost (float | None, optional): Maximum cost in US dollars: of all answers in the store, whoever gave them,
+            earlier runs included. To ask for more later, give a higher number.
+        dry_run (bool, optional): Ask nobody. Estimate requests, tokens, cost and time, from the answers in the store
+            (limit=8 brings some).
+        billed (float | None, optional): What your bills say that all answers in the store have cost, in US dollars: it
+            replaces what calls may have cost whose answers were lost. With dry_run=.
         then (str | None, optional): Describer SPEC to ask next, about the images where it is expected to mend most
             classes: a dear one after a cheap one. A random pilot of 50 images comes first. See docs/cascade.md.
         then_base_url (str | None, optional): Address of its server. Default: as base_url=.

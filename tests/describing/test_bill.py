@@ -38,6 +38,14 @@ UNTOLD: list[Any] = [
 ]
 
 
+@pytest.fixture
+def prices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two models that cost money, and short waits for a server that is busy."""
+    monkeypatch.setattr(openai_describer, "find_price", lambda name, _: PRICES[name])
+    monkeypatch.setattr(openai_describer, "_PAUSE_S", (0.005, 0.02))
+    monkeypatch.setattr(openai_describer, "_SLOWEST", 50.0)
+
+
 class Killed(BaseException):
     """What a process that is killed never sees."""
 
@@ -171,17 +179,15 @@ def follow(folder: Path, seed: int, steps: int, of: list[Callable[[History], Any
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_the_bill_stays_within_the_limit(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_describer, "find_price", lambda name, _: PRICES[name])
+@pytest.mark.usefixtures("prices")
+def test_the_bill_stays_within_the_limit(seed: int, tmp_path: Path) -> None:
     follow(tmp_path, seed, 8, STEPS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_the_bill_stays_within_the_limit_when_processes_are_killed(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(openai_describer, "find_price", lambda name, _: PRICES[name])
+@pytest.mark.usefixtures("prices")
+def test_the_bill_stays_within_the_limit_when_processes_are_killed(seed: int, tmp_path: Path) -> None:
     follow(tmp_path, seed, 8, [*STEPS, *[History.killed_for_good] * 8])
 
 
@@ -211,10 +217,8 @@ def test_a_store_that_goes_away_ends_the_run_at_once(how: str, tmp_path: Path) -
             assert stub.count == history.images
 
 
-def test_after_a_kill_the_bill_settles_what_nobody_knows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(openai_describer, "find_price", lambda name, _: PRICES[name])
+@pytest.mark.usefixtures("prices")
+def test_after_a_kill_the_bill_settles_what_nobody_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     biller = Biller(random.Random(0))
     biller.quiet = True
     with serve(biller) as stub:

@@ -14,7 +14,7 @@ from gpt4image.base.outcome import Facts, Outcome, Row, Rows, several, unshown
 class DescribeResult(Outcome):
     """Result of ``describe``: its images, what became of the answers, and what they cost.
 
-    ``cost_usd`` is what the model has cost for the dataset, ``cost_usd_earlier`` of it before this run.
+    ``cost_usd`` is what all answers in the store have cost, ``cost_usd_earlier`` of it before this run.
     ``details`` are facts of the describer, of classes and of boxes; ``estimate_*`` those of a dry run.
     """
 

@@ -186,9 +186,9 @@ class Budget:
 
     The dearest outcome of every call in flight is reserved, so that the sum spent stays under ``max_cost``: output up
     to the limit of tokens, and input as long as the longest so far with a margin, which is large while few are known.
-    Before the first answer nothing is known about the input, so the first request goes alone. Where the large margin
-    leaves no room, requests go one by one with the small one. What a call cost that does not tell it is this outcome,
-    too; as long as no call has told, the input is as long as texts and pictures of that size can be.
+    Before the first answer the input is as long as texts and pictures of that size can be, so the first request goes
+    alone. Where the large margin leaves no room, requests go one by one with the small one. A call that does not tell
+    what it cost counts as this outcome, too.
 
     ``spent`` counts all answers in US dollars, ``earlier`` of it those of earlier runs, ``uncertain`` of it what is an
     upper bound: calls whose answers were lost, or did not tell their price.
@@ -261,9 +261,12 @@ class Budget:
                 return False
             if self.max_cost is None or sent:
                 return True
-            if self._seen or self.uncertain > self._others:
-                return self._has_room(self.dearest(request))
-            return not self._reserved and self._has_room(self._price.of(0, self._max_tokens))
+            if self._reserved and not self._seen and self.uncertain <= self._others:
+                return False
+            # The bound of the first call of all is so wide that small limits would never begin.
+            return self._has_room(
+                self.dearest(request) if self.spent or self._seen else self._price.of(0, self._max_tokens)
+            )
 
     def settle(self, answer: Answer) -> None:
         """Replace the reservation by what an answer cost, or may have where it does not tell; with none, by nothing."""

@@ -490,7 +490,9 @@ class _Run:
         finished = config.dry_run or all(asking.finished() for asking in self.askings)
         text = f"Cost: {bill(budget.spent, budget.earlier, budget.uncertain)}." if budget.spent else ""
         if not finished and not at_limit:
-            text += f" That uses up {stopped_by}; a higher number asks for the rest."
+            waiting = next(request for asking in self.askings if (request := asking.upcoming()) is not None)
+            one = f"another call, which may cost ${budget.dearest(waiting, alone=True):,.4f}"
+            text += f" {stopped_by} has no room for {one}; a higher number asks for the rest."
             text += f" {_HOW_TO_SETTLE}" if budget.uncertain else ""
         lacking = set[str]().union(*(one.lacking for one in self.missing))
         earlier = set[str]().union(*(one.lacking - one.wanted for one in self.missing))
