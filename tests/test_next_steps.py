@@ -43,7 +43,7 @@ ENCODE = "gpt4image encode --store p.db --out p.emb"
 BOXES = "gpt4image label --data photos --answers w/b.db --task detection --out w/boxes.parquet"
 TABLE, ANSWERS = Path("p.emb"), Path("p.db")
 STEPS: list[tuple[tuple[str, Any], dict[str, Any], str]] = [
-    (describe(describer=REPLAY, dry_run=True), {}, FAILED.replace("openai:m", REPLAY)),
+    (describe(describer=REPLAY, dry_run=True, billed=1.5), {}, FAILED.replace("openai:m", REPLAY)),
     (describe(), {"failed": 3, "calls": 12}, FAILED),
     (describe(), {"failed": 3, "calls": 0}, ENCODE),  # broken files: asking again would change nothing
     # A sample, to be looked at before more is paid for.

@@ -73,7 +73,7 @@ def _after_describe(config: Any, outcome: Any) -> Step:
     again = {key: getattr(config, key) for key in type(config).model_fields}
     stopped = outcome.stopped_by or ""
     if config.dry_run:
-        return "describe", again | {"dry_run": False}
+        return "describe", again | {"dry_run": False, "billed": None}
     useless = outcome.rejected and not (outcome.described or outcome.already_described)
     if useless or (config.limit is not None and stopped.startswith("--limit")):  # to be looked at
         page = _new(config.store.with_suffix(".html"))

@@ -473,7 +473,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
     def spent(self, describer: Mapping[str, Any]) -> Spent:
         """Return what all answers have cost, whoever gave them: one bill for all describers of a store."""
         payee, known, own, dearest, others = _payee(describer), 0.0, 0.0, 0.0, 0.0
-        mine: Sequence[Any] = (0.0, 0.0, 0)
+        mine: tuple[float, float, int] = (0.0, 0.0, 0)
         select = "SELECT d.settings, sum(r.cost_usd), max(r.cost_usd) FROM results AS r JOIN describers AS d"
         for settings, usd, most in self._query(f"{select} ON d.id = r.describer WHERE r.cost_usd > 0 GROUP BY d.id"):
             known += usd
@@ -481,7 +481,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
             dearest = most if settings == canonical_json(describer) else dearest
         for name, *noted in self._query("SELECT * FROM unbilled"):
             if name == payee:
-                mine = noted
+                mine = noted[0], noted[1], noted[2]
             else:
                 others += noted[0] + noted[1]
         return Spent(known, own, dearest, others, *mine)
