@@ -123,9 +123,9 @@ class Job:
 def to_answer(request: Request, found: Completion, price: Price | None, **others: Any) -> Answer:
     """Return the answer that a completion holds, or, with an ``error``, what was paid for nothing.
 
-    That a request took no tokens, or a text none, is not believed.
+    That a request or an answer took no tokens is not believed.
     """
-    read, written = found.tokens_in or None, found.tokens_out or (None if found.text else found.tokens_out)
+    read, written = found.tokens_in or None, found.tokens_out or None
     known = price == FREE or None not in (read, written)
     return Answer(
         request=request,

@@ -226,7 +226,7 @@ class OpenAIDescriber:
             if found.verdict is Verdict.FILTERED:
                 return filtered(request, self.price)
             if found.doubtful and not request.lost():
-                error = f"{found.message}; --max-cost has no room for another try"
+                error = f"{found.message}; it may be billed, so it is tried again only where --max-cost has room"
                 return Answer(request=request, error=error, retry=True)
             if found.verdict is Verdict.STOP:
                 return None
