@@ -232,8 +232,10 @@ def test_after_a_kill_the_bill_settles_what_nobody_knows(tmp_path: Path, capsys:
         assert "calls in flight" in told and "--billed" in told
         uncertain = history.run(dry_run=True).cost_usd
         assert biller.usd < uncertain <= biller.usd + 2 * AT_ONCE * PRICES["tiny"].of(600, MAX_TOKENS), "no wide margin"
-        assert history.run(dry_run=True, billed=biller.usd).cost_usd == pytest.approx(biller.usd, abs=1e-6)
+        for bill in (biller.usd + 0.01, biller.usd):
+            settled = history.run(dry_run=True, billed=bill)
+            assert settled.cost_usd == pytest.approx(bill, abs=1e-6) and "did not tell" not in settled.text
         assert history.run().cost_usd <= 0.02
         for options in ({"dry_run": True, "billed": 0.0001}, {"billed": 1.0}):
-            with pytest.raises(ConfigError, match="--billed"):
+            with pytest.raises((ConfigError, StoreError), match="--billed"):
                 history.run(**options)

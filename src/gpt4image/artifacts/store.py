@@ -363,6 +363,7 @@ class Spent(NamedTuple):
     calls: int = 0
 
 
+_BILL = ""  # in place of a payee: what a bill says beyond the answers
 NoteCosts = Callable[[float, float, int], None]
 """Notes ``lost``, ``in_flight`` and ``calls`` of ``Spent``."""
 
@@ -480,7 +481,9 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
             own += usd if _payee(json.loads(settings)) == payee else 0.0
             dearest = most if settings == canonical_json(describer) else dearest
         for name, *noted in self._query("SELECT * FROM unbilled"):
-            if name == payee:
+            if name == _BILL:
+                known += noted[0]
+            elif name == payee:
                 mine = noted[0], noted[1], noted[2]
             else:
                 others += noted[0] + noted[1]
@@ -501,11 +504,12 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
             yield note
 
     def note_bill(self, usd: float) -> None:
-        """Note what all answers have cost by the bill, in place of what is uncertain. Raises StoreError as ``add``."""
-        known = self.spent({}).known
+        """Note what all answers have cost by the bill, in place of what is uncertain. Raises StoreError."""
         with self._changing():
             self._connection.execute("DELETE FROM unbilled")
-            self._connection.execute("INSERT INTO unbilled VALUES ('', ?, 0, 0)", (max(0.0, usd - known),))
+            if usd < (known := self.spent({}).known):
+                raise StoreError(f"--billed {usd:g}: by their tokens, the answers in {self.path} cost ${known:,.4f}.")
+            self._connection.execute("INSERT INTO unbilled VALUES (?, ?, 0, 0)", (_BILL, usd - known))
 
     def failed(self, describer: Mapping[str, Any]) -> set[str]:
         """Return the digests of images about which a call failed and nothing was answered."""

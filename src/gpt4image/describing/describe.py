@@ -103,7 +103,7 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
         run.find_missing(prompts)
         store.note_dataset(hidden(config.data))
         if config.billed is not None:
-            _settle(store, config.billed, run.settings)
+            store.note_bill(config.billed)
         spent = Spent() if budget.is_free else store.spent(run.settings)
         noting = contextlib.nullcontext() if budget.is_free else store.cost_notes(run.settings)
         with noting as note, deferred_interrupt() as interrupt:
@@ -127,13 +127,6 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
         if interrupt.requested:
             raise KeyboardInterrupt
         return run.outcome()
-
-
-def _settle(store: DescriptionStore, billed: float, settings: Mapping[str, Any]) -> None:
-    known = store.spent(settings).known
-    if billed < known:
-        raise ConfigError(f"--billed {billed:g}: by their tokens, the answers in {store.path} cost ${known:,.4f}.")
-    store.note_bill(billed)
 
 
 def _most_tokens(config: DescribeConfig, images: Dataset, classes: int) -> int:
