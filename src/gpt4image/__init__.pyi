@@ -246,8 +246,8 @@ def distill(
         detail (Literal['auto', 'low', 'high'], optional): Detail in which a server looks at the image, if it knows this
             setting; low takes few tokens. auto is not sent.
         extra_body (Mapping[str, Any], optional): Extra fields of the request to a server, as JSON, e.g. '{"seed": 1}'.
-        per_call (int, optional): Images per call to a server, numbered, each with an answer of its own; 16 cost a
-            fraction of 16 calls.
+        per_call (int, optional): Images per call to a server, each with an answer of its own; 16 cost a fraction of 16
+            calls.
         base_url (str | None, optional): Address of an OpenAI-compatible server, e.g. http://localhost:8000/v1. Default:
             that of the provider; of openai:MODEL first OPENAI_BASE_URL. The key is read from OPENAI_API_KEY
             (ANTHROPIC_API_KEY, GEMINI_API_KEY).
@@ -495,8 +495,8 @@ def describe(
         detail (Literal['auto', 'low', 'high'], optional): Detail in which a server looks at the image, if it knows this
             setting; low takes few tokens. auto is not sent.
         extra_body (Mapping[str, Any], optional): Extra fields of the request to a server, as JSON, e.g. '{"seed": 1}'.
-        per_call (int, optional): Images per call to a server, numbered, each with an answer of its own; 16 cost a
-            fraction of 16 calls.
+        per_call (int, optional): Images per call to a server, each with an answer of its own; 16 cost a fraction of 16
+            calls.
         base_url (str | None, optional): Address of an OpenAI-compatible server, e.g. http://localhost:8000/v1. Default:
             that of the provider; of openai:MODEL first OPENAI_BASE_URL. The key is read from OPENAI_API_KEY
             (ANTHROPIC_API_KEY, GEMINI_API_KEY).

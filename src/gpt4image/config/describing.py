@@ -76,7 +76,7 @@ class DescriberOptions(StageConfig):
 
     # A server
     per_call: int = Field(default=1, ge=1, le=100)
-    """Images per call to a server, numbered, each with an answer of its own; 16 cost a fraction of 16 calls."""
+    """Images per call to a server, each with an answer of its own; 16 cost a fraction of 16 calls."""
     base_url: str | None = None
     """Address of an OpenAI-compatible server, e.g. http://localhost:8000/v1. Default: that of the provider; of
     openai:MODEL first OPENAI_BASE_URL. The key is read from OPENAI_API_KEY (ANTHROPIC_API_KEY, GEMINI_API_KEY)."""

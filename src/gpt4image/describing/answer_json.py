@@ -30,6 +30,7 @@ _LONGEST_TEXT = 400_000
 _LENIENT = json.JSONDecoder(strict=False)  # line breaks within texts are common
 _FLAT = re.compile(r"\{[^{}]*\}")
 _NO_BOXES = re.compile(r"[\s`]*(?:json)?\s*\[\s*\][\s`]*")
+_PARTS_OF_NAME = re.compile(r"[a-z]+|[0-9]{1,9}(?:\.0*)?")
 _NUMBER = re.compile(r"\s*(\d{1,3}(?:\.\d{1,20})?|\.\d{1,20})\s*(%|percent|/\s?100)?\s*", re.IGNORECASE)
 
 
@@ -56,28 +57,31 @@ def parse_answer(text: str, prompt: Prompt, names: ClassNames) -> Parsed | str:
     return f"the answer is not the JSON that was asked for: {missing}"
 
 
-def items_of_sheet(text: str, prompt: Prompt, count: int) -> dict[int, str]:
-    """Return the answers about each of ``count`` images in one about all of them, by the number of the image from 1 on.
+def items_of_sheet(text: str, prompt: Prompt, marks: Sequence[str]) -> dict[int, str]:
+    """Return the answers about each image in one about all of them, by the number of the image from 1 on.
 
-    Each is the text that would answer ``prompt`` about the image alone. Items that are cut or no objects are left out,
-    and so are those whose number is used twice or is of no image. Never raises.
+    Each is the text that would answer ``prompt`` about the image alone. An item belongs to the image whose mark it
+    echoes, unless another item does, too, or its number is of another image. Without any mark, items must be numbered
+    from 1 to the last, in this order. Others are left out, and so are items that are cut. Never raises.
     """
     found: Any = next((fields[ANSWERS] for fields in _objects(text) if isinstance(fields.get(ANSWERS), list)), None)
     if found is None:  # a bare list, as some models write it
         bare = without_thoughts(text[:_LONGEST_TEXT])
         found = _decoded(_first_value, _without_trailing_commas(bare[bare.find("[") :]))
     items: list[dict[str, Any]] = [item for item in found or () if isinstance(item, dict)]
-    said = [str(item.get("image")) for item in items]
-    numbers = [int(one) if one.isdecimal() and len(one) < 5 else None for one in said]
-    if len(items) == count and (not any("image" in item for item in items) or numbers == [*range(count)]):
-        numbers = [*range(1, count + 1)]  # not numbered, or from 0 on
-    answers, uses = dict[int, str](), Counter(numbers)
-    for number, item in zip(numbers, items, strict=True):
+    names = [_PARTS_OF_NAME.findall(str(item.get("image")).lower()) for item in items]
+    numbers = [{int(float(part)) for part in name if part[0].isdigit()} for name in names]
+    marked = [{place for place, mark in enumerate(marks, start=1) if mark in name} for name in names]
+    if not any(marked) and numbers == [{place} for place in range(1, len(marks) + 1)]:
+        marked = numbers
+    answers, uses = dict[int, str](), Counter(itertools.chain(*marked))
+    for places, own, item in zip(marked, numbers, items, strict=True):
         alone = item.get(DESCRIPTION)
         if prompt.ask != (DESCRIPTION,):
             alone = json.dumps({name: value for name, value in item.items() if name != "image"}, ensure_ascii=False)
-        if alone and isinstance(alone, str) and number and number <= count and uses[number] == 1 and not uses[0]:
-            answers[number] = alone
+        place = next(iter(places), None) if len(places) == 1 and places >= own else None
+        if alone and isinstance(alone, str) and place is not None and uses[place] == 1:
+            answers[place] = alone
     return answers
 
 

@@ -93,22 +93,28 @@ def question(prompt: Prompt, class_name: str, digest: str) -> str:
 
 
 def sheet_question(prompt: Prompt, question: str) -> str:
-    """Return the question about several numbered images at once, of which each is asked ``question``."""
+    """Return the question about several named images at once, of which each is asked ``question``."""
     fields = (
         f'"description": {question}' if prompt.ask == (DESCRIPTION,) else question.removeprefix(_ONE_OBJECT).strip()
     )
     return (
-        "Above are several images, each after its number. Look at each by itself, as if it were the only one. Answer "
-        f'with one JSON object and nothing else: {{"{ANSWERS}": [...]}}, with one item per image, in the order of '
-        f'their numbers. The fields of an item, in this order:\n"image": the number of the image.\n{fields}'
+        "Above are several images, each after its name: a number and a mark. Look at each by itself, as if it were the "
+        f'only one. Answer with one JSON object and nothing else: {{"{ANSWERS}": [...]}}, with one item per image, in '
+        "the order of their numbers. The fields of an item, in this order:\n"
+        f'"image": number and mark of the image, copied exactly.\n{fields}'
     )
+
+
+def mark_of(digest: str) -> str:
+    """Return a mark of an image in a sheet: four letters that a model can only know from the question."""
+    return "".join(random.Random(f"{digest} mark").choices("bcdfghjkmnpqrstvwxz", k=4))
 
 
 @lru_cache(maxsize=64)
 def sheet_schema(prompt: Prompt) -> Mapping[str, Any]:
     """Return the JSON schema of the answer about several images; the same for any number of them."""
     schema = schema_of(prompt) or _object({DESCRIPTION: {"type": "string"}})
-    item = _object({"image": {"type": "integer"}, **schema["properties"]})
+    item = _object({"image": {"type": "string"}, **schema["properties"]})
     return _object({ANSWERS: {"type": "array", "items": item}})
 
 

@@ -1,12 +1,13 @@
-"""Sheets: several numbered images in one call to a server, and an answer about each of them.
+"""Sheets: several images in one call to a server, each with a number and a mark, and an answer about each of them.
 
-Requests come as if shuffled, so neighbours of a folder do not share a sheet. What a sheet leaves unanswered (an item
-that is missing, everything after the end of a cut answer, all of a refused one) is asked once more, alone. Each image
-pays its share of the tokens of its calls.
+Requests come as if shuffled, so neighbours of a folder do not share a sheet. What a sheet leaves unanswered or in doubt
+(an item that is missing, everything after the end of a cut answer, all of a refused one, a mark that was not echoed) is
+asked once more, alone. Each image pays its share of the tokens of its calls.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,8 +17,9 @@ from gpt4image.data.dataset import Dataset
 from gpt4image.describing.answer_json import items_of_sheet
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.openai.describer import OpenAIDescriber
-from gpt4image.describing.questions import sheet_question, sheet_schema
+from gpt4image.describing.questions import mark_of, sheet_question, sheet_schema
 
+_WORDS = hashlib.sha256(sheet_question(Prompt("", 1, "", class_conditioned=False), "").encode()).hexdigest()
 _NOTHING = "the call about several images brought no answer for this one"
 
 
@@ -28,20 +30,27 @@ class SheetDescriber:
 
     def __init__(self, asked: OpenAIDescriber, per_call: int) -> None:
         self.asked, self._per_call, self.price = asked, per_call, asked.price
+        self._in_doubt = 0
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        return {**self.asked.settings, "per_call": self._per_call}
+        return {**self.asked.settings, "per_call": self._per_call, "sheet_sha256": _WORDS}
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         for group in self.asked.describe(self._calls(requests)):
-            yield [answer for call in group for answer in _answers(call)]
+            yield self._split(group)
 
     def arrived(self) -> Sequence[Answer]:
-        return [answer for call in self.asked.arrived() for answer in _answers(call)]
+        return self._split(self.asked.arrived())
 
     def report(self, images: Dataset) -> Report:
-        return self.asked.report(images)
+        report = self.asked.report(images)
+        return replace(report, facts={**report.facts, "unassigned_in_sheets": self._in_doubt})
+
+    def _split(self, calls: Sequence[Answer]) -> Sequence[Answer]:
+        answers = [answer for call in calls for answer in _answers(call)]
+        self._in_doubt += sum(answer.error == _NOTHING for answer in answers)
+        return answers
 
     def _calls(self, requests: Iterable[Request]) -> Iterator[Request]:
         waiting: dict[Prompt, list[Request]] = {}
@@ -80,7 +89,8 @@ def _answers(call: Answer) -> Iterator[Answer]:
     if not sheet:
         yield call
         return
-    found, size = items_of_sheet(call.text or "", call.request.prompt, len(sheet)), len(sheet)
+    marks, size = [mark_of(request.digest) for request in sheet], len(sheet)
+    found = items_of_sheet(call.text or "", call.request.prompt, marks)
     for place, request in enumerate(sheet):
         text = found.get(place + 1)
         lost = {"error": call.error or _NOTHING, "retry": True}

@@ -27,6 +27,7 @@ from gpt4image.describing.describers.openai.server import (
     sequence,
 )
 from gpt4image.describing.prices import FREE, Price
+from gpt4image.describing.questions import mark_of
 
 _LIMIT_NAMES = ("max_completion_tokens", "max_tokens")
 _MOST_TOKENS = 10_000_000  # no model reads more: what is more is no count
@@ -275,7 +276,7 @@ class Dialect:
                     parts += [(example.url,), f"Class: {readable(example.class_name)}"]
             parts.append("These were the examples.")
         for number, url in enumerate(job.pictures, start=1):
-            parts += [f"Image {number}:", (url,)] if sheet else [(url,)]
+            parts += [f"Image {number} {mark_of(sheet[number - 1].digest)}:", (url,)] if sheet else [(url,)]
         content = [
             {"type": "text", "text": part}
             if isinstance(part, str)
