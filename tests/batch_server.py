@@ -66,6 +66,7 @@ class BatchServer:
         spoil: what becomes of a file of answers that is downloaded.
         room: most lines in batches that run; a batch beyond fails for its token limit.
         late: how many looks at a batch that has ended do not name the file of its answers yet.
+        counts: whether a batch tells how many of its requests are done.
         paid: how often each image was answered or is being worked on.
     """
 
@@ -76,6 +77,7 @@ class BatchServer:
     spoil: Callable[[bytes], bytes] = bytes
     room: int | None = None
     late: int = 0
+    counts: bool = True
     faults: list[Fault] = field(default_factory=list[Fault])
     files: dict[str, bytes] = field(default_factory=dict[str, bytes])
     batches: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
@@ -180,10 +182,11 @@ class BatchServer:
             batch["status"] = "in_progress"
             if batch["polls"] >= self.polls:
                 self._finish(batch)
+        shown = _shown(batch) | ({} if self.counts else {"request_counts": None})
         if batch["status"] in ENDED and self.late:
             self.late -= 1
-            return 200, {**_shown(batch), "output_file_id": None}
-        return 200, _shown(batch)
+            shown["output_file_id"] = None
+        return 200, shown
 
     def _finish(self, batch: dict[str, Any]) -> None:
         results: dict[str, list[str]] = {"output": [], "error": []}

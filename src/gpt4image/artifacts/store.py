@@ -72,8 +72,8 @@ COMMIT;
 # written: how many results were ever written, counted in the transaction that wrote them. The same number stands in a
 # file beside the store, where a log that is cut or damaged cannot take it along: SQLite skips such a log silently.
 # box_formats: how describers write boxes. unbilled: what models may have cost besides the answers here.
-# batches, batch_items: requests at a Batch API. dataset: what answers were last brought for. examples: labelled images
-# that every question of a describer began with.
+# batches, batch_requests: what is at a Batch API, and its price at most. dataset: what answers were last brought for.
+# examples: labelled images that every question of a describer began with.
 _LATER = {
     "written": "(results INTEGER NOT NULL) STRICT",
     "box_formats": "(describer INTEGER PRIMARY KEY REFERENCES describers, format TEXT NOT NULL, "
@@ -84,15 +84,15 @@ _LATER = {
     "PRIMARY KEY (describer, digest)) STRICT, WITHOUT ROWID",
     "batches": "(id INTEGER PRIMARY KEY, describer INTEGER NOT NULL REFERENCES describers, token TEXT NOT NULL UNIQUE, "
     "created REAL NOT NULL, input_file TEXT, server_id TEXT, closed REAL) STRICT",
-    "batch_items": "(digest BLOB NOT NULL CHECK (length(digest) = 32), prompt INTEGER NOT NULL REFERENCES prompts, "
+    "batch_requests": "(digest BLOB NOT NULL CHECK (length(digest) = 32), prompt INTEGER NOT NULL REFERENCES prompts, "
     "describer INTEGER NOT NULL REFERENCES describers, sample INTEGER NOT NULL, "
-    "batch INTEGER NOT NULL REFERENCES batches, line INTEGER NOT NULL, choice INTEGER NOT NULL, "
+    "batch INTEGER NOT NULL REFERENCES batches, line INTEGER NOT NULL, usd REAL NOT NULL, "
     "PRIMARY KEY (digest, prompt, describer, sample)) STRICT, WITHOUT ROWID",
 }
 _ADD_LATER = f"""
 BEGIN IMMEDIATE;
 {"".join(f"CREATE TABLE IF NOT EXISTS {name} {columns};" for name, columns in _LATER.items())}
-CREATE INDEX IF NOT EXISTS items_of_batch ON batch_items (batch);
+CREATE INDEX IF NOT EXISTS requests_of_batch ON batch_requests (batch);
 INSERT INTO written SELECT count(*) FROM results WHERE NOT EXISTS (SELECT * FROM written);
 COMMIT;
 """
@@ -351,7 +351,7 @@ class Spent(NamedTuple):
 
     ``known`` is what answers tell, ``own`` of it those of the describer's model, ``dearest`` the most for one of its
     own. Besides there are upper bounds: what ``others`` may have cost, what its own ``lost`` answers have, and its
-    ``calls`` that were ``in_flight`` at a kill.
+    ``calls`` that were ``in_flight`` at a kill, and what is ``pending`` in batches, of all describers.
     """
 
     known: float = 0.0
@@ -361,6 +361,7 @@ class Spent(NamedTuple):
     lost: float = 0.0
     in_flight: float = 0.0
     calls: int = 0
+    pending: float = 0.0
 
 
 _BILL = ""  # in place of a payee: what a bill says beyond the answers
@@ -487,7 +488,8 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
                 mine = noted[0], noted[1], noted[2]
             else:
                 others += noted[0] + noted[1]
-        return Spent(known, own, dearest, others, *mine)
+        pending = sum(usd for (usd,) in self._query("SELECT usd FROM batch_requests"))
+        return Spent(known, own, dearest, others, *mine, pending=pending)
 
     @contextlib.contextmanager
     def cost_notes(self, describer: Mapping[str, Any]) -> Generator[NoteCosts]:
@@ -662,6 +664,10 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         """Return all prompts that something was asked with, in order."""
         return sorted(self._prompts().values())
 
+    def describers(self) -> list[dict[str, Any]]:
+        """Return the settings of all describers that something was asked of."""
+        return [json.loads(settings) for (settings,) in self._query("SELECT settings FROM describers ORDER BY id")]
+
     def counts(self) -> list[tuple[Prompt, Mapping[str, Any], str, int]]:
         """Return how many results there are by (prompt, describer settings, status), ordered by these."""
         groups = f"count(*) FROM {_JOINED} GROUP BY r.prompt, r.describer, r.status"
@@ -693,6 +699,13 @@ def _identity(path: Path) -> tuple[int, int] | None:
     with contextlib.suppress(OSError):
         return (found := path.stat()).st_dev, found.st_ino
     return None
+
+
+def add_lost(connection: sqlite3.Connection, describer: Mapping[str, Any], usd: float) -> None:
+    """Count what a model may have cost besides the results, within a transaction of the caller."""
+    if usd:
+        added = "INSERT INTO unbilled VALUES (?, ?, 0, 0) ON CONFLICT DO UPDATE SET usd = usd + excluded.usd"
+        connection.execute(added, (_payee(describer), usd))
 
 
 def _payee(describer: Mapping[str, Any]) -> str:

@@ -208,7 +208,7 @@ class Budget:
         self._note: NoteCosts | None = None
         # The last note: ``uncertain``, what it adds for calls in flight, how many; and calls that were lost since.
         self._noted, self._covered, self._calls, self._lost = 0.0, 0.0, 0, 0
-        self.spent = self.earlier = self.uncertain = self._others = self._reserved_sum = 0.0
+        self.spent = self.earlier = self.uncertain = self._others = self._reserved_sum = self.pending = 0.0
         self.asked = 0
 
     @property
@@ -216,18 +216,18 @@ class Budget:
         """Whether calls are not known to cost anything."""
         return self._price == FREE
 
-    def begin(self, spent: Spent, note: NoteCosts | None, *, most_in: int = 0, noted_elsewhere: bool = False) -> None:
+    def begin(self, spent: Spent, note: NoteCosts | None, *, most_in: int = 0) -> None:
         """Count what earlier runs have spent. A call takes at most ``most_in`` tokens besides its question.
 
-        ``note`` keeps, from any thread and before a call is sent, what may have been spent besides the stored answers.
-        Calls in flight are no part of it where they are ``noted_elsewhere``, for the next run.
+        ``note`` keeps, from any thread and before a call is sent, what may have been spent besides the stored answers;
+        None where a ledger of batches does. What is pending there counts, until this run waits for it.
         """
         self._most_in, self._note, self._others, self._paid = most_in, note, spent.others, spent.dearest
         # Reserved with the margin of few answers, which are more by now.
         in_flight = min(spent.in_flight, spent.calls * self.dearest() if self._seen else math.inf)
         self.uncertain = self._noted = spent.others + spent.lost + in_flight
         self.spent = self.earlier = spent.known + self.uncertain
-        self._counts_flight = not noted_elsewhere
+        self.pending = spent.pending
 
     def end(self) -> None:
         """Note that nothing is in flight any more."""
@@ -240,26 +240,27 @@ class Budget:
             longest, answers = self._seen.get(prompt, (0.0, 0))
             self._seen[prompt] = max(longest, *inputs), answers + len(inputs)
 
-    def admit(self, request: Request, *, sent: bool = False) -> bool:
+    def admit(self, request: Request, *, sent: float | None = None) -> bool:
         """Count the request and reserve its price, or return False if it is too much for now.
 
         One that is asked again is not counted for ``limit``. ``sent``: an earlier run sent it, so that it costs money
-        in any case.
+        in any case; so much of what is pending is for it.
         """
         with self._lock:
             if not self.allows(request, sent=sent):
                 return False
             self._reserve(request)
             self._keep_note()
+            self.pending -= sent or 0.0
             self.asked += not request.again
             return True
 
-    def allows(self, request: Request, *, sent: bool = False) -> bool:
+    def allows(self, request: Request, *, sent: float | None = None) -> bool:
         """Return whether ``admit`` would admit the request."""
         with self._lock:
             if self.limit is not None and not request.again and self.asked >= self.limit:
                 return False
-            if self.max_cost is None or sent:
+            if self.max_cost is None or sent is not None:
                 return True
             if self._reserved and not self._seen and self.uncertain <= self._others:
                 return False
@@ -301,7 +302,8 @@ class Budget:
         self._reserved_sum += price
 
     def _has_room(self, usd: float) -> bool:
-        return self.max_cost is None or self.spent + self._reserved_sum + usd <= self.max_cost
+        spent = self.spent + self.pending + self._reserved_sum
+        return self.max_cost is None or spent + usd <= self.max_cost
 
     def _keep_note(self, *, exactly: bool = False) -> None:
         """Note what may have been spent besides what the answers tell, where the last note is too low or far too high.
@@ -310,7 +312,7 @@ class Budget:
         """
         if self._note is None or self.is_free:
             return
-        flying = 0 if exactly or not self._counts_flight else len(self._reserved)
+        flying = 0 if exactly else len(self._reserved)
         usd = self._reserved_sum if flying else 0.0
         calls, now = flying + self._lost, usd + self.uncertain - self._noted
         is_right = now <= self._covered <= 2 * _ROOM * max(now, 0.0) and calls <= self._calls
@@ -356,14 +358,14 @@ class Asking:
         *,
         only: Collection[str] | None = None,
         last: Collection[str] = (),
-        sent: Collection[Name] = (),
+        sent: Mapping[Name, float] | None = None,
     ) -> None:
         """Prepare to ask what is missing about ``only`` some digests; None for all.
 
         What an earlier run ``sent`` comes first, as it costs money anyway. Digests that failed before come ``last``: a
         run that began with them would fail.
         """
-        self._images, self._missing, self._sent = images, missing, sent
+        self._images, self._missing, self._sent = images, missing, sent or {}
         self._main = self._all(only, last)
         self._again: deque[Request] = deque()
         self.asked_again = set[Name]()
@@ -377,19 +379,23 @@ class Asking:
         while not (interrupt.requested or self.stopped):
             with self._lock:
                 request = self._peek()
-                if request is None or not budget.admit(request, sent=request.name in self._sent):
+                if request is None or not budget.admit(request, sent=self._price_sent(request)):
                     return
                 if request.again:
                     self._again.popleft()
                 else:
                     self._next = None
-            yield replace(request, lost=partial(budget.lost, request))
+            price = budget.dearest(request, alone=True)
+            yield replace(request, usd=price, lost=partial(budget.lost, request))
 
     def goes_on(self, budget: Budget) -> bool:
         """Return whether ``requests`` would yield one."""
         with self._lock:
             request = self._peek()
-            return request is not None and budget.allows(request, sent=request.name in self._sent)
+            return request is not None and budget.allows(request, sent=self._price_sent(request))
+
+    def _price_sent(self, request: Request) -> float | None:
+        return None if request.again else self._sent.get(request.name)
 
     def upcoming(self) -> Request | None:
         """Return the next request; None where everything was asked."""

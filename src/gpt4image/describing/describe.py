@@ -44,7 +44,7 @@ from gpt4image.data.decode import sides
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import Masks
 from gpt4image.describing.answer_json import CUT_OFF, REJECTED, flaws, parse_answer, valid, without_thoughts
-from gpt4image.describing.asking import Asking, Budget, asked_images, brings, find_missing, is_shorter
+from gpt4image.describing.asking import Asking, Budget, Missing, asked_images, brings, find_missing, is_shorter
 from gpt4image.describing.boxes import box_facts, find_box_format, probed_images
 from gpt4image.describing.cascade import describe_in_turn
 from gpt4image.describing.class_lists import ClassNames, class_list, class_names, compare_with, readable
@@ -105,11 +105,11 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
         if config.billed is not None:
             store.note_bill(config.billed)
         spent = Spent() if budget.is_free else store.spent(run.settings)
-        noting = contextlib.nullcontext() if budget.is_free else store.cost_notes(run.settings)
+        # What is in a batch is noted by its ledger; other calls are noted before they are sent.
+        is_noted = budget.is_free or _through_batches(config)
+        noting = contextlib.nullcontext() if is_noted else store.cost_notes(run.settings)
         with noting as note, deferred_interrupt() as interrupt:
-            # What is in a batch is known to the next run; other calls are noted before they are sent.
-            most_in = _most_tokens(config, images, len(classes))
-            budget.begin(spent, note, most_in=most_in, noted_elsewhere=_through_batches(config))
+            budget.begin(spent, note, most_in=_most_tokens(config, images, len(classes)))
             if spent.calls:
                 say(
                     f"An earlier run was killed with up to {spent.calls:,} calls in flight. Nobody knows what they "
@@ -314,7 +314,7 @@ class _Run:
     def __post_init__(self) -> None:
         self.ask, self.settings = listed(self.config.ask), self.describer.settings
         self.digests = set(self.images.digests)
-        self.sent, self.tried, self.askings = set[Name](), set[Name](), list[Asking]()
+        self.sent, self.tried, self.askings = dict[Name, float](), set[Name](), list[Asking]()
         self.described, self.kinds, self.with_boxes = Counter[str](), Counter[str](), set[str]()
         self.failed, self.rejected = dict[Name, list[Skipped]](), dict[Name, list[Skipped]]()
         self.probed: Mapping[str, Any] = {}
@@ -335,6 +335,7 @@ class _Run:
                 self.budget.learn(one.prompt, [tokens for digest, tokens in inputs if digest in self.digests])
         if not config.dry_run:
             self._look_for_batches(prompts, of_list)
+        self._warn_of_other_servers(lambda other: find_missing(store, other, prompts, self.ask, of_list, **known)[0])
         shorter = [prompt for prompt in store.prompts() if is_shorter(prompt, classes)]
         answered = {digest for prompt in shorter for digest, _ in store.settled(prompt, self.settings)} & self.digests
         again = set[str]().union(*(one.lacking & answered for one in self.missing if CLASS in one.prompt.ask))
@@ -356,12 +357,12 @@ class _Run:
         lacking, doubled = set[str]().union(*(one.lacking for one in self.missing)), set[str]()
         for prompt, digests in sent.items():
             if (own := mine.get(prompt)) is not None:
-                again = (digests & own.lacking) - own.wanted
+                again = (digests.keys() & own.lacking) - own.wanted
                 own.wanted |= again
-                self.sent |= {(digest, prompt) for digest in digests}
+                self.sent |= {(digest, prompt): usd for digest, usd in digests.items()}
                 self.tried |= {(digest, prompt) for digest in again}
             elif any(brings(prompt, part, base, self.ask, classes) for base in bases for part in self.ask):
-                doubled |= digests & lacking
+                doubled |= digests.keys() & lacking
         if doubled:
             raise ConfigError(
                 f"{len(doubled):,} images are pending in {first_few(batches)} of the Batch API, and would be paid for "
@@ -369,6 +370,25 @@ class _Run:
                 "To give them up, cancel what still runs at the server, then give --batch once "
                 "more: it keeps what was done by then."
             )
+
+    def _warn_of_other_servers(self, missing_by: Callable[[Mapping[str, Any]], Sequence[Missing]]) -> None:
+        """Say how many images are asked about anew only because the server of the same model has another name."""
+        wanted = set[str]().union(*(one.wanted for one in self.missing))
+        for other in self.store.describers() if wanted else ():
+            if other == self.settings or {**other, "server": self.settings.get("server")} != self.settings:
+                continue
+            answered = wanted.difference(*(one.lacking for one in missing_by(other)))
+            with Ledger(self.config.store, other) as ledger:
+                pending = ledger.pending([one.prompt for one in self.missing])[0]
+            sent = wanted.intersection(itertools.chain(*pending.values()))
+            if answered or sent:
+                name = other["server"]
+                say(
+                    f"{len(answered):,} images have an answer of {other['model']} from {name}, and {len(sent):,} are "
+                    "pending in its batches. They are asked about anew, and paid for again, because --base-url or "
+                    f"--server-name differs. To keep these answers, press Ctrl-C and give --server-name {name}; "
+                    "batches are collected with the address as then."
+                )
 
     def ask_all(self, interrupt: Interrupt) -> None:
         """Ask in rounds: a round ends where the budget has no room until answers show what the calls cost."""
@@ -482,6 +502,8 @@ class _Run:
         stopped_by = f"--limit {budget.limit}" if at_limit else f"--max-cost {budget.max_cost or 0:g}"
         finished = config.dry_run or all(asking.finished() for asking in self.askings)
         text = f"Cost: {bill(budget.spent, budget.earlier, budget.uncertain)}." if budget.spent else ""
+        if budget.pending > 0:
+            text += f" Answers that are pending in batches cost up to ${budget.pending:,.4f} more."
         if not finished and not at_limit:
             waiting = next(request for asking in self.askings if (request := asking.upcoming()) is not None)
             one = f"another call, which may cost ${budget.dearest(waiting, alone=True):,.4f}"

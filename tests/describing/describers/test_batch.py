@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from openai_cases import rows_of
 from openai_stub import completion
 
 KEY = "sk-test-51f0c0ffee"
+PRICE = Price(10.0, 100.0)  # through batches, an answer costs $0.001
 
 
 @dataclass
@@ -63,10 +65,11 @@ class Api:
 
     def requests(self) -> list[Request]:
         images, prompt = load_dataset(self.config().data), PROMPTS["short"]
-        given: Any = {"prompt": prompt, "question": prompt.text}
+        given: Any = {"prompt": prompt, "question": prompt.text, "usd": 0.01}
         return [
             Request(digest=digest, keys=(key,), read=lambda row=row: images.read(row), **given)
-            for row, (key, digest) in enumerate(zip(images.keys, images.digests, strict=True))
+            for row, (key, digest, split) in enumerate(zip(images.keys, images.digests, images.splits, strict=True))
+            if split == "train"
         ]
 
     def submit_only(self, count: int = 8, **options: Any) -> None:
@@ -92,6 +95,12 @@ class Api:
     def rows(self) -> list[Description]:
         return rows_of(self.config().store)
 
+    def require_whole_bill(self) -> None:
+        """Require that a run without a call counts all that was paid, and not much more than lost answers may cost."""
+        paid = self.server.paid.total()
+        most = 0.001 * paid + (paid - 8) * PRICE.of(40_000, 512)
+        assert 0.001 * paid - 1e-9 <= self.run({"described": 0}, max_cost=100.0).cost_usd <= most + 1e-9
+
     @property
     def lines(self) -> list[int]:
         return [len(lines) for lines in self.server.inputs]
@@ -106,7 +115,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setattr(batch_api, "SETTLING_S", 0.2)
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
-    monkeypatch.setattr(openai_describer, "find_price", lambda *_: Price(10.0, 100.0))
+    monkeypatch.setattr(openai_describer, "find_price", lambda *_: PRICE)
     with serving(BatchServer()) as server:
         made = Api(server, tmp_path, monkeypatch)
         for number in range(8):
@@ -252,23 +261,48 @@ def test_bad_lines_cost_only_themselves_and_lock_nothing(api: Api) -> None:
     api.run({"described": 5})
 
 
-@pytest.mark.parametrize(
-    ("whole", "spoil"),
-    [
-        (0, lambda body: b"<html>log in</html>"),
-        (4, lambda body: b"".join(body.splitlines(keepends=True)[:4])),
-        (7, lambda body: body[:-20]),
-    ],
-)
-def test_answers_that_do_not_come_whole_stay_at_the_server(
-    whole: int, spoil: Callable[[bytes], bytes], api: Api
+def test_lines_that_never_come_cost_only_themselves_and_a_good_line_counts_whatever_else_there_is(api: Api) -> None:
+    def shuffled(body: bytes) -> bytes:
+        lines = [json.loads(line) for line in body.splitlines()][:5] if body.count(b"\n") == 8 else []
+        bad = [{**line, "response": {"status_code": 500, "body": {"error": "later"}}} for line in lines]
+        return b"".join(json.dumps(line).encode() + b"\n" for line in [*bad, *lines, *bad[:2]]) or body
+
+    api.server.spoil = shuffled
+    api.run({"described": 5, "failed": 3})
+    api.run({"described": 3})
+    assert api.lines == [8, 3]
+    api.require_whole_bill()
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+@pytest.mark.parametrize(("whole", "spoil"), [(0, lambda body: b"<html>log in</html>"), (7, lambda body: body[:-20])])
+def test_answers_that_do_not_come_whole_stay_at_the_server_and_hinder_no_others(
+    whole: int, spoil: Callable[[bytes], bytes], given_up: bool, api: Api
 ) -> None:
-    api.server.spoil = spoil
-    with pytest.raises(DescriberError, match=rf"not whole: {whole} of 8 can be read.*give the same command again"):
-        api.run()
+    api.submit_only()
+    api.add_picture(8)
+    api.server.spoil = lambda body: spoil(body) if body.count(b"\n") > 1 else body
+    outcome = api.run({"described": whole + 1})
+    reason = f"file-output-0 is not whole: {whole} of its lines can be read.*same command again.*delete"
+    assert len(outcome.skipped) == 8 - whole and all(re.search(reason, item.reason) for item in outcome.skipped)
     api.server.spoil = bytes
+    if given_up:
+        api.server.deleted.append("file-output-0")
+        assert "no longer" in api.run({"failed": 8 - whole, "described": 0}).skipped[0].reason
+    api.run({"without_description": 0, "described": 8 - whole})
+    assert len(api.server.batches) == 2 + given_up and api.all_paid_once == (not given_up)
+    api.require_whole_bill()
+
+
+@pytest.mark.parametrize("counts", [True, False])
+@pytest.mark.parametrize(("late", "described"), [(3, 8), (10**6, 0)])
+def test_a_file_of_answers_is_waited_for_and_not_for_ever(counts: bool, late: int, described: int, api: Api) -> None:
+    api.server.late, api.server.counts = late, counts
+    api.run({"described": described, "failed": 8 - described})
+    api.server.late = 0
     api.run({"without_description": 0})
-    assert len(api.server.batches) == 1 and api.all_paid_once
+    assert len(api.server.batches) == 1 + (not described)
+    api.require_whole_bill()
 
 
 def test_a_file_without_end_is_read_up_to_a_limit(api: Api) -> None:
@@ -410,3 +444,35 @@ def test_what_is_in_a_batch_counts_in_the_limit_of_the_next_run(api: Api) -> Non
     api.run({"cost_usd": pytest.approx(0.004), "stopped_by": "--max-cost 0.0056"}, max_cost=0.0056, **limits)
     assert sum(api.lines) == 4
     api.run({"described": 1}, max_cost=0.0057, **limits)
+
+
+@pytest.mark.parametrize(
+    "other", [{"prompt": "paper"}, {"max_side": 64}, {"splits": "test"}, {"max_side": 64, "batch": False}]
+)
+def test_what_is_in_a_batch_counts_in_the_limit_of_other_questions(other: dict[str, Any], api: Api) -> None:
+    for name, place in {"05.png": "train/x", "06.png": "train/x", "07.png": "test/x"}.items():
+        (folder := api.folder / "set" / place).mkdir(parents=True, exist_ok=True)
+        (api.pictures / name).rename(folder / name)
+    api.pictures.rename(api.folder / "set" / "train" / "unlabelled")
+    api.run(limit=1, max_cost=1.0)
+    api.submit_only(count=6)  # all others of train, for up to $0.06
+    paid = api.server.paid.total()
+    outcome = api.run({"described": 0}, max_cost=0.07, **other)
+    assert outcome.stopped_by == "--max-cost 0.07" and "pending in batches cost up to $0.06" in outcome.text
+    assert api.server.paid.total() == paid
+    api.run(max_cost=0.2, **other)
+    assert api.server.paid.total() > paid
+
+
+@pytest.mark.parametrize("changed", ["server_name", "base_url"])
+def test_the_same_model_under_another_name_of_its_server_is_asked_anew_with_a_warning(
+    changed: str, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.run({"described": 3}, limit=3)
+    api.submit_only()
+    assert "anew" not in capsys.readouterr().err
+    other = {"server_name": "mine", "base_url": api.server.url.replace("127.0.0.1", "localhost")}[changed]
+    api.run({"described": 8}, **{changed: other})
+    warning = " ".join(capsys.readouterr().err.split())
+    assert f"3 images have an answer of tiny from {api.server.url}, and 5 are pending" in warning
+    api.run({"described": 5, "already_described": 3}, server_name=api.server.url)

@@ -43,6 +43,7 @@ class Request:
     again: bool = False  # it was asked before in this run, and answered with nothing of use
     # Tells that a call may be billed although no answer came, and returns whether there is money for another try.
     lost: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
+    usd: float = 0.0  # what the answer costs at most
     sheet: tuple[Request, ...] = field(default=(), repr=False)  # about several images in one call
 
     @property

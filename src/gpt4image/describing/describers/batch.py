@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gpt4image.artifacts.answers import Prompt
-from gpt4image.artifacts.store import References, connect_writer, explained
+from gpt4image.artifacts.store import References, add_lost, connect_writer, explained
 from gpt4image.base.errors import DecodeError, DescriberError
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import console, say
 from gpt4image.config import DescribeConfig
 from gpt4image.data.dataset import Dataset
@@ -43,17 +44,18 @@ _ENDED = frozenset(("completed", "expired", "cancelled", "failed"))
 _NO_ROOM = frozenset(("token_limit_exceeded", "request_limit_exceeded"))
 _NO_JSON = (ValueError, AttributeError, TypeError, EOFError, OverflowError, RecursionError)  # the page of a gateway
 _ANSWERS_PER_GROUP, _TICK_S = 256, 1.0
+_LOOKS = 20  # at a batch that has ended, until what is not there is taken for lost
 _NAME, _NO_ANSWER = "gpt4image", "the response holds no answer"
 
 # An answer that was committed after its batch was made is this batch's, or took its place: a kill came between the
 # store's commit and the ledger's.
-_FORGET_STORED = """
-DELETE FROM batch_items WHERE describer = ? AND EXISTS (
-    SELECT 1 FROM results AS r JOIN batches AS b ON b.id = batch_items.batch
-    WHERE (r.digest, r.prompt, r.describer, r.sample) =
-          (batch_items.digest, batch_items.prompt, batch_items.describer, batch_items.sample)
-    AND r.text IS NOT NULL AND r.created >= b.created)
+_STORED = """
+FROM batch_requests AS i WHERE i.describer = ? AND EXISTS (
+    SELECT 1 FROM results AS r JOIN batches AS b ON b.id = i.batch
+    WHERE (r.digest, r.prompt, r.describer, r.sample) = (i.digest, i.prompt, i.describer, i.sample)
+    AND r.text IS NOT NULL AND r.created >= b.created
 """
+_UNPRICED = f"SELECT total(usd) {_STORED} AND (r.tokens_in IS NULL OR r.tokens_out IS NULL))"
 _THIS = "WHERE (digest, prompt, describer, sample) = (?, ?, ?, ?)"
 
 
@@ -68,25 +70,63 @@ class Batch:
     server_id: str | None = None  # the server's id of the batch; None where the creation was not heard of
     wanted: dict[int, Request] = field(default_factory=dict[int, Request])  # what this run waits for, by line
     unsure: bool = True  # a call that was to create it may have taken effect unheard
-    done: int = 0  # requests that the server is done with
+    done: int | None = 0  # requests that the server has answered; None where it does not say, or what cannot be
     status: str = ""  # how it ended, once the files of its answers are there
     files: tuple[str | None, str | None] = (None, None)  # of answers and of errors
     codes: tuple[str | None, ...] = ()  # of errors of the batch as a whole
     reason: str = ""
+    looks: int = 0  # at the batch after its end, while something is not there
+
+
+@dataclass
+class _Found:
+    """What the files of a batch hold."""
+
+    readable: int = 0  # lines
+    unreadable: int = 0
+    torn: bool = False  # the last line is cut
+    paid: set[int] = field(default_factory=set[int])  # numbers of the requests that were answered
+    failed: dict[int, Answer] = field(default_factory=dict[int, Answer])
+
+    def rows(self, spool: BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield each line that can be read, after the number of its request."""
+        spool.seek(0)
+        while line := spool.readline(MAX_BODY):
+            try:
+                row: Any = parse_json(line)
+                number = int(row["custom_id"])
+            except (ValueError, TypeError, LookupError, OverflowError):
+                self.torn = not line.endswith(b"\n")  # or it is too long, and goes on
+                self.unreadable += not self.torn
+                continue
+            self.readable, self.torn = self.readable + 1, False
+            if chat.mapping(row.get("response")).get("status_code") == 200:
+                self.paid.add(number)
+            yield number, row
+
+    def is_whole(self, done: int | None) -> bool:
+        """Return whether all is there of which the server says that it is ``done``."""
+        return done == 0 or (self.readable > 0 and not self.torn and len(self.paid) + self.unreadable >= (done or 0))
 
 
 class Ledger(contextlib.AbstractContextManager["Ledger", None]):
-    """Open batches of a describer, in its store; for one thread. Where a method raises StoreError, nothing is noted."""
+    """Open batches of a describer, in its store; for one thread. Where a method raises StoreError, nothing is noted.
+
+    What was paid for and brought no price is added to what the store knows to be uncertain, in the same transaction in
+    which the request is forgotten: so it counts once, in all later runs.
+    """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Open it; items whose answer is in the store already are forgotten."""
-        self._path = path
+        self._path, self._settings = path, settings
         with explained(path):
             self._connection = connect_writer(path)
             self._references = References(self._connection)
             with self._connection:
                 self._describer = self._references.describer(settings)
-                self._connection.execute(_FORGET_STORED, (self._describer,))
+                unpriced = self._connection.execute(_UNPRICED, (self._describer,)).fetchone()[0]
+                add_lost(self._connection, settings, unpriced)
+                self._connection.execute(f"DELETE {_STORED})", (self._describer,))
 
     def __exit__(self, *_: object) -> None:
         """Close the file."""
@@ -99,14 +139,14 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
 
     def place(self, request: Request) -> tuple[int, int] | None:
         """Return row and line of a request that is in a batch."""
-        return next(iter(self._run(f"SELECT batch, line FROM batch_items {_THIS}", *self._key(request))), None)
+        return next(iter(self._run(f"SELECT batch, line FROM batch_requests {_THIS}", *self._key(request))), None)
 
-    def pending(self, prompts: Iterable[Prompt]) -> tuple[dict[Prompt, set[str]], list[str]]:
-        """Return the digests of what is in a batch for each prompt, and the names of the open batches."""
+    def pending(self, prompts: Iterable[Prompt]) -> tuple[dict[Prompt, dict[str, float]], list[str]]:
+        """Return the price at most of what is in a batch, by digest, for each prompt; and the names of the batches."""
         batches = [batch.server_id or batch.token for batch in self.open_batches()]
-        sql = "SELECT lower(hex(digest)) FROM batch_items WHERE prompt = ? AND describer = ?"
+        sql = "SELECT lower(hex(digest)), usd FROM batch_requests WHERE prompt = ? AND describer = ?"
         found = ((prompt, self._run(sql, self._prompt(prompt), self._describer)) for prompt in prompts if batches)
-        return {prompt: {digest for (digest,) in rows} for prompt, rows in found}, batches
+        return {prompt: dict(rows) for prompt, rows in found}, batches
 
     def add(self, requests: Sequence[Request], token: str, input_file: str) -> Batch:
         """Note a batch that is about to be created, with a request per line of the uploaded file."""
@@ -114,8 +154,8 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
         with explained(self._path), self._connection:
             sql = "INSERT INTO batches (describer, token, created, input_file) VALUES (?, ?, ?, ?) RETURNING id"
             row = self._connection.execute(sql, (self._describer, token, created, input_file)).fetchone()[0]
-            items = ((*key, row, line, 0) for line, key in enumerate(keys))
-            self._connection.executemany("INSERT INTO batch_items VALUES (?, ?, ?, ?, ?, ?, ?)", items)
+            items = ((*key, row, line, requests[line].usd) for line, key in enumerate(keys))
+            self._connection.executemany("INSERT INTO batch_requests VALUES (?, ?, ?, ?, ?, ?, ?)", items)
         return Batch(row, token, created, input_file, wanted=dict(enumerate(requests)), unsure=False)
 
     def note_id(self, batch: Batch, server_id: str) -> None:
@@ -123,19 +163,21 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
         batch.server_id = server_id
 
     def forget(self, answers: Iterable[Answer]) -> None:
-        """Forget items whose answers are in the store."""
-        items = [self._key(answer.request) for answer in answers]
+        """Forget items whose answers are in the store, and count those that were paid for and tell no price."""
+        items = [(self._key(answer.request), answer.unpriced) for answer in answers]
         with explained(self._path), self._connection:
-            self._connection.executemany(f"DELETE FROM batch_items {_THIS}", items)
+            for key, unpriced in items:
+                usd = self._connection.execute(f"DELETE FROM batch_requests {_THIS} RETURNING usd", key).fetchall()
+                add_lost(self._connection, self._settings, unpriced * sum(one for (one,) in usd))
 
     def items_left(self, row: int | None = None) -> int:
         """Return how many items are pending: of one batch, or of all of the describer."""
         where, value = ("describer", self._describer) if row is None else ("batch", row)
-        return self._run(f"SELECT count(*) FROM batch_items WHERE {where} = ?", value)[0][0]
+        return self._run(f"SELECT count(*) FROM batch_requests WHERE {where} = ?", value)[0][0]
 
     def close_batch(self, row: int) -> None:
         """Close a batch: nothing more comes of it, and what is left of its items may be submitted anew."""
-        self._run("DELETE FROM batch_items WHERE batch = ?", row)
+        self._run("DELETE FROM batch_requests WHERE batch = ?", row)
         self._run("UPDATE batches SET closed = ? WHERE id = ?", time.time(), row)
 
     def _run(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
@@ -168,6 +210,7 @@ class BatchDescriber(OpenAIDescriber):
     def __init__(self, config: DescribeConfig) -> None:
         super().__init__(config.describer.partition(":")[2], config)
         self._config = config
+        self._unreadable = list[Skipped]()
         self.price = self.price and self.price.scaled(HALF_PRICE)
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
@@ -197,7 +240,7 @@ class BatchDescriber(OpenAIDescriber):
                         waiting = [batch for batch in self._open.values() if batch.wanted]
                         if self._exhausted and not waiting:
                             break
-                        done = sum(batch.done for batch in waiting)
+                        done = sum(batch.done or 0 for batch in waiting)
                         status.update(f"batches at the server: {len(waiting)}, requests they have done: {done:,}")
                         if not self._may_submit():
                             yield from _rest(config.poll_seconds)
@@ -209,7 +252,8 @@ class BatchDescriber(OpenAIDescriber):
     def report(self, images: Dataset) -> Report:
         with Ledger(self._config.store, self.settings) as ledger:
             count = len(ledger.open_batches())
-            return Report(facts={"batches_open": count, "answers_on_their_way": ledger.items_left()} if count else {})
+            facts = {"batches_open": count, "answers_on_their_way": ledger.items_left()} if count else {}
+            return Report(facts=facts, skipped=self._unreadable)
 
     def _may_submit(self) -> bool:
         is_created = all(batch.server_id for batch in self._open.values())
@@ -316,8 +360,9 @@ class BatchDescriber(OpenAIDescriber):
             with self._explained("the batch cannot be looked at"):
                 found = self._client.batches.retrieve(batch.server_id or "")
                 status: Any = found.status
-                completed: Any = (found.request_counts and found.request_counts.completed) or 0
-                if found.id != batch.server_id or not isinstance(status, str) or not isinstance(completed, int):
+                names, counts = ("completed", "failed", "total"), found.request_counts
+                done, failed, total = (getattr(counts, name, None) for name in names)
+                if found.id != batch.server_id or not isinstance(status, str) or not isinstance(done, int | None):
                     raise ValueError("the answer is not about this batch")
                 output, failures = (_id(file) if file else None for file in (found.output_file_id, found.error_file_id))
                 errors = ((found.errors and found.errors.data) or [])[:3]
@@ -328,11 +373,16 @@ class BatchDescriber(OpenAIDescriber):
             if error.kind != "gone" or days < KEPT_DAYS:
                 whose = f" It was submitted {days:.1f} days ago; use the key of the project that submitted it."
                 raise BatchError(f"{error}{whose if error.kind == 'gone' else ''}", error.kind) from None
-            batch.status = "expired"
+            batch.status, batch.done, batch.looks = "expired", None, _LOOKS
             return
-        batch.done = completed
+        if status == "completed" and (done is None or done + (failed or 0) < (total or 0)):
+            done = None  # a server that does not count
+        batch.done = done
+        if status not in _ENDED:
+            return
+        batch.looks += 1
         # The answers are paid for, and some servers name their file a while after the end.
-        if status in _ENDED and (output or not completed):
+        if output or status == "failed" or batch.looks >= _LOOKS or (done == 0 and (failures or status != "completed")):
             self._has_room, batch.status, batch.files, batch.codes = True, status, (output, failures), codes
             batch.reason = self._server.one_line(reason)
 
@@ -349,7 +399,8 @@ class BatchDescriber(OpenAIDescriber):
             self._close(batch)
 
     def _results(self, batch: Batch) -> Iterator[Answer]:
-        reason, is_lost = f"the batch {batch.status} without an answer to this request", False
+        """Yield answers and take them off what is wanted; what is not there yet stays, for some looks."""
+        found, is_gone = _Found(), False
         with contextlib.ExitStack() as opened:
             spools: list[Any] = [opened.enter_context(tempfile.TemporaryFile()) for _ in batch.files]
             for file, spool in zip(batch.files, spools, strict=True):
@@ -359,26 +410,49 @@ class BatchDescriber(OpenAIDescriber):
                 except BatchError as error:
                     if error.kind != "gone":
                         raise
-                    reason, is_lost, batch.done = "the server no longer has the answer", True, 0
-            for spool, expected in zip(spools, (batch.done, 0), strict=True):
-                spool.seek(0)
-                readable, unreadable = 0, 0
-                while line := spool.readline(MAX_BODY):
-                    try:
-                        row = parse_json(line)
-                        request = batch.wanted.pop(int(row["custom_id"]), None)
-                    except (ValueError, TypeError, LookupError, OverflowError):
-                        unreadable += line.endswith(b"\n")  # else the transfer was cut within it
+                    is_gone = True
+            for spool in spools[::-1]:  # the file of answers last: whether it is torn matters
+                for number, row in found.rows(spool):
+                    if number not in batch.wanted:  # it was read before
                         continue
-                    readable += 1
-                    if request is not None:  # else it was read before
-                        yield self._read(row, request)
-                is_lost = is_lost or unreadable > 0  # an answer that was paid for may be among them
-                if readable + unreadable < expected or (expected and not readable):
-                    what = f"the file of answers is not whole: {readable:,} of {expected:,} can be read"
-                    raise DescriberError(f"Batch API: {what}. The server keeps it; give the same command again.")
-        while batch.wanted:
-            yield Answer(request=batch.wanted.popitem()[1], error=reason, unpriced=is_lost)
+                    answer = self._read(row, batch.wanted[number])
+                    if answer.text is None:
+                        found.failed[number] = answer  # unless a good line follows
+                    else:
+                        del batch.wanted[number]
+                        yield answer
+        is_there = is_gone or found.is_whole(batch.done) or batch.wanted.keys() <= found.failed.keys()
+        batch.looks += not is_there
+        if not is_there and batch.looks >= _LOOKS and any(batch.files) and (found.torn or not found.readable):
+            self._leave_unreadable(batch, f"{found.readable:,} of its lines can be read")
+        elif is_there or batch.looks >= _LOOKS:
+            reason = f"the batch {batch.status} without an answer to this request"
+            yield from self._give_up(batch, found, "the server no longer has the answer" if is_gone else reason)
+
+    def _give_up(self, batch: Batch, found: _Found, reason: str) -> Iterator[Answer]:
+        """Yield errors for all that is still wanted; as many as the server says that it answered were paid for."""
+        missing = batch.wanted.keys() - found.failed.keys()
+        unsure = batch.done is None or batch.done < len(found.paid)
+        lost = len(missing) if unsure else (batch.done or 0) - len(found.paid)
+        for number in [*batch.wanted]:
+            request = batch.wanted.pop(number)
+            if number in missing:
+                yield Answer(request=request, error=reason, unpriced=lost > 0)
+                lost -= 1
+            else:
+                yield found.failed[number]
+
+    def _leave_unreadable(self, batch: Batch, what: str) -> None:
+        """Go on without answers that the server has and does not send whole: they are paid for."""
+        file = batch.files[0] or batch.files[1]
+        reason = (
+            f"Batch API: the file of answers {file} is not whole: {what}. Give the same command again; to give them "
+            "up, delete that file at the server first."
+        )
+        say(f"{len(batch.wanted):,} images wait for an answer. {reason}")
+        keys = (key for request in batch.wanted.values() for key in request.keys)
+        self._unreadable += [Skipped(name=key, reason=reason) for key in keys]
+        batch.wanted.clear()
 
     def _download(self, file: str, into: BinaryIO) -> None:
         with (
