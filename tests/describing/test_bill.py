@@ -5,6 +5,7 @@ A step of a history is a function in STEPS, of ``History``; another way of askin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -18,10 +19,13 @@ from typing import Any
 
 import pytest
 
+from batch_server import BatchServer, serving
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, DescriberError, StoreError
 from gpt4image.config import DescribeConfig
 from gpt4image.describing.describe import describe
+from gpt4image.describing.describers import batch
+from gpt4image.describing.describers.batch import BatchDescriber, Ledger
 from gpt4image.describing.describers.openai import describer as openai_describer
 from gpt4image.describing.prices import Price
 from openai_cases import picture
@@ -176,6 +180,114 @@ def follow(folder: Path, seed: int, steps: int, of: list[Callable[[History], Any
         last = history.run(max_cost=history.limit + 100.0, retry_rejected=True)
         assert last.without_description == 0 and last.stopped_by is None, "what was not asked, the next run asks"
         assert last.cost_usd >= biller.usd - 1e-6, "each call is counted, those in flight at a kill too"
+
+
+class BatchBiller(Biller):
+    """The same for a Batch API, whose lines get lost, too."""
+
+    def line(self, body: dict[str, Any]) -> Any:
+        rng = self.rng
+        mood = (
+            "well" if self.quiet or rng.random() < self.calm else rng.choice(["untold", "none", "torn", "500", "error"])
+        )
+        if mood in ("500", "error"):
+            return (500, {"message": "no", "code": None}) if mood == "500" else {"code": "no", "message": "no"}
+        tokens = rng.choice(TRUE_INPUT), rng.randint(1, MAX_TOKENS)
+        self.usd += PRICES[body["model"]].of(*tokens) / 2
+        said = json.dumps({"class": rng.choice(["cat", "dog"]), "second": None, "confidence": 0.6})
+        answer = completion(said, tokens=tokens) | ({"usage": rng.choice(UNTOLD)} if mood == "untold" else {})
+        return {"none": None, "torn": '{"custom_id": "1'}.get(mood, answer)
+
+    def spoil(self, body: bytes) -> bytes:
+        """Return what becomes of a file of answers, each time the same."""
+        rng, lines = random.Random(body), body.splitlines(keepends=True)
+        if self.quiet or rng.random() < self.calm:
+            return body
+        bad = [json.dumps({"custom_id": str(i), "response": None, "error": {"message": "no"}}).encode() for i in (0, 1)]
+        ways = (
+            lines[1:],
+            [line[:-9] + b"\n" for line in lines],
+            [*bad, *lines],
+            [*lines, *lines],
+            [body[:-9]],
+            [b"<html>"],
+        )
+        return b"".join(rng.choice(ways))
+
+
+class BatchHistory(History):
+    """The same through the Batch API, in two sizes of pictures."""
+
+    stub: Any
+
+    def run(self, **more: Any) -> Any:
+        server, rng = self.stub, self.rng
+        server.late, server.counts = (
+            (0, True) if self.biller.quiet else (rng.choice([0, 0, 3, 100]), rng.random() < 0.7)
+        )
+        given: Any = {"batch": True, "poll_seconds": 0.001, "max_side": rng.choice([32, 64])}
+        try:
+            return super().run(**{**given, **more})
+        except ConfigError as error:  # what is pending is not asked for in another way
+            assert "pending" in str(error)
+
+    def run_without(self) -> None:
+        self.run(batch=False)
+
+    def stopped(self) -> None:
+        """A run that is killed at one of the moments of a batch, before or after."""
+        at, left, after = self.rng.choice(MOMENTS), self.rng.randint(0, 3), self.rng.random() < 0.5
+        do = getattr(*at)
+
+        def kills(*given: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0 and not after:
+                raise Killed
+            found = do(*given)
+            if left < 0:
+                raise Killed
+            return found
+
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+            patch.setattr(*at, kills)
+            self.run()
+
+    def lose_file(self) -> None:
+        self.stub.deleted += [name for name in self.stub.files if "output" in name and self.rng.random() < 0.3]
+
+
+MOMENTS = [
+    *((Ledger, name) for name in ("add", "note_id", "forget", "close_batch")),
+    *((BatchDescriber, name) for name in ("_create", "_look")),
+    (DescriptionStore, "add"),
+]
+BATCH_STEPS: list[Callable[..., Any]] = [
+    *(BatchHistory.run, BatchHistory.run, BatchHistory.run_without, History.estimate, BatchHistory.lose_file),
+    *(BatchHistory.stopped, BatchHistory.stopped, History.add_images, History.raise_limit, History.raise_limit),
+]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.usefixtures("prices")
+def test_the_bill_of_batches_stays_within_the_limit(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "SETTLING_S", 0.0)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
+    biller = BatchBiller(random.Random(seed))
+    with serving(BatchServer(answer=biller.line, spoil=biller.spoil)) as server:
+        history: Any = BatchHistory(tmp_path, seed, server, biller)
+        history.raise_limit()
+        for _ in range(10):
+            step = history.rng.choice(BATCH_STEPS)
+            step(history)
+            assert biller.usd <= history.limit + 1e-6, step.__name__
+        biller.quiet = True
+        for side in (32, 64):
+            rest: Any = {"max_cost": history.limit + 100.0, "max_side": side}
+            while (last := history.run(**rest)).failed:  # what was lost is asked for once more
+                pass
+            assert last.without_description == 0 and last.stopped_by is None, (last.summary, last.skipped[:2])
+        assert last.cost_usd >= biller.usd - 1e-6
 
 
 @pytest.mark.parametrize("seed", range(8))

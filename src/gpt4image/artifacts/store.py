@@ -489,7 +489,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
             else:
                 others += noted[0] + noted[1]
         pending = sum(usd for (usd,) in self._query("SELECT usd FROM batch_requests"))
-        return Spent(known, own, dearest, others, *mine, pending=pending)
+        return Spent(known, own, dearest, others, *mine, pending)
 
     @contextlib.contextmanager
     def cost_notes(self, describer: Mapping[str, Any]) -> Generator[NoteCosts]:

@@ -275,6 +275,7 @@ class Budget:
             request, cost = answer.request, answer.cost_usd
             self.asked -= answer.text is None and answer.error is None
             self._reserved_sum -= self._reserved.pop(request.name, 0.0)
+            self.pending += request.usd if answer.pending else 0.0
             if answer.tokens_in:
                 self.learn(request.prompt, [answer.tokens_in])
             if cost is not None and 0 <= cost < math.inf:

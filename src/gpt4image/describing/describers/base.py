@@ -71,6 +71,7 @@ class Answer:
     cost_usd: float | None = None  # None if unknown
     latency_s: float | None = None  # seconds from sending to the whole answer, of the successful try
     retry: bool = False
+    pending: bool = False  # there is none yet: it stays in a batch for the next run
     unpriced: bool = False  # it was paid for, or may have been, and the server does not tell its price
 
 

@@ -84,6 +84,7 @@ class _Found:
 
     readable: int = 0  # lines
     unreadable: int = 0
+    answers: int = 0  # lines of either kind that name a request, as no page of a gateway does
     torn: bool = False  # the last line is cut
     paid: set[int] = field(default_factory=set[int])  # numbers of the requests that were answered
     failed: dict[int, Answer] = field(default_factory=dict[int, Answer])
@@ -92,6 +93,7 @@ class _Found:
         """Yield each line that can be read, after the number of its request."""
         spool.seek(0)
         while line := spool.readline(MAX_BODY):
+            self.answers += b'"custom_id"' in line
             try:
                 row: Any = parse_json(line)
                 number = int(row["custom_id"])
@@ -106,7 +108,7 @@ class _Found:
 
     def is_whole(self, done: int | None) -> bool:
         """Return whether all is there of which the server says that it is ``done``."""
-        return done == 0 or (self.readable > 0 and not self.torn and len(self.paid) + self.unreadable >= (done or 0))
+        return done == 0 or (self.answers > 0 and not self.torn and len(self.paid) + self.unreadable >= (done or 0))
 
 
 class Ledger(contextlib.AbstractContextManager["Ledger", None]):
@@ -394,7 +396,7 @@ class BatchDescriber(OpenAIDescriber):
         answers = self._results(batch)
         while group := list(itertools.islice(answers, _ANSWERS_PER_GROUP)):
             yield group
-            self._ledger.forget(group)
+            self._ledger.forget(answer for answer in group if not answer.pending)
         if not self._ledger.items_left(batch.row):  # what is left, nobody asked for in this run
             self._close(batch)
 
@@ -423,8 +425,8 @@ class BatchDescriber(OpenAIDescriber):
                         yield answer
         is_there = is_gone or found.is_whole(batch.done) or batch.wanted.keys() <= found.failed.keys()
         batch.looks += not is_there
-        if not is_there and batch.looks >= _LOOKS and any(batch.files) and (found.torn or not found.readable):
-            self._leave_unreadable(batch, f"{found.readable:,} of its lines can be read")
+        if not is_there and batch.looks >= _LOOKS and any(batch.files) and (found.torn or not found.answers):
+            yield from self._leave_pending(batch, f"{found.readable:,} of its lines can be read")
         elif is_there or batch.looks >= _LOOKS:
             reason = f"the batch {batch.status} without an answer to this request"
             yield from self._give_up(batch, found, "the server no longer has the answer" if is_gone else reason)
@@ -442,16 +444,16 @@ class BatchDescriber(OpenAIDescriber):
             else:
                 yield found.failed[number]
 
-    def _leave_unreadable(self, batch: Batch, what: str) -> None:
+    def _leave_pending(self, batch: Batch, what: str) -> Iterator[Answer]:
         """Go on without answers that the server has and does not send whole: they are paid for."""
-        file = batch.files[0] or batch.files[1]
         reason = (
-            f"Batch API: the file of answers {file} is not whole: {what}. Give the same command again; to give them "
-            "up, delete that file at the server first."
+            f"Batch API: the file of answers {batch.files[0] or batch.files[1]} is not whole: {what}. Give the same "
+            "command again; to give them up, delete that file at the server first."
         )
         say(f"{len(batch.wanted):,} images wait for an answer. {reason}")
-        keys = (key for request in batch.wanted.values() for key in request.keys)
-        self._unreadable += [Skipped(name=key, reason=reason) for key in keys]
+        for request in batch.wanted.values():
+            self._unreadable += [Skipped(name=key, reason=reason) for key in request.keys]
+            yield Answer(request=request, pending=True)
         batch.wanted.clear()
 
     def _download(self, file: str, into: BinaryIO) -> None:
