@@ -226,6 +226,7 @@ class BatchHistory(History):
             (0, True) if self.biller.quiet else (rng.choice([0, 0, 3, 100]), rng.random() < 0.7)
         )
         given: Any = {"batch": True, "poll_seconds": 0.001, "max_side": rng.choice([32, 64])}
+        given["retry_rejected"] = rng.random() < 0.2
         try:
             return super().run(**{**given, **more})
         except ConfigError as error:  # what is pending is not asked for in another way

@@ -368,7 +368,7 @@ class _Run:
                 f"{len(doubled):,} images are pending in {first_few(batches)} of the Batch API, and would be paid for "
                 "a second time. Collect them first, with --batch and the same --ask, --classes and --prompt as then. "
                 "To give them up, cancel what still runs at the server, then give --batch once "
-                "more: it keeps what was done by then."
+                "more: it keeps what was done by then. Where answers cannot be had, add --retry-rejected."
             )
 
     def _warn_of_other_servers(self, missing_by: Callable[[Mapping[str, Any]], Sequence[Missing]]) -> None:

@@ -283,12 +283,13 @@ def test_answers_that_do_not_come_whole_stay_at_the_server_and_hinder_no_others(
     api.add_picture(8)
     api.server.spoil = lambda body: spoil(body) if body.count(b"\n") > 1 else body
     outcome = api.run({"described": whole + 1})
-    reason = f"file-output-0 is not whole: {whole} of its lines can be read.*same command again.*delete"
+    reason = f"file-output-0 is not whole, {whole} of its lines can be read; the same command.*--retry-rejected"
     assert len(outcome.skipped) == 8 - whole and all(re.search(reason, item.reason) for item in outcome.skipped)
     api.server.spoil = bytes
     if given_up:
-        api.server.deleted.append("file-output-0")
-        assert "no longer" in api.run({"failed": 8 - whole, "described": 0}).skipped[0].reason
+        api.server.spoil = spoil
+        api.run({"failed": 8 - whole, "described": 0}, retry_rejected=True)
+        api.server.spoil = bytes
     api.run({"without_description": 0, "described": 8 - whole})
     assert len(api.server.batches) == 2 + given_up and api.all_paid_once == (not given_up)
     api.require_whole_bill()
@@ -420,13 +421,18 @@ def test_requests_that_the_server_finds_wrong_stop_the_run_with_its_reason_and_m
     api.run({"described": 8})
 
 
-def test_a_batch_of_another_project_is_not_paid_again_and_one_long_gone_is(api: Api) -> None:
+@pytest.mark.parametrize("given_up", [False, True])
+def test_a_batch_of_another_project_is_not_paid_again_and_one_long_gone_is(given_up: bool, api: Api) -> None:
     api.submit_only()
     api.server.batches.clear()
-    with pytest.raises(DescriberError, match="use the key of the project that submitted it"):
-        api.run()
-    api.patch.setattr(batch_api, "KEPT_DAYS", 0)
-    api.run({"failed": 8})
+    api.add_picture(8)
+    outcome = api.run({"described": 1})  # it hinders no others
+    assert len(outcome.skipped) == 8 and "use the key of the project" in outcome.skipped[0].reason
+    if given_up:
+        api.run({"failed": 8}, retry_rejected=True)
+    else:
+        api.patch.setattr(batch_api, "KEPT_DAYS", 0)
+        api.run({"failed": 8})
     api.server.faults = [Fault("GET /v1/files/", 404)]
     outcome = api.run({"failed": 8})
     assert {item.reason for item in outcome.skipped} == {"the server no longer has the answer"}

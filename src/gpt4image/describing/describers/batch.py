@@ -14,7 +14,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -370,12 +370,17 @@ class BatchDescriber(OpenAIDescriber):
                 errors = ((found.errors and found.errors.data) or [])[:3]
                 codes = tuple(error.code for error in errors)
                 reason = "; ".join(str(error.message or error.code or "") for error in errors)
+                token = (found.metadata or {}).get(_NAME, batch.token)
+            if token != batch.token:
+                raise BatchError(f"Batch API: the server calls another batch {batch.server_id} now.", "gone")
         except BatchError as error:
             days = (time.time() - batch.created) / 86_400
-            if error.kind != "gone" or days < KEPT_DAYS:
-                whose = f" It was submitted {days:.1f} days ago; use the key of the project that submitted it."
-                raise BatchError(f"{error}{whose if error.kind == 'gone' else ''}", error.kind) from None
+            if error.kind != "gone":
+                raise
             batch.status, batch.done, batch.looks = "expired", None, _LOOKS
+            if days < KEPT_DAYS:
+                batch.status = "away"
+                batch.reason = f"{error} It was submitted {days:.1f} days ago; use the key of the project that did."
             return
         if status == "completed" and (done is None or done + (failed or 0) < (total or 0)):
             done = None  # a server that does not count
@@ -393,7 +398,7 @@ class BatchDescriber(OpenAIDescriber):
             error = DescriberError(f"Batch API: the server refuses the requests: {batch.reason}")
             self._give_back(batch, error, waits=not _NO_ROOM.isdisjoint(batch.codes))
             return
-        answers = self._results(batch)
+        answers = self._leave_pending(batch, batch.reason) if batch.status == "away" else self._results(batch)
         while group := list(itertools.islice(answers, _ANSWERS_PER_GROUP)):
             yield group
             self._ledger.forget(answer for answer in group if not answer.pending)
@@ -426,7 +431,9 @@ class BatchDescriber(OpenAIDescriber):
         is_there = is_gone or found.is_whole(batch.done) or batch.wanted.keys() <= found.failed.keys()
         batch.looks += not is_there
         if not is_there and batch.looks >= _LOOKS and any(batch.files) and (found.torn or not found.answers):
-            yield from self._leave_pending(batch, f"{found.readable:,} of its lines can be read")
+            file = batch.files[0] or batch.files[1]
+            what = f"the file {file} is not whole, {found.readable:,} of its lines can be read"
+            yield from self._leave_pending(batch, f"Batch API: {what}; the same command reads it again.")
         elif is_there or batch.looks >= _LOOKS:
             reason = f"the batch {batch.status} without an answer to this request"
             yield from self._give_up(batch, found, "the server no longer has the answer" if is_gone else reason)
@@ -444,13 +451,13 @@ class BatchDescriber(OpenAIDescriber):
             else:
                 yield found.failed[number]
 
-    def _leave_pending(self, batch: Batch, what: str) -> Iterator[Answer]:
-        """Go on without answers that the server has and does not send whole: they are paid for."""
-        reason = (
-            f"Batch API: the file of answers {batch.files[0] or batch.files[1]} is not whole: {what}. Give the same "
-            "command again; to give them up, delete that file at the server first."
-        )
-        say(f"{len(batch.wanted):,} images wait for an answer. {reason}")
+    def _leave_pending(self, batch: Batch, reason: str) -> Iterator[Answer]:
+        """Go on without answers that are paid for and cannot be had now; --retry-rejected gives them up."""
+        if self._config.retry_rejected:
+            yield from self._give_up(replace(batch, done=None), _Found(), reason)
+        if batch.wanted:
+            reason += " --retry-rejected gives these answers up, counts them as paid, and the next run asks again."
+            say(f"{len(batch.wanted):,} images wait for an answer. {reason}")
         for request in batch.wanted.values():
             self._unreadable += [Skipped(name=key, reason=reason) for key in request.keys]
             yield Answer(request=request, pending=True)
