@@ -281,7 +281,7 @@ def distill(
         worth (float | None, optional): Worth of one more right class, in US dollars: then= is not asked where its price
             is above the expected gain times this.
         retry_rejected (bool, optional): Ask again for images whose answer an earlier run rejected: empty, a refusal, an
-            echo of the prompt, or a loop.
+            echo of the prompt, or a loop. With batch=, give up answers that cannot be had.
         batch (bool, optional): Send the requests through the Batch API of OpenAI: half the price, answers within a day.
         poll_seconds (float, optional): Time between two looks at a batch, in seconds.
         engine (Literal['local', 'ray'], optional): local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or
@@ -544,7 +544,7 @@ def describe(
         then_targets (str | Path | None, optional): File of targets, by label: then= is asked where they are in doubt,
             rather than where the first answers are.
         retry_rejected (bool, optional): Ask again for images whose answer an earlier run rejected: empty, a refusal, an
-            echo of the prompt, or a loop.
+            echo of the prompt, or a loop. With batch=, give up answers that cannot be had.
         batch (bool, optional): Send the requests through the Batch API of OpenAI: half the price, answers within a day.
         poll_seconds (float, optional): Time between two looks at a batch, in seconds.
         engine (Literal['local', 'ray'], optional): local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or

@@ -191,7 +191,8 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
 
     # Quality
     retry_rejected: bool = False
-    """Ask again for images whose answer an earlier run rejected: empty, a refusal, an echo of the prompt, or a loop."""
+    """Ask again for images whose answer an earlier run rejected: empty, a refusal, an echo of the prompt, or a loop.
+    With --batch, give up answers that cannot be had."""
 
     # How the requests travel
     batch: bool = False
