@@ -380,14 +380,12 @@ class _Run:
             answered = wanted.difference(*(one.lacking for one in missing_by(other)))
             with Ledger(self.config.store, other) as ledger:
                 pending = ledger.pending([one.prompt for one in self.missing])[0]
-            sent = wanted.intersection(itertools.chain(*pending.values()))
-            if answered or sent:
-                name = other["server"]
+            if answered := answered | wanted.intersection(itertools.chain(*pending.values())):
                 say(
-                    f"{len(answered):,} images have an answer of {other['model']} from {name}, and {len(sent):,} are "
+                    f"{len(answered):,} images have an answer of {other['model']} from {other['server']}, or one "
                     "pending in its batches. They are asked about anew, and paid for again, because --base-url or "
-                    f"--server-name differs. To keep these answers, press Ctrl-C and give --server-name {name}; "
-                    "batches are collected with the address as then."
+                    f"--server-name differs. To keep these answers, press Ctrl-C and give --server-name "
+                    f"{other['server']}; batches are collected with the address as then."
                 )
 
     def ask_all(self, interrupt: Interrupt) -> None:
