@@ -228,7 +228,7 @@ class BatchHistory(History):
         given: Any = {"batch": True, "poll_seconds": 0.001, "max_side": rng.choice([32, 64])}
         given["retry_rejected"] = rng.random() < 0.2
         try:
-            return super().run(**{**given, **more})
+            return super().run(**{**given, **more, "per_call": 1})
         except ConfigError as error:  # what is pending is not asked for in another way
             assert "pending" in str(error)
 
