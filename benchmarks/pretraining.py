@@ -1,6 +1,6 @@
 """What weights are worth that were made without labels: fine-tuned, and as a probe, against training from scratch.
 
-    python benchmarks/pretraining.py --data hf:DATA/images --embeddings cifar.emb --pictograms demo-out/embeddings \\
+    python benchmarks/pretraining.py --data hf:DATA/images --embeddings cifar.emb --pictograms openmoji.emb \\
         --out pretraining
 
 Per seed, each recipe of recipes/pretrain/ is trained on the described photographs, at equal views. The comparisons
@@ -39,7 +39,7 @@ class Options:
     embeddings: Path
     """Table of their descriptions."""
     pictograms: Path
-    """Table of the descriptions of the pictograms, which `gpt4image demo` leaves in demo-out/embeddings."""
+    """Table of the descriptions of the pictograms, made as recipes/README.md says."""
     out: Path
     seeds: int = 3
     epochs: int | None = None

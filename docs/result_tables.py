@@ -205,9 +205,13 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _where(record: dict[str, Any]) -> str:
-    """Return where a command can be given whose record has arms that were removed."""
+    """Return where a command can be given whose record has arms that were removed, or whose recipes were."""
     own = {arm.get("arm", name) for each in record.get("comparisons", {"": record}).values()
            for name, arm in each["arms"].items()}  # fmt: skip
     gone = own - ARMS.keys()
     commit = next((commit for commit, arms in REMOVED_AFTER.items() if gone <= arms), "e326164")
-    return f" (at commit {commit}, for arms that were removed)" if gone else ""
+    if gone:
+        return f" (at commit {commit}, for arms that were removed)"
+    recipes = (word for word in record["command"].split() if word.startswith("recipes/"))
+    removed = not all((FOLDER.parents[2] / recipe).is_file() for recipe in recipes)
+    return " (at commit ecad18fc, for recipes that were removed)" if removed else ""

@@ -57,6 +57,7 @@ train --data double --out new --batch-size 500
 label --data photos --embeddings other.emb --classes cat,dgo --out t.parquet
     -> images of 'dog', which the list of classes lacks | Is 'dgo' meant to be 'dog'?
 train --data photos --out photos/run TINY -> --out photos/run lies inside of photos | give a place outside
+train --data openmoji --out openmoji TINY -> --out openmoji has the name of the packaged dataset | openmoji-out
 train --data photos --out new --model resnet19 -> resnet19 | resnet18
 train --data photos --out new --device gpu -> --device gpu is not available here | available: auto
 train --data photos --out new --batch-size 500 -> --batch-size 500 | give at most

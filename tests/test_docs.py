@@ -39,7 +39,7 @@ from trained_runs import CLASSES, described, write_pictures
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-ALL_TEXTS = [*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "THIRD_PARTY_NOTICES.md"))]
+ALL_TEXTS = [*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "THIRD_PARTY_NOTICES.md", "recipes/README.md"))]
 
 # What earlier pages have made already; the other pages start with pictures and a file of descriptions.
 BOTH = ("photos.db", "photos.emb")

