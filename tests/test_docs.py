@@ -39,7 +39,8 @@ from trained_runs import CLASSES, described, write_pictures
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-ALL_TEXTS = [*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "THIRD_PARTY_NOTICES.md", "recipes/README.md"))]
+OTHERS = ("CHANGELOG.md", "CONTRIBUTING.md", "THIRD_PARTY_NOTICES.md", "recipes/README.md")
+ALL_TEXTS = [*PAGES, *(ROOT / name for name in OTHERS)]
 
 # What earlier pages have made already; the other pages start with pictures and a file of descriptions.
 BOTH = ("photos.db", "photos.emb")

