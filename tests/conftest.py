@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import re
 import shutil
@@ -41,9 +42,29 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 LONGEST = re.compile(r"notebook_runs|\[(tutorial|own-loop)\.md|stopped_any|those_of_one_process")
 
 
+ELSEWHERE = {
+    "linux": {
+        r"test_crash_points|test_fuzz": "fork, /proc, /dev/shm and limits of a process",
+        r"test_processes|test_ray_cluster|test_sharding|test_local|peak_memory|page_faults": "processes of /proc, gloo",
+        r"an_empty_file_becomes_a_store": "/proc/self/fd",
+    },
+    "posix": {
+        r"test_interrupts|test_a_second_try_that_is_on_its_way|sigterm|ctrl_c|interrupt": "signals of POSIX",
+        r"killed|kill_9|sigkill": "SIGKILL",
+        r"link|read_only|may_not_be_read": "links and permissions of POSIX",
+    },
+}
+"""Tests that need a kind of system, by name, and what of it they need."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the longest tests begin first: none is left over at the end for one process alone."""
+    """Let the longest tests begin first: none is left over at the end for one process alone. Skip by the system."""
     items.sort(key=lambda item: not LONGEST.search(item.name))
+    lacking = [kind for kind, here in (("linux", sys.platform == "linux"), ("posix", os.name == "posix")) if not here]
+    for item, kind in itertools.product(items, lacking):
+        for pattern, need in ELSEWHERE[kind].items():
+            if re.search(pattern, item.nodeid):
+                item.add_marker(pytest.mark.skip(reason=f"needs {kind}: {need}"))
 
 
 def pytest_collection_finish() -> None:

@@ -15,7 +15,6 @@ import json
 import multiprocessing
 import os
 import random
-import resource
 import shutil
 import signal
 import sqlite3
@@ -28,6 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+if sys.platform != "win32":  # where all of these tests are skipped
+    import resource
 
 from gpt4image.artifacts import runs, table, targets
 from gpt4image.artifacts.answers import PROMPTS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 from pathlib import Path
@@ -50,6 +51,14 @@ def test_every_dependency_has_a_floor_and_its_constraint_fits() -> None:
     assert "ray" in FLOORS["constraints"](["demo"]).splitlines()[-1], "what is not tried is named"
     with pytest.raises(ValueError, match="has no floor"):
         FLOORS["floors"](["torch"])
+
+
+def test_no_module_needs_one_of_posix_to_be_imported() -> None:
+    only_posix = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios"}
+    for path in (ROOT / "src").rglob("*.py"):
+        nodes = ast.parse(path.read_text(encoding="utf-8")).body
+        names = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+        assert names.isdisjoint(only_posix), path
 
 
 def test_the_limits_of_the_page_are_those_that_are_used() -> None:

@@ -54,7 +54,7 @@ def ended_like_ctrl_c() -> Generator[None]:
     def on_signal(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a process that was forked off ends as it would have
             signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         on_ctrl_c = signal.getsignal(signal.SIGINT)
         if not callable(on_ctrl_c):  # as in a job that a shell started in the background
             raise KeyboardInterrupt
@@ -106,7 +106,7 @@ def starting_processes() -> Generator[None]:
         if before is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for number in held:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)  # os.kill would end a process of Windows at once
 
 
 def started(*, forget: bool) -> None:

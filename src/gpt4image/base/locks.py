@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,10 @@ def acquire_lock(path: Path, wait_s: float, busy: Callable[[str], Exception] = R
     try:
         lock.acquire()
     except filelock.Timeout:
-        owner = path.read_text(encoding="ascii", errors="replace").strip() or "unknown"
+        owner = "unknown"
+        with contextlib.suppress(PermissionError):  # Windows lets nobody read what is locked
+            owner = path.read_text(encoding="ascii", errors="replace").strip() or owner
         raise busy(f"another process (id {owner})") from None
-    path.write_text(str(os.getpid()), encoding="ascii")
+    with contextlib.suppress(PermissionError):  # nor write it, not even its owner
+        path.write_text(str(os.getpid()), encoding="ascii")
     return lock

@@ -87,10 +87,8 @@ def demo(config: DemoConfig) -> CompareResult:
     }
     write_json(config.out / DEMO, facts)
     report(ReportConfig(dir=config.out))  # once more, with these facts
-    rival = (
-        f"Without any of it, {MODEL}'s own ImageNet classes, mapped by hand: {mapped['accuracy']:.1%} of {mapped['n']} "
-        f"({mapped['low']:.1%} to {mapped['high']:.1%})"
-    )
+    percents = [f"{100 * mapped[key]:.1f} %" for key in ("accuracy", "low", "high")]
+    rival = "Without any of it, ImageNet classes mapped by hand: {} are right ({} to {})".format(*percents)
     text = f"{found.text}\n\n{rival}\n{next_commands(config.out)}"
     return replace(found, text=text, wrote=(config.out / COMPARISON, *made.wrote))
 

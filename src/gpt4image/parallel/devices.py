@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import resource
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -43,7 +42,7 @@ def _keep_freed_memory() -> None:
     """Let malloc of glibc keep what is freed. By default it gives large blocks back to the system, and the activations
     of each step fault every page in anew, which took up to half of a step on CPUs."""
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # of malloc.h; see mallopt(3)
-    with contextlib.suppress(AttributeError):  # another C library
+    with contextlib.suppress(AttributeError, TypeError):  # another C library; Windows has none that belongs to all
         mallopt = ctypes.CDLL(None).mallopt
         for what, value in ((mmap_max, 0), (trim_threshold, -1), (top_pad, 64 << 20)):
             mallopt(what, value)
@@ -138,12 +137,19 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the peak memory since ``reset_peak_memory``: of the GPU on CUDA, of the process elsewhere, in bytes."""
+    """Return the peak memory since ``reset_peak_memory``: of the GPU on CUDA, of the process elsewhere, in bytes.
+
+    On Windows, where it is not known, 0.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:
+        if sys.platform == "win32":
+            return 0
+        import resource
+
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
