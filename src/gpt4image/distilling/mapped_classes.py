@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from gpt4image.data import Dataset
 from gpt4image.models.backbones import create_backbone
 
 SIZE, IMAGENET_CLASSES = 224, 1000
-WHOLE = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic", "crop_pct": 1.0}
+WHOLE: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic", "crop_pct": 1.0}
 """EfficientNet-Lite's own preparation, but for the crop: on validation the whole height is better than 7/8 of it."""
 
 
@@ -36,7 +37,7 @@ def mapped_accuracy(
     of_class = torch.zeros(IMAGENET_CLASSES, len(images.classes))
     for column, name in enumerate(images.classes):
         of_class[[number[each] for each in names[name]], column] = 1
-    prepared = create_transform((3, SIZE, SIZE), **WHOLE)
+    prepared: Any = create_transform((3, SIZE, SIZE), **WHOLE)
     rows, right = images.indices(split).tolist(), 0
     for start in range(0, len(rows), 64):
         part = rows[start : start + 64]
