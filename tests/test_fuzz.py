@@ -109,6 +109,7 @@ TARGETS: dict[str, tuple[str, Callable[[Path], Any]]] = {
        ("boxes.csv", "set.csv", "set.parquet")},
     "arrow": ("arrow/images.parquet", partial(read_set, "hf", 0)),
     **{name: ("coco/train.json", partial(read_set, name, 0)) for name in ("coco", "coco-masks")},
+    "label-studio": ("label-studio/tasks.json", partial(read_set, "label-studio", 0)),
     "yolo-boxes": ("yolo/labels/train/1.txt", partial(read_set, "yolo", 3)),
     "yolo-yaml": ("yolo/data.yaml", partial(read_set, "yolo", 1)),
     "voc": ("voc/Annotations/a.xml", partial(read_set, "voc", 2)),

@@ -769,6 +769,8 @@ def export_labels(
     *,
     image_root: StrPath | None = None,
     data: Data,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.2,
     targets: StrPath,
     format: Literal['csv', 'folder', 'coco', 'yolo', 'voc', 'hf', 'label-studio'],
     out: StrPath,
@@ -783,13 +785,18 @@ def export_labels(
     Args:
         image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
             Default: that of the manifest.
-        data (str | Path | (images, labels) | DataFrame): Dataset SPEC.
+        data (str | Path | (images, labels) | DataFrame): Dataset: a folder or table of images, or a SPEC: folder:PATH,
+            manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR,
+            clips:PATH, cifar10, cifar100, clothes, openmoji.
+        val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
+            validation split.
+        test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
         targets (str | Path): File of targets or of boxes, by label.
         format (Literal['csv', 'folder', 'coco', 'yolo', 'voc', 'hf', 'label-studio']): csv: for data=manifest:FILE;
             folder: class folders; coco, yolo, voc: boxes; hf: for the library datasets.
-        out (str | Path): New file, or new folder for folder, yolo, voc and hf, which hold the images too.
-        least_confidence (float, optional): Least probability of a class, or weight of a box; what is less sure is left
-            out.
+        out (str | Path): New file for csv and label-studio, else a new folder, which holds the images too.
+        least_confidence (float, optional): Least probability of a target's class, or weight of its box; what is less
+            sure is left out.
 
     Returns:
         ExportLabelsResult: The labels that ``export_labels`` wrote, and how many images have none.

@@ -65,7 +65,7 @@ def test_classes_are_added_by_name() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("photos", r"folder, hf, manifest, masks, openmoji"),
+        ("photos", r"folder, hf, label-studio, manifest, masks, openmoji"),
         ("foldr:x", r"folder, hf, .* Did you mean 'folder'"),
         ("opnmoji", r"there is no such file or folder.*Did you mean 'openmoji'"),
         ("~nosuch/x", "there is no such file or folder"),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import gpt4image
 from gpt4image.artifacts.targets import BoxLabels
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.data import load_dataset
+from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.regions import Boxes
 from tables import made_of
 
@@ -48,55 +51,81 @@ def boxes(data: str, path: Path) -> Path:
     return path
 
 
-def test_a_class_per_image_goes_around_in_every_format(photos: str, tmp_path: Path) -> None:
+def with_held_out(folder: Path, kind: str) -> str:
+    """Write six images: three of train with a target, one without, and one of val and test each, which have labels."""
+    column = {"classification": "label", "multilabel": "labels", "boxes": "boxes"}[kind]
+    given = {"classification": "cat", "multilabel": "cat|dog", "boxes": '[["cat", 0.25, 0.2, 0.75, 0.6]]'}[kind]
+    rows = [("path", column, "split")]
+    for number, split in enumerate(("train", "train", "train", "train", "val", "test")):
+        (folder / "photos").mkdir(exist_ok=True)
+        Image.new("RGB", (20, 10), (40 * number, 0, 0)).save(folder / "photos" / f"{number}.png")
+        rows.append((f"photos/{number}.png", given if number > 2 else "", split))
+    with (folder / "given.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return f"manifest:{folder / 'given.csv'}"
+
+
+def content(data: Dataset) -> dict[str, Any]:
+    """Return the split and the label of each image by its digest; sides of boxes in tenths."""
+    if isinstance(data.regions, Boxes):
+        names = [[(data.classes[k], *(c * 10).round().astype(int).tolist()) for c, k, _ in
+                  zip(*data.regions.image(row), strict=True)] for row in range(len(data))]  # fmt: skip
+    else:
+        names = [sorted(data.label_names(row)) for row in range(len(data))]
+    return {digest: (data.splits[row], names[row]) for row, digest in enumerate(data.digests)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(("classification", name) for name in ("csv", "folder", "hf", "label-studio")),
+        *(("multilabel", name) for name in ("csv", "hf", "label-studio")),
+        *(("boxes", name) for name in ("csv", "coco", "yolo", "voc", "hf", "label-studio")),
+    ],
+)
+def test_labels_come_back_from_every_format_elsewhere(tmp_path: Path, kind: str, name: Any) -> None:
+    """People's labels of val and test go along; the images lie beside what is written, not in another folder."""
+    if name == "hf":
+        pytest.importorskip("datasets", reason="the extra hf")
+    data, out = with_held_out(tmp_path, kind), tmp_path / "elsewhere" / "labels"
+    file = boxes(data, tmp_path / "t.parquet") if kind == "boxes" else targets(data, tmp_path / "t.parquet", kind)
+    out = out.with_suffix({"csv": ".csv", "label-studio": ".json"}.get(name, ""))
+    found = gpt4image.export_labels(data=data, targets=file, format=name, out=out)
+    assert (found.images, found.human_labels, found.left_out) == (6, 3, 0)
+    if name == "label-studio":  # as it exports tasks whose predictions were accepted
+        tasks = json.loads(out.read_text(encoding="utf-8"))
+        out.write_text(json.dumps([{"annotations": task.get("predictions"), **task} for task in tasks]), "utf-8")
+        values = [one.get("value") for one in ElementTree.parse(out.with_suffix(".xml")).iter() if one.tag != "Image"]
+        assert [value for value in values if value] == [*CLASSES]
+    (tmp_path / "photos").rename(tmp_path / "gone")
+    again = load_dataset(f"{ {'csv': 'manifest'}.get(name, name) }:{out}")
+    said = {"boxes": ([("dog", 1, 2, 5, 8)], [], [("dog", 1, 2, 5, 8)]), "classification": (["cat"], ["dog"], ["cat"])}
+    of_targets = said.get(kind, (["cat"], ["dog"], ["cat", "dog"]))
+    of_people = {"boxes": [("cat", 2, 2, 8, 6)], "classification": ["cat"]}.get(kind, ["cat", "dog"])
+    digests = [hashlib.sha256((tmp_path / "gone" / f"{n}.png").read_bytes()).hexdigest() for n in range(6)]
+    splits, labels = ("train", "train", "train", "train", "val", "test"), (*of_targets, *[of_people] * 3)
+    assert content(again) == dict(zip(digests, zip(splits, labels, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_trainers_of_yolo_find_every_path_of_data_yaml(photos: str, tmp_path: Path, held_out: bool) -> None:
+    data = with_held_out(tmp_path, "boxes") if held_out else photos
+    file = boxes(data, tmp_path / "b.parquet")
+    gpt4image.export_labels(data=data, targets=file, format="yolo", out=tmp_path / "yolo")
+    settings = yaml.safe_load((tmp_path / "yolo" / "data.yaml").read_text(encoding="utf-8"))
+    places = {name: settings.pop(name) for name in ("train", "val", "test") if name in settings}
+    assert [*places] == (["train", "val", "test"] if held_out else ["train", "val"])
+    assert all(any((tmp_path / "yolo" / place).glob("*.png")) for place in places.values())
+    assert settings == {"names": dict(enumerate(CLASSES))}
+
+
+def test_labels_less_sure_are_left_out_and_images_below_stay_where_they_are(photos: str, tmp_path: Path) -> None:
     file = targets(photos, tmp_path / "t.parquet", "classification")
     common: dict[str, Any] = {"data": photos, "targets": file, "least_confidence": 0.7}
     found = gpt4image.export_labels(**common, format="csv", out=tmp_path / "labels.csv")
     assert (found.images, found.left_out) == (2, 2), "one is less sure, one has no target"
-    table = load_dataset(f"manifest:{tmp_path / 'labels.csv'}")
-    assert [table.label_names(row) for row in range(2)] == [("cat",), ("dog",)]
-    assert set(table.digests) == set(load_dataset(photos).digests[:2])
-    gpt4image.export_labels(**common, format="folder", out=tmp_path / "classes")
-    assert {path.relative_to(tmp_path / "classes").as_posix() for path in (tmp_path / "classes").rglob("*.png")} == {
-        "train/cat/unlabelled__0.png", "train/dog/unlabelled__1.png"
-    }  # fmt: skip
-    gpt4image.export_labels(**common, format="label-studio", out=tmp_path / "tasks.json")
-    tasks = json.loads((tmp_path / "tasks.json").read_text(encoding="utf-8"))
-    assert [task["predictions"][0]["result"][0]["value"]["choices"] for task in tasks] == [["cat"], ["dog"]]
-    assert tasks[0]["data"]["image"] == "/data/local-files/?d=photos/unlabelled/0.png"
-
-
-def test_tables_hold_several_classes_and_those_of_datasets_the_pictures(photos: str, tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets", reason="the extra hf")
-    found: list[Any] = []
-    for task in ("classification", "multilabel"):
-        file = targets(photos, tmp_path / f"{task}.parquet", task)
-        gpt4image.export_labels(data=photos, targets=file, format="hf", out=tmp_path / task)
-        table = str(tmp_path / task / "data" / "train.parquet")
-        found.append(datasets.Dataset.from_parquet(table, cache_dir=str(tmp_path / "cache")))
-    one, several = found
-    assert one["label"][:] == [0, 1, 0] and one.features["label"].names == list(CLASSES)
-    gpt4image.export_labels(data=photos, targets=file, format="csv", out=tmp_path / "labels.csv")
     with (tmp_path / "labels.csv").open(encoding="utf-8", newline="") as lines:
-        assert [row["labels"] for row in csv.DictReader(lines)] == ["cat", "dog", "cat|dog"]
-    assert several["labels"][:] == [[0], [1], [0, 1]] and one[0]["image"].size == (20, 10)
-
-
-def test_boxes_go_around_in_every_format(photos: str, tmp_path: Path) -> None:
-    file = boxes(photos, tmp_path / "boxes.parquet")
-    for name, out in (("coco", "coco.json"), ("yolo", "yolo"), ("voc", "voc")):
-        found = gpt4image.export_labels(data=photos, targets=file, format=name, out=tmp_path / out)
-        assert (found.images, found.boxes, found.left_out) == (3, 2, 1)
-        again = load_dataset(f"{name}:{tmp_path / out}")
-        assert isinstance(again.regions, Boxes) and again.regions.known.sum() == 3
-        place = list(again.digests).index(load_dataset(photos).digests[0])
-        corners, labels, _ = again.regions.image(place)
-        assert corners[0] == pytest.approx([0.1, 0.2, 0.5, 0.8], abs=0.06) and again.classes[labels[0]] == "dog"
-    gpt4image.export_labels(data=photos, targets=file, format="label-studio", out=tmp_path / "tasks.json")
-    value = json.loads((tmp_path / "tasks.json").read_text(encoding="utf-8"))[0]["predictions"][0]["result"][0]["value"]
-    assert value["rectanglelabels"] == ["dog"] and value["width"] == pytest.approx(40)
-    gpt4image.export_labels(data=photos, targets=file, format="csv", out=tmp_path / "boxes.csv", least_confidence=0.8)
-    assert len((tmp_path / "boxes.csv").read_text(encoding="utf-8").splitlines()) == 1, "only the heading"
+        assert [row["path"] for row in csv.DictReader(lines)] == ["photos/unlabelled/0.png", "photos/unlabelled/1.png"]
 
 
 @pytest.mark.parametrize("format_", ["yolo", "voc"])

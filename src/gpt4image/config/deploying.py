@@ -11,6 +11,7 @@ from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
 from gpt4image.config.base import MOST_THREADS, Fraction, Positional, Rare, StageConfig, WithData
+from gpt4image.config.learning import DataOptions
 
 FORMAT_SUFFIXES = {"timm": "", "onnx": ".onnx", "torch-export": ".pt2"}  # file suffix per format of `export`
 ROW_FORMATS = {".csv": "csv", ".json": "coco", ".jsonl": "jsonl", ".txt": "table", "": "table"}
@@ -114,19 +115,17 @@ class SearchConfig(WithData):
     """HTML page of the pictures that were found."""
 
 
-class ExportLabelsConfig(WithData):
+class ExportLabelsConfig(DataOptions):
     """Write targets as labels that other programs read.
 
     Example: gpt4image export-labels --data folder:photos --targets targets.parquet --format csv --out labels.csv
     """
 
-    data: str
-    """Dataset SPEC."""
     targets: Path
     """File of targets or of boxes, by label."""
     format: Literal["csv", "folder", "coco", "yolo", "voc", "hf", "label-studio"]
     """csv: for --data manifest:FILE; folder: class folders; coco, yolo, voc: boxes; hf: for the library datasets."""
     out: Path
-    """New file, or new folder for folder, yolo, voc and hf, which hold the images too."""
+    """New file for csv and label-studio, else a new folder, which holds the images too."""
     least_confidence: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Least probability of a class, or weight of a box; what is less sure is left out."""
+    """Least probability of a target's class, or weight of its box; what is less sure is left out."""

@@ -251,6 +251,7 @@ class ExportLabelsResult(Outcome):
 
     format: str
     images: int
+    human_labels: int
     left_out: int
     boxes: int | None = None
 

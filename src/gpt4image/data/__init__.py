@@ -16,7 +16,7 @@ from gpt4image.base.errors import ConfigError, DataError, nearest, parsing
 from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset, ImageSource, MemorySource, note_once, require_trained
 from gpt4image.data.decode import EXTENSIONS
-from gpt4image.data.file_source import expanded
+from gpt4image.data.file_source import IMAGES, expanded
 from gpt4image.data.splits import with_splits, wrong_copies
 from gpt4image.data.video import VIDEO_EXTENSIONS
 
@@ -26,6 +26,7 @@ LOADERS = {
     "manifest": ("manifest", "load_manifest", "FILE.csv or FILE.parquet"),
     "coco": ("coco", "load_coco", "FILE.json"),
     "coco-masks": ("coco", "load_coco_masks", "FILE.json"),
+    "label-studio": ("label_studio", "load_label_studio", "FILE.json"),
     "yolo": ("yolo", "load_yolo", "DIR"),
     "voc": ("voc", "load_voc", "DIR"),
     "masks": ("masks", "load_masks", "DIR or masks:IMAGES,MASKS"),
@@ -47,7 +48,6 @@ FILES_LOOKED_AT = 1000  # of a folder, to find out whether it holds pictures or 
 MANIFESTS = ("manifest", "metadata", "labels")
 """Names of a table that decides what a folder is, whatever else lies there."""
 AUDIT = "audit"  # beginning of the name of a table that `audit` writes
-IMAGES = ".images"  # suffix of the folder of images beside a table that ``review`` writes
 
 
 def load_dataset(spec: str, *, aside: Path | None = None) -> Dataset:
@@ -62,7 +62,7 @@ def load_dataset(spec: str, *, aside: Path | None = None) -> Dataset:
     """
     spec = require_there(spec, aside)
     name, _, argument = spec.partition(":")
-    if IMAGE_ROOT in argument and name not in ("manifest", "clips"):
+    if IMAGE_ROOT in argument and name not in ("manifest", "clips", "label-studio"):
         raise ConfigError(f"--image-root is for tables of images, manifest:FILE.csv or .parquet; {spec} is none.")
     if name in LOADERS:
         module, function, _ = LOADERS[name]
@@ -115,6 +115,8 @@ def require_there(spec: str, aside: Path | None = None) -> str:
 def spec_of(path: str, aside: Path | None = None) -> str:
     """Return the SPEC of a path, by what is there; a table ``aside`` counts as if it were not. Raises ConfigError."""
     place = expanded(path)
+    if place.is_file() and place.suffix == ".json" and place.open("rb").read(100).lstrip()[:1] == b"[":
+        return f"label-studio:{path}"
     if place.is_file() and place.suffix in KINDS:
         return f"{KINDS[place.suffix]}:{path}"
     if path and place.is_dir():

@@ -51,6 +51,10 @@ def write_yolo(folder: Path, names: Sequence[str], boxes: Boxes, classes: Sequen
 
     tops = {PurePosixPath(name).parts[0] for name in names if "/" in name}
     entries = {split: f"images/{name}" for name, split in SPLIT_OF.items() if name in tops} or {"train": "images"}
+    note = ""
+    if "val" not in entries and "train" in entries:  # trainers refuse a file without
+        entries |= {"val": entries["train"]}
+        note = "# No image of val is annotated, so 'val' repeats 'train': scores on it are not those on new images.\n"
     with staging_folder(folder) as staging:
         for image, file in _annotated(boxes, staging / "labels", names, ".txt"):
             lines: dict[str, None] = {}  # a line comes once
@@ -60,7 +64,7 @@ def write_yolo(folder: Path, names: Sequence[str], boxes: Boxes, classes: Sequen
                     lines[" ".join([str(label), *(f"{value:.6f}" for value in values)]) + "\n"] = None
             file.write_text("".join(lines), encoding="utf-8")
         text = yaml.safe_dump({**entries, "names": dict(enumerate(classes))}, sort_keys=False, allow_unicode=True)
-        (staging / "data.yaml").write_text(text, encoding="utf-8")
+        (staging / "data.yaml").write_text(note + text, encoding="utf-8")
 
 
 def write_voc(folder: Path, names: Sequence[str], sizes: Sequence[Size], boxes: Boxes, classes: Sequence[str]) -> None:

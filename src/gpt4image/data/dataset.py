@@ -173,7 +173,8 @@ def rarest_classes(labels: NDArray[np.int8]) -> NDArray[np.int64]:
 def note_other_classes(where: str, names: Sequence[str], own: Sequence[str], spec: str) -> None:
     """Note on standard error which ``names`` no image of a dataset with the classes ``own`` has: often a slip."""
     if own and (others := [name for name in names if name not in own]):
-        slips = {name: close[0] for name in others[:5] if (close := difflib.get_close_matches(name, own, n=1))}
+        lost = [name for name in own if name not in names]  # a name that both have is no slip
+        slips = {name: close[0] for name in others[:5] if (close := difflib.get_close_matches(name, lost, n=1))}
         meant = "".join(f" Is {name!r} meant to be {right!r}?" for name, right in slips.items())
         note_once(f"{where} has the classes {first_few(others)}, and no image of {spec} has such a label.{meant}")
 
@@ -355,16 +356,19 @@ class Dataset:
             other.__dict__["digests"] = own if chosen is None else tuple(own[i] for i in chosen)
         return other
 
-    def with_classes(self, names: Sequence[str]) -> Dataset:
-        """Return the same images among more classes; ``names`` holds those that there are. Raises DataError."""
+    def with_classes(self, names: Sequence[str], where: str = "the list of classes") -> Dataset:
+        """Return the same images among more classes; ``names`` are those of ``where``, and hold all. DataError."""
         if tuple(names) == self.classes:
             return self
-        if lost := set(self.classes) - set(names):
-            close = {name: difflib.get_close_matches(name, names, n=1) for name in sorted(lost)[:5]}
+        if lost := sorted(set(self.classes) - set(names)):
+            others = set(names) - set(self.classes)
+            close = {name: difflib.get_close_matches(name, others, n=1) for name in lost[:5]}
             slips = "".join(f" Is {near[0]!r} meant to be {name!r}?" for name, near in close.items() if near)
+            known = f"; other classes there are {first_few(sorted(others))}" if others else ""
             raise DataError(
-                f"{self.spec} has images of {first_few(sorted(lost))}, which the list of classes lacks; add it."
-                f"{slips} If the folders are no classes, put the images into one folder without others."
+                f"{self.spec} has images of {first_few(lost)}, which {where} lacks{known}.{slips} If a class was "
+                "renamed or split, give both the same names. If the folders are no classes, put the images into one "
+                "folder without others."
             )
         number_of = {name: number for number, name in enumerate(names)}
         place = [number_of[name] for name in self.classes]

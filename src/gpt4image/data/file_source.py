@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import parsing
-from gpt4image.base.files import user_cache
+from gpt4image.base.errors import Gpt4ImageError, parsing
+from gpt4image.base.files import atomic_path, make_folder, user_cache
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
-from gpt4image.data.dataset import is_unicode
+from gpt4image.data.dataset import Dataset, is_unicode
 from gpt4image.data.decode import EXTENSIONS
 
+IMAGES = ".images"  # suffix of the folder of images beside a table that ``review`` or ``export-labels`` writes
 OUTSIDE = "leads out of the folder of the dataset"
 MAX_FILE_BYTES = 512 * 1024 * 1024
 DIGESTS = "digests.sqlite"
@@ -99,6 +100,33 @@ def locate_all(folder: Path, paths: Iterable[str]) -> list[tuple[str, str]]:
         return (os.path.relpath(file, root), "") if stat.S_ISREG(mode) else ("", "is not a file")
 
     return [locate(path) for path in paths]
+
+
+def write_beside(table: Path, images: Dataset) -> tuple[list[str], dict[int, Skipped]]:
+    """Write images to a folder beside a table; return their paths from it, and the rows that cannot be read.
+
+    They are hard links where the disk allows it, else copies. A name is a digest, so that one that is there stays.
+    """
+    folder = table.with_suffix(IMAGES)
+    places, unread = list[str](), dict[int, Skipped]()
+    with progress_bar() as progress:
+        for row in progress.track(range(len(images)), description=f"writing images to {folder}"):
+            suffix = Path(images.keys[row]).suffix.lower()
+            file = folder / (images.digests[row] + (suffix if suffix in EXTENSIONS else ""))
+            places.append(f"{folder.name}/{file.name}")
+            if isinstance(images.source, FileSource):
+                with contextlib.suppress(OSError):  # it is there, or on another disk
+                    make_folder(folder)
+                    os.link(os.path.realpath(images.source.path(int(images.rows[row]))), file)
+            if not file.is_file():
+                try:
+                    content = images.read(row)
+                except (OSError, Gpt4ImageError) as error:
+                    unread[row] = Skipped(name=images.keys[row], reason=str(error))
+                    continue
+                with atomic_path(file) as temporary:
+                    temporary.write_bytes(content)
+    return places, unread
 
 
 def expanded(path: str) -> Path:

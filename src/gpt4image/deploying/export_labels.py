@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +25,15 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import csv_line
 from gpt4image.config import ExportLabelsConfig
 from gpt4image.config.results import ExportLabelsResult
-from gpt4image.data import Dataset, load_dataset
+from gpt4image.data import Dataset, annotation, load_with_splits
 from gpt4image.data.box_files import readable, write_coco, write_hf, write_tables, write_voc, write_yolo
 from gpt4image.data.dataset import SEPARATOR
 from gpt4image.data.decode import EXTENSIONS
-from gpt4image.data.file_source import FileSource
+from gpt4image.data.file_source import FileSource, is_below, write_beside
+from gpt4image.data.label_studio import LABEL_STUDIO, LOCAL_FILES
+from gpt4image.data.manifest import BOXES
 from gpt4image.data.regions import Boxes
+from gpt4image.reviewing.labels_file import boxes_value
 
 PRESENT = 0.5  # probability from which on one of several classes is written
 LONGEST = 200  # characters of a file name
@@ -36,11 +41,15 @@ LONGEST = 200  # characters of a file name
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """N images with what the targets say of each: ``named`` classes, best first, with their probabilities; or boxes."""
+    """N images with what is said of each: ``named`` classes, best first, with their probabilities; or boxes.
+
+    ``human`` (N,) says of which this is the label that people gave.
+    """
 
     images: Dataset
     classes: tuple[str, ...]
-    kind: str
+    human: NDArray[np.bool_]
+    kind: str = "boxes"
     named: Sequence[Sequence[tuple[int, float]]] = ()
     boxes: Boxes = field(default_factory=lambda: Boxes.of_images([]))
 
@@ -48,13 +57,14 @@ class Labelled:
 def export_labels(config: ExportLabelsConfig) -> ExportLabelsResult:
     """Write the targets of a dataset's images as labels in a format of other programs.
 
-    An image without a target, or with one less sure than ``least_confidence``, is left out; a box likewise. Raises
-    ConfigError: the format cannot hold these targets, or ``out`` is there already; DataError, TableError: what is to be
-    read cannot be, or no image has a target that is sure enough.
+    Images of val and test have the labels that people gave, and so have others without a target. An image without both
+    is left out, and a target or box less sure than ``least_confidence``. Raises ConfigError: the format cannot hold
+    these targets, or ``out`` is there already; DataError, TableError: what is to be read cannot be, or nothing is left.
     """
-    if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-        raise ConfigError(f"--out {config.out} exists already; give a new name.")
-    images = load_dataset(config.data)
+    made = [config.out, *([config.out.with_suffix(".xml")] if config.format == LABEL_STUDIO else [])]
+    if there := next((out for out in made if out.exists() and (not out.is_dir() or any(out.iterdir()))), None):
+        raise ConfigError(f"--out {there} exists already; give a new name.")
+    images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
     found = (_boxes if holds_boxes(config.targets) else _classes)(config, images)
     write, kinds = _WRITERS[config.format]
     if found.kind not in kinds:
@@ -64,46 +74,56 @@ def export_labels(config: ExportLabelsConfig) -> ExportLabelsResult:
     skipped = write(config.out, found)
     return ExportLabelsResult(
         path=config.out,
+        wrote=tuple(made),
         format=config.format,
         images=len(found.images) - len(skipped),
+        human_labels=int(found.human.sum()),
         left_out=len(images) - len(found.images),
         boxes=len(found.boxes.labels) if found.kind == "boxes" else None,
         skipped=(*images.skipped, *skipped),
     )
 
 
-def _kept(config: ExportLabelsConfig, images: Dataset, rows: NDArray[np.int64]) -> Dataset:
+def _among(config: ExportLabelsConfig, images: Dataset, classes: tuple[str, ...], sure: NDArray[np.bool_]) -> Labelled:
+    """Return the images with a target that is ``sure`` (N,) enough, or a label of people: in train, where none is."""
+    own = images.with_classes(classes, f"--targets {config.targets}")
+    known = annotation.known(own.labels if own.regions is None else own.regions)
+    human = known & ((own.splits != "train") | ~sure)
+    rows = np.flatnonzero(human | sure)
     if not len(rows):
         least = f"{config.least_confidence:g}"
         raise DataError(f"{config.targets}: no image of {config.data} has a target of {least} or more.")
-    return images.select(rows)
+    return Labelled(images=own.select(rows), classes=classes, human=human[rows])
 
 
 def _classes(config: ExportLabelsConfig, images: Dataset) -> Labelled:
     targets = Targets.load(config.targets)
-    probabilities = np.nan_to_num(targets.of(images.digests)[:])
     several = targets.facts.task == "multilabel"
     least = max(config.least_confidence, PRESENT if several else np.finfo(np.float32).tiny)
-    order = np.argsort(-probabilities, axis=1, kind="stable")
-    named = [
-        [(k, float(row[k])) for k in best.tolist() if row[k] >= least]
-        for row, best in zip(probabilities, order if several else order[:, :1], strict=True)
-    ]
-    return Labelled(
-        images=_kept(config, images, np.flatnonzero([bool(names) for names in named])),
-        classes=targets.classes,
-        kind="multilabel" if several else "classification",
-        named=[names for names in named if names],
-    )
+
+    def shares(of: Dataset) -> NDArray[np.float32]:
+        return np.nan_to_num(targets.of(of.digests)[:])
+
+    found = _among(config, images, targets.classes, np.asarray((shares(images) >= least).any(axis=1)))
+    number, named = {name: k for k, name in enumerate(targets.classes)}, list[list[tuple[int, float]]]()
+    for row, probabilities in enumerate(shares(found.images)):
+        if found.human[row]:
+            named.append([(number[name], 1.0) for name in found.images.label_names(row)])
+            continue
+        order = np.argsort(-probabilities, kind="stable")[: None if several else 1].tolist()
+        named.append([(k, float(probabilities[k])) for k in order if probabilities[k] >= least])
+    return replace(found, kind="multilabel" if several else "classification", named=named)
 
 
 def _boxes(config: ExportLabelsConfig, images: Dataset) -> Labelled:
     file = BoxLabels.load(config.targets)
-    found = file.by_digest(images.digests)
-    kept = np.flatnonzero(found.known)
-    boxes = found[kept]
-    sure = boxes.only(boxes.weights >= config.least_confidence)
-    return Labelled(images=_kept(config, images, kept), classes=file.classes, kind="boxes", boxes=sure)
+    found = _among(config, images, file.classes, file.by_digest(images.digests).known)
+    boxes, own = file.by_digest(found.images.digests), found.images.regions
+    boxes = boxes.only(boxes.weights >= config.least_confidence)
+    if isinstance(own, Boxes):
+        rows = np.flatnonzero(found.human)
+        boxes = boxes.replaced(rows, own[rows])
+    return replace(found, boxes=boxes)
 
 
 def _copied(folder: Path, images: Dataset, names: Sequence[str]) -> tuple[list[int], list[Skipped]]:
@@ -151,32 +171,31 @@ def _file_name(images: Dataset, row: int) -> str:
 
 
 def _write_csv(out: Path, found: Labelled) -> list[Skipped]:
-    """Write a table: of classes one that ``manifest:`` reads, where the images are files; of boxes a row per box."""
-    images, lines = found.images, list[list[str]]()
-    if found.kind == "boxes":
-        lines.append(["key", "digest", "class", "left", "top", "right", "bottom", "weight"])
-        for row in range(len(images)):
-            for corners, label, weight in zip(*found.boxes.image(row), strict=True):
-                numbers = [f"{value:.6f}" for value in (*corners.tolist(), float(weight))]
-                lines.append([images.keys[row], images.digests[row], found.classes[label], *numbers])
-    else:
-        column = "labels" if found.kind == "multilabel" else "label"
-        files = isinstance(images.source, FileSource)
-        lines.append([*(["path"] if files else []), "key", column, "split", "digest", "confidence"])
-        for row, names in enumerate(found.named):
-            label = SEPARATOR.join(found.classes[k] for k, _ in names)
-            shares = SEPARATOR.join(f"{share:.4f}" for _, share in names)
-            path = [_path(out, images, row)] if files else []
-            lines.append([*path, images.keys[row], label, str(images.splits[row]), images.digests[row], shares])
+    """Write a table that ``manifest:`` reads; labels of people have no confidence."""
+    images, column = found.images, {"classification": "label", "multilabel": "labels"}.get(found.kind, BOXES)
+    paths, skipped = _placed(out, images)
+    lines = [["path", "key", column, "split", "digest", "confidence"]]
+    for row, path in paths.items():
+        if found.kind == "boxes":
+            label, shares = json.dumps(boxes_value(found.boxes, row, found.classes), ensure_ascii=False), []
+        else:
+            label = SEPARATOR.join(found.classes[k] for k, _ in found.named[row]) or SEPARATOR
+            shares = [] if found.human[row] else [f"{share:.4f}" for _, share in found.named[row]]
+        split, digest = str(images.splits[row]), images.digests[row]
+        lines.append([path, images.keys[row], label, split, digest, SEPARATOR.join(shares)])
     write_text(out, "".join(map(csv_line, lines)))
-    return []
+    return skipped
 
 
-def _path(out: Path, images: Dataset, row: int) -> str:
-    """Return the path of an image from the folder of a file; its key where it is no file."""
-    if not isinstance(images.source, FileSource):
-        return images.keys[row]
-    return os.path.relpath(images.source.path(int(images.rows[row])), out.parent.absolute())
+def _placed(out: Path, images: Dataset) -> tuple[dict[int, str], list[Skipped]]:
+    """Return where each image lies, from the folder of a file; images from elsewhere are written beside the file."""
+    root = os.path.realpath(out.parent)
+    if isinstance(images.source, FileSource):
+        files = [os.path.realpath(images.source.path(row)) for row in images.rows.tolist()]
+        if all(is_below(file, root) for file in files):
+            return {row: Path(file).relative_to(root).as_posix() for row, file in enumerate(files)}, []
+    paths, unread = write_beside(out, images)
+    return {row: path for row, path in enumerate(paths) if row not in unread}, [*unread.values()]
 
 
 def _write_folder(out: Path, found: Labelled) -> list[Skipped]:
@@ -205,18 +224,26 @@ def _write_hf(out: Path, found: Labelled) -> list[Skipped]:
         return {"label": label, "confidence": number}
 
     def cells(image: int, _picture: bytes) -> dict[str, Any]:
-        numbers, shares = zip(*found.named[image], strict=True)
+        numbers, shares = [k for k, _ in found.named[image]], [share for _, share in found.named[image]]
+        by_people = bool(found.human[image])
         if several:
-            return {"labels": numbers, "confidences": shares}
-        return {"label": numbers[0], "confidence": shares[0]}
+            return {"labels": numbers, "confidences": None if by_people else shares}
+        return {"label": numbers[0], "confidence": None if by_people else shares[0]}
 
     return list(write_tables(out, images, columns, cells))
 
 
 def _write_coco(out: Path, found: Labelled) -> list[Skipped]:
+    """Write a file per split beside the folder ``images``."""
     rows, sizes, skipped = readable(found.images)
-    names = [_path(out, found.images, row) for row in rows]
-    write_coco(out, names, sizes, found.boxes[rows], found.classes)
+    images, boxes = found.images.select(rows), found.boxes[rows]
+    names = _file_names(images)
+    with staging_folder(out) as staging:
+        _copied(staging / "images", images, names)
+        for split in dict.fromkeys(images.splits.tolist()):
+            own = images.indices(split)
+            places, of_each = [f"images/{names[row]}" for row in own], [sizes[row] for row in own]
+            write_coco(staging / f"{split}.json", places, of_each, boxes[own], found.classes)
     return skipped
 
 
@@ -237,31 +264,44 @@ def _write_voc(out: Path, found: Labelled) -> list[Skipped]:
 
 
 def _write_tasks(out: Path, found: Labelled) -> list[Skipped]:
-    """Write tasks of Label Studio, whose predictions are choices or rectangles."""
-    images, skipped, tasks, said = found.images, list[Skipped](), list[dict[str, Any]](), list[list[dict[str, Any]]]()
-    named: dict[str, Any] = {"from_name": "label", "to_name": "image"}
+    """Write tasks of Label Studio and, as XML beside them, its labelling configuration.
+
+    Labels of people are annotations; others are predictions, which a person accepts or corrects.
+    """
+    paths, skipped = _placed(out, found.images)
+    rows, sizes = [*paths], list[tuple[int, int]]()
     if found.kind == "boxes":
-        rows, sizes, skipped = readable(images)
-        for row, (width, height) in zip(rows, sizes, strict=True):
-            about = {"type": "rectanglelabels", "original_width": width, "original_height": height, "image_rotation": 0}
-            said.append([])
-            for (left, top, right, bottom), label, weight in zip(
+        places, sizes, unread = readable(found.images.select(rows))
+        rows, skipped = [rows[place] for place in places], [*skipped, *unread]
+    tasks = list[dict[str, Any]]()
+    for row, (width, height) in zip(rows, sizes or [(0, 0)] * len(rows), strict=True):
+        result = list[dict[str, Any]]()
+        if found.kind == "boxes":
+            size = {"original_width": width, "original_height": height, "image_rotation": 0}
+            for (left, top, right, bottom), k, weight in zip(
                 *map(np.ndarray.tolist, found.boxes.image(row)), strict=True
             ):
                 place = {"x": 100 * left, "y": 100 * top, "width": 100 * (right - left), "height": 100 * (bottom - top)}
-                value = {**place, "rotation": 0, "rectanglelabels": [found.classes[label]]}
-                said[-1].append(named | about | {"score": weight, "value": value})
-        scores = [float(found.boxes.image(row)[2].min(initial=1.0)) for row in rows]
-    else:
-        rows = range(len(images))
-        choices = ([found.classes[k] for k, _ in names] for names in found.named)
-        said = [[named | {"type": "choices", "value": {"choices": names}}] for names in choices]
-        scores = [min(share for _, share in names) for names in found.named]
-    for row, result, score in zip(rows, said, scores, strict=True):
-        place = f"/data/local-files/?d={quote(_path(out, images, row))}"  # on the machine of Label Studio
-        data = {"image": place, "key": images.keys[row], "digest": images.digests[row]}
-        guess = {"result": result, "score": score, "model_version": "gpt4image"}
-        tasks.append({"data": data, "predictions": [guess]})
+                value = {**place, "rotation": 0, "rectanglelabels": [found.classes[k]]}
+                result.append({"type": "rectanglelabels", **size, "score": weight, "value": value})
+            score = min((one["score"] for one in result), default=1.0)
+        else:
+            names = [found.classes[k] for k, _ in found.named[row]]
+            result += [{"type": "choices", "value": {"choices": names}}] if names else []
+            score = min((share for _, share in found.named[row]), default=1.0)
+        said: dict[str, Any] = {"result": [{"from_name": "label", "to_name": "image", **one} for one in result]}
+        data = {"image": f"{LOCAL_FILES}{quote(paths[row])}", "key": found.images.keys[row], "kind": found.kind}
+        data |= {"split": str(found.images.splits[row]), "digest": found.images.digests[row]}
+        said |= {} if found.human[row] else {"score": score, "model_version": "gpt4image"}
+        tasks.append({"data": data, "annotations" if found.human[row] else "predictions": [said]})
+    tag, one, more = {
+        "boxes": ("RectangleLabels", "Label", ""),
+        "multilabel": ("Choices", "Choice", ' choice="multiple"'),
+        "classification": ("Choices", "Choice", ' choice="single"'),
+    }[found.kind]
+    named = "".join(f"    <{one} value={quoteattr(name)}/>\n" for name in found.classes)
+    inside = f'  <Image name="image" value="$image"/>\n  <{tag} name="label" toName="image"{more}>\n{named}  </{tag}>\n'
+    write_text(out.with_suffix(".xml"), f"<View>\n{inside}</View>\n")
     write_json(out, tasks, checksum=False)
     return skipped
 
@@ -274,6 +314,6 @@ _WRITERS: dict[str, tuple[Callable[[Path, Labelled], list[Skipped]], tuple[str, 
     "coco": (_write_coco, ("boxes",)),
     "yolo": (_write_yolo, ("boxes",)),
     "voc": (_write_voc, ("boxes",)),
-    "label-studio": (_write_tasks, _EVERY),
+    LABEL_STUDIO: (_write_tasks, _EVERY),
 }
 """Formats: what writes them, and the kinds of targets that they hold."""

@@ -15,17 +15,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, first_few
-from gpt4image.base.files import atomic_path, make_folder, parse_json, write_text
+from gpt4image.base.errors import ConfigError, DataError, first_few
+from gpt4image.base.files import make_folder, parse_json, write_text
 from gpt4image.base.locks import acquire_lock
 from gpt4image.base.outcome import Skipped
-from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import csv_line
 from gpt4image.config.base import IMAGE_ROOT
-from gpt4image.data import IMAGES, Dataset
+from gpt4image.data import Dataset
 from gpt4image.data.dataset import SEPARATOR
-from gpt4image.data.decode import EXTENSIONS
-from gpt4image.data.file_source import FileSource, file_state, is_below
+from gpt4image.data.file_source import FileSource, file_state, is_below, write_beside
 from gpt4image.data.manifest import BOXES, DIGEST, REVIEW, read_table
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.data.splits import representatives
@@ -294,19 +292,4 @@ def _paths(path: Path, images: Dataset) -> tuple[Sequence[str], dict[int, Skippe
                 f"give a file there: --labels {Path(os.path.commonpath(list(real_folder.values())), path.name)}"
             )
         return [os.path.relpath(place, root) for place in places], {}
-    folder = path.with_suffix(IMAGES)
-    places, unread = list[str](), dict[int, Skipped]()
-    with progress_bar() as progress:
-        for row in progress.track(range(len(images)), description=f"writing images to {folder}"):
-            suffix = Path(images.keys[row]).suffix.lower()
-            file = folder / (images.digests[row] + (suffix if suffix in EXTENSIONS else ""))
-            places.append(f"{folder.name}/{file.name}")
-            if not file.is_file():
-                try:
-                    content = images.read(row)
-                except (OSError, Gpt4ImageError) as error:
-                    unread[row] = Skipped(name=images.keys[row], reason=str(error))
-                    continue
-                with atomic_path(file) as temporary:
-                    temporary.write_bytes(content)
-    return places, unread
+    return write_beside(path, images)
