@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_ori
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticUndefined
 
-from gpt4image.base.errors import ConfigError, first_few, nearest
+from gpt4image.base.errors import ConfigError, first_few, first_line, nearest
 from gpt4image.base.files import parse_json, parse_toml
 from gpt4image.config.base import EARLIER, RARE, StageConfig, current_names, flag_of
 
@@ -197,7 +197,7 @@ def read_recipe(path: Path, stage: type[StageConfig], above: tuple[Path, ...] = 
         why = f"; {above[-1]} extends it, and names it relative to itself" if above else ""
         raise ConfigError(f"Recipe {path} does not exist{why}.") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"Recipe {path} cannot be read: {error}.") from None
+        raise ConfigError(f"Recipe {path} cannot be read: {first_line(error)}.") from None
     bases = table.pop("extends", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from gpt4image.base.errors import ConfigError, Gpt4ImageError
+from gpt4image.base.errors import ConfigError, Gpt4ImageError, nearest
 from gpt4image.base.outcome import Outcome, Row, Skipped
 from gpt4image.cli import COMMANDS
 from gpt4image.config import StageConfig, results
@@ -141,6 +141,8 @@ def _called(name: str, kind: Any, given: Sequence[Any], options: Mapping[str, An
     passed = {key: value for key, value in passed.items() if not (key == "task" and isinstance(value, str))}
     own = {key: value for key, value in options.items() if key not in passed}
     renamed: Mapping[str, str] = {}
+    if wrong := [key for key in own if key not in kind.model_fields]:  # before pictures in memory become files
+        raise ConfigError("\n".join(f"Unknown option: {nearest(key, kind.model_fields)}" for key in wrong))
     if given and isinstance(given[0], StageConfig):
         config: Any = given[0].model_copy(update=own)
     else:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
 
-from gpt4image.base.errors import ConfigError, first_few, nearest
+from gpt4image.base.errors import ConfigError, first_few, first_line, nearest
 from gpt4image.config import BOX_FORMATS
 
 Kind = Literal["in_list", "none", "outside_list"]
@@ -327,7 +327,9 @@ def load_prompt(name: str) -> Prompt:
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
-        why = "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        why = (
+            "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({first_line(error)})"
+        )
         asking = ", ".join(prompt.name for prompt in PROMPTS.values() if prompt.text)
         raise ConfigError(f"--prompt {name}: {why}; give a text file, or one of {asking}.") from None
     unknown = [place for place in _PLACE.findall(text) if place not in PLACES]

@@ -146,9 +146,12 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 def read_run(run_dir: Path) -> RunRecord:
     """Return the records of a finished run; ``load_run`` also checks what is in them. Raises RunError."""
     if not run_dir.is_dir():
-        raise RunError(f"{run_dir} does not exist; give the --out folder of `gpt4image train`.")
+        what = "is a file, no run" if run_dir.exists() else "does not exist"
+        raise RunError(f"{run_dir} {what}; give the --out folder of `gpt4image train`.")
     if not is_finished(run_dir):
-        advice = "finish it with `gpt4image train ... --resume`" if has_begun(run_dir) else "it is no run folder"
+        inside = next((inside for inside in run_dir.glob("*/") if is_finished(inside)), None)
+        advice = "it is no run folder" if inside is None else f"give {inside}"
+        advice = "finish it with `gpt4image train ... --resume`" if has_begun(run_dir) else advice
         raise RunError(f"{run_dir} holds no finished run ({RUN} is missing): {advice}.")
     run = _read_record(run_dir / RUN, {"set_aside"}, tables={"data"})
     for name in (CONFIG, ENVIRONMENT, METRICS):

@@ -372,9 +372,9 @@ NoteCosts = Callable[[float, float, int], None]
 class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", None]):
     """Descriptions of images in one SQLite file. Use as a context manager."""
 
-    def __init__(self, path: Path, *, write: bool = False, wait_s: float = 2.0) -> None:
+    def __init__(self, path: str | Path, *, write: bool = False, wait_s: float = 2.0) -> None:
         """Open the store at ``path``; with ``write`` it is made if missing, and may be added to. Raises StoreError."""
-        self.path = path
+        self.path = path = Path(path)
         self._lock = _become_writer(path, wait_s) if write else None
         try:
             with explained(path):

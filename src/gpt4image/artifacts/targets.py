@@ -170,7 +170,7 @@ class Targets:
         rows = rows_of(self.digests, digests)
         return np.zeros(len(rows), bool) if self.firm is None else self.firm[rows] & (rows >= 0)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write one Parquet file, atomically."""
         facts = asdict(self.facts)
         facts |= {SEAL: self._checksum(facts)}
@@ -183,7 +183,7 @@ class Targets:
             return pa.table(self._columns(rows)).replace_schema_metadata(metadata)
 
         total = len(self.keys)
-        write_row_groups(path, row_groups(total, ROW_GROUP if self.labels.ndim == 1 else total), table)
+        write_row_groups(Path(path), row_groups(total, ROW_GROUP if self.labels.ndim == 1 else total), table)
 
     def _columns(self, rows: slice) -> dict[str, Any]:
         import pyarrow as pa
@@ -225,8 +225,9 @@ class Targets:
         return content.hexdigest()
 
     @staticmethod
-    def load(path: Path) -> Targets:
+    def load(path: str | Path) -> Targets:
         """Read a file that ``save`` wrote. Raises TableError where it is missing, damaged or something else."""
+        path = Path(path)
         with reading(path, "targets"):
             table = read_parquet(path)
             metadata = table.schema.metadata or {}
@@ -298,8 +299,9 @@ class BoxLabels:
         return list(self.facts.get("human", ()))
 
     @staticmethod
-    def load(path: Path) -> BoxLabels:
+    def load(path: str | Path) -> BoxLabels:
         """Read a file that ``save`` wrote. Raises TableError where it is missing, damaged or something else."""
+        path = Path(path)
         with reading(path, "boxes"):
             table = read_parquet(path, ["key", "digest", "known", "boxes"])
             about = parse_json((table.schema.metadata or {})[BOXES.encode()])

@@ -108,5 +108,8 @@ def first_few(names: Iterable[str], limit: int = 5) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, up to 200 characters: it may quote a whole file."""
+    """Return the first line of an error's message, up to 200 characters; of a text in another encoding, what to do."""
+    if isinstance(error, UnicodeDecodeError):
+        found = "UTF-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "another encoding, such as Latin-1"
+        return f"it is in {found}: save it as UTF-8, which Excel calls CSV UTF-8"
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -16,14 +16,14 @@ from gpt4image.base.errors import ConfigError, DataError, nearest, parsing
 from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset, ImageSource, MemorySource, note_once, require_trained
 from gpt4image.data.decode import EXTENSIONS
-from gpt4image.data.file_source import IMAGES, expanded
+from gpt4image.data.file_source import IMAGES, expanded, table_in
 from gpt4image.data.splits import with_splits, wrong_copies
 from gpt4image.data.video import VIDEO_EXTENSIONS
 
 LOADERS = {
     "folder": ("folder", "load_folder", "PATH"),
     "clips": ("folder", "load_clips", "PATH"),
-    "manifest": ("manifest", "load_manifest", "FILE.csv or FILE.parquet"),
+    "manifest": ("manifest", "load_manifest", "FILE.csv, FILE.parquet or a folder with one"),
     "coco": ("coco", "load_coco", "FILE.json"),
     "coco-masks": ("coco", "load_coco_masks", "FILE.json"),
     "label-studio": ("label_studio", "load_label_studio", "FILE.json"),
@@ -45,12 +45,9 @@ ON_DISK = {name: follows for name, (*_, follows) in LOADERS.items() if follows}
 KINDS = {**dict.fromkeys((".csv", ".parquet"), "manifest"), ".json": "coco", **dict.fromkeys((".yaml", ".yml"), "yolo")}
 """What a file at a path is, by its extension."""
 FILES_LOOKED_AT = 1000  # of a folder, to find out whether it holds pictures or videos
-MANIFESTS = ("manifest", "metadata", "labels")
-"""Names of a table that decides what a folder is, whatever else lies there."""
-AUDIT = "audit"  # beginning of the name of a table that `audit` writes
 
 
-def load_dataset(spec: str, *, aside: Path | None = None) -> Dataset:
+def load_dataset(spec: str | Path, *, aside: Path | None = None) -> Dataset:
     """Load the dataset that a SPEC string names.
 
     Args:
@@ -60,7 +57,7 @@ def load_dataset(spec: str, *, aside: Path | None = None) -> Dataset:
 
     Raises ConfigError, DataError, MissingExtraError.
     """
-    spec = require_there(spec, aside)
+    spec = require_there(str(spec), aside)
     name, _, argument = spec.partition(":")
     if IMAGE_ROOT in argument and name not in ("manifest", "clips", "label-studio"):
         raise ConfigError(f"--image-root is for tables of images, manifest:FILE.csv or .parquet; {spec} is none.")
@@ -136,13 +133,10 @@ def _spec_of_folder(path: str, place: Path, aside: Path | None) -> str:
         return f"{kind}:{path}"
     is_here = aside is not None and aside.parent.resolve() == place.resolve()
     ignored = (aside.name, aside.with_suffix(IMAGES).name) if aside is not None and is_here else ()
+    if (table := table_in(place, ignored)) is not None:
+        return f"manifest:{path if table_in(place) == table else table}"
     children = [child for child in place.iterdir() if child.name not in ignored]
-    tables = [child for child in children if child.suffix in (".csv", ".parquet") and child.is_file()]
-    tables = [table for table in tables if not table.stem.startswith(AUDIT)]  # looks at some images
-    named = [table for table in tables if table.stem.lower() in MANIFESTS]
     folders = [child for child in children if child.is_dir() and not child.name.startswith(".")]
-    if len(named) == 1 or (len(tables) == 1 and len(folders) < 2):
-        return f"manifest:{(named or tables)[0]}"
     files = itertools.islice((Path(name) for _, _, names in os.walk(place) for name in names), FILES_LOOKED_AT)
     kinds = (file.suffix.lower() for file in files)
     first = next((kind for kind in kinds if kind in EXTENSIONS or kind in VIDEO_EXTENSIONS), "")
@@ -188,12 +182,12 @@ def require_apart(config: Any) -> None:
     with contextlib.suppress(ConfigError, OSError):
         spec = full_spec(spec)
     name, _, place = spec.partition(":")
-    if isinstance(out, Path) and name in ("folder", "clips") and place:
+    if isinstance(out, Path) and name in ("folder", "clips", "manifest") and place:
         folder = expanded(place).resolve()
         if folder.is_dir() and out.resolve().is_relative_to(folder):
             raise ConfigError(
                 f"--out {out} lies inside of {place}, the folder of the images, and would be read as one of its "
-                f"classes: give a place outside, such as --out {folder.parent / out.name}."
+                f"classes or images: give a place outside, such as --out {folder.parent / out.name}."
             )
 
 

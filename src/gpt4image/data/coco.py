@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, first_few, parsing
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.dataset import MAX_LABEL_LETTERS, SPLIT_OF, Dataset, require_few, split_named
-from gpt4image.data.decode import MAX_PIXELS
-from gpt4image.data.file_source import FileSource, expanded, locate_all
+from gpt4image.data.dataset import MAX_LABEL_LETTERS, SPLIT_OF, Dataset, note_once, require_few, split_named
+from gpt4image.data.decode import EXTENSIONS, MAX_PIXELS
+from gpt4image.data.file_source import FileSource, expanded, locate_all, unlisted
 from gpt4image.data.records import (
     UNKNOWN_SIZE,
     Faults,
@@ -168,6 +168,12 @@ class _Files:
                 record.objects.append(Object(name, label, from_sides(one.get("bbox")), weight, fault, outline))
         none = f"{self.spec}: none of its images can be found below {self.root}, in 'images' there or a split's folder."
         require_some(self.records, none, self.skipped)
+        keys = {record.key for record in self.records}
+        if self.records[0].split == "train" and (others := unlisted(self.root, keys, EXTENSIONS, below=False)):
+            note_once(
+                f"{self.spec}: {len(others):,} images beside those that it lists, such as {others[0]!r}, are left out. "
+                f"To take them without a label, list them in {self.files[0].with_name('unlabelled.json')}."
+            )
         return FileSource(self.root, [record.key for record in self.records])
 
     def parsed(self, file: Path) -> dict[str, Any]:

@@ -27,6 +27,9 @@ from gpt4image.data.dataset import Dataset, is_unicode
 from gpt4image.data.decode import EXTENSIONS
 
 IMAGES = ".images"  # suffix of the folder of images beside a table that ``review`` or ``export-labels`` writes
+TABLES = ("manifest", "metadata", "labels")
+"""Names of a table that decides what a folder is, whatever else lies there."""
+AUDIT = "audit"  # beginning of the name of a table that `audit` writes
 OUTSIDE = "leads out of the folder of the dataset"
 MAX_FILE_BYTES = 512 * 1024 * 1024
 DIGESTS = "digests.sqlite"
@@ -76,6 +79,12 @@ def lines_of(file: Path, what: str) -> list[str]:
     """Return the lines of a text file, stripped. Raises DataError, in which ``what`` names the file and its kind."""
     with parsing(f"{what} that can be read"):
         return [line.strip() for line in read_bounded(str(file)).decode("utf-8-sig").strip().splitlines()]
+
+
+def with_slashes(paths: Sequence[str], folder: Path) -> list[str]:
+    """Return paths with slashes in place of the back slashes of Windows, except of files whose name has these."""
+    there = os.path.exists
+    return [path if "\\" not in path or there(folder / path) else path.replace("\\", "/") for path in paths]
 
 
 def locate_all(folder: Path, paths: Iterable[str]) -> list[tuple[str, str]]:
@@ -167,6 +176,33 @@ def files_below(root: Path, folder: Path, extensions: Collection[str] = EXTENSIO
             else:
                 found.append(name if inside == "." else f"{inside}/{name}".replace(os.sep, "/"))
     return found, skipped
+
+
+def table_in(folder: Path, ignored: Collection[str] = ()) -> Path | None:
+    """Return the table that says what the images of a folder are: by its name, or one beside at most one folder."""
+    children = [child for child in folder.iterdir() if child.name not in ignored and not child.name.startswith(".")]
+    tables = [child for child in children if child.suffix in (".csv", ".parquet") and child.is_file()]
+    tables = [table for table in tables if not table.stem.startswith(AUDIT)]  # looks at some images
+    named = [table for table in tables if table.stem.lower() in TABLES]
+    alone = len(tables) == 1 and sum(child.is_dir() for child in children) < 2
+    return named[0] if len(named) == 1 else tables[0] if alone else None
+
+
+def unlisted(root: Path, listed: Collection[str], extensions: Collection[str], *, below: bool) -> list[str]:
+    """Return images that a table does not list: in the folders of those listed, or all ``below`` its root."""
+    if below:
+        found = (file for file in files_below(root, root, extensions)[0] if f"{IMAGES}/" not in file)
+        real, known = os.path.realpath(root), {os.path.normpath(file) for file in listed}
+        found = [file for file in found if os.path.normpath(file) not in known]
+        return [file for file in found if os.path.relpath(os.path.realpath(root / file), real) not in known]
+    folders = {os.path.dirname(file) for file in listed}  # noqa: PTH120
+    return sorted(
+        inside
+        for folder in folders
+        for entry in os.scandir(root / folder)
+        if os.path.splitext(entry.name)[1].lower() in extensions and not entry.name.startswith(".")  # noqa: PTH122
+        if (inside := os.path.join(folder, entry.name)) not in listed and not entry.is_symlink()  # noqa: PTH118
+    )
 
 
 def file_digests(paths: Sequence[str]) -> tuple[str, ...]:

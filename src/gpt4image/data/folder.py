@@ -6,11 +6,12 @@ those of the files. Which frames are read is an option of the stages (``--frames
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from gpt4image.base.errors import DataError, first_few, install_command
 from gpt4image.base.outcome import Skipped
@@ -64,7 +65,10 @@ def _class_folders(name: str, argument: str, extensions: Collection[str]) -> Dat
     if not above:
         held_out = [top for top in held_out if top not in holding]
         named = [top for top, split in tops.items() if split and top not in held_out]
-        if not parts or (tops and (not tops.keys() - held_out or (named and not classes))):
+        require_some(
+            parts, f"{spec}: it holds no image; put images into CLASS, or into {UNLABELLED[0]}.", [*faults, *skipped]
+        )
+        if tops and (not tops.keys() - held_out or (named and not classes)):
             are = f"there are {first_few(tops)}, but" if tops else "there are"
             below = "train/" if tops else ""
             where = f"put images into {below}CLASS, or into {below}unlabelled where they have no label."
@@ -89,6 +93,10 @@ def _class_folders(name: str, argument: str, extensions: Collection[str]) -> Dat
         else:
             label = unicodedata.normalize("NFC", part[depth]) if tops and not _is_unlabelled(part[depth]) else None
             records.append(Record(key="/".join(part), split=(depth and tops[top]) or "train", label=label))
+    if tops and (empty := _without_images(root, parts, [f"{top}/" for top in in_train] if above else [""])):
+        note_once(
+            f"{spec}: no image lies in {first_few(empty)}: no class. --classes names one without labelled images."
+        )
     other = f"is none of train, val, test and {UNLABELLED[0]}; images left out with it: "
     skipped += [Skipped(top, f"{other}{count:,}") for top, count in left_out.items()]
     source = FileSource(root, [record.key for record in records])
@@ -99,6 +107,18 @@ def _class_folders(name: str, argument: str, extensions: Collection[str]) -> Dat
             "give masks:IMAGES,MASKS: two folders, with the folders of splits below each."
         )
     return to_dataset(spec, records, source, classes=names, skipped=[*faults, *skipped])
+
+
+def _without_images(root: Path, parts: Sequence[Sequence[str]], above: Sequence[str]) -> list[str]:
+    """Return the folders without an image beside the class folders, which lie in ``above``."""
+    used = {"/".join(part[:depth]) for part in parts for depth in range(1, len(part))}
+    beside = [f"{place}{entry.name}" for place in above for entry in os.scandir(root / place) if entry.is_dir()]
+    names = {name: name.rpartition("/")[2] for name in beside if name not in used}
+    return sorted(
+        name
+        for name, own in names.items()
+        if not (own.startswith(".") or own.lower() in _SPLITS or _is_unlabelled(own) or own.lower() in _PAIRED)
+    )
 
 
 def _is_unlabelled(name: str) -> bool:

@@ -10,7 +10,8 @@ import csv
 import difflib
 import math
 import posixpath
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,22 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import ConfigError, DataError, first_few, nearest, parsing
+from gpt4image.base.errors import ConfigError, DataError, first_few, first_line, nearest, parsing
 from gpt4image.base.files import parse_json
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.dataset import SEPARATOR, SPLIT_OF, Dataset, encode, note_once, presence
-from gpt4image.data.file_source import OUTSIDE, FileSource, expanded, locate_all
+from gpt4image.data.decode import EXTENSIONS
+from gpt4image.data.file_source import (
+    OUTSIDE,
+    FileSource,
+    expanded,
+    locate_all,
+    table_in,
+    unlisted,
+    with_slashes,
+)
 from gpt4image.data.records import Faults, Object, Record, number, require_some, to_dataset, weight_of, with_boxes
 from gpt4image.data.video import VIDEO_EXTENSIONS, require_decoder
 
@@ -40,6 +50,7 @@ _TYPED = ("path", "label", "labels", "tags", "boxes", "split", "key", "caption")
 COLUMNS = (*_TYPED, REVIEW, DIGEST, "confidence")
 LABEL_COLUMNS = ("label", "labels", "tags")
 BOXES = "boxes"
+_OF_WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
 CLASS_COLUMN = "label:"
 
 
@@ -48,16 +59,29 @@ def load_manifest(argument: str, name: str = "manifest") -> Dataset:
     spec = f"{name}:{argument}"
     place, _, stated = argument.partition(IMAGE_ROOT)
     file = expanded(place)
+    if is_folder := file.is_dir():
+        file = table_in(file) or file
     root = expanded(stated) if stated else file.parent
     if stated and not root.is_dir():
         raise DataError(f"{spec}: --image-root {stated} is no folder.")
     table = read_table(file, spec)
-    given = [_text(path) for path in table["path"]]
+    given = with_slashes([_text(path) for path in table["path"]], root)
     located = locate_all(root, given)
+    clips = 2 * sum(path.lower().endswith(tuple(VIDEO_EXTENSIONS)) for path in given) > len(given)
+    if not stated:
+        others = _unlisted(spec, file, located, VIDEO_EXTENSIONS if clips else EXTENSIONS, is_folder=is_folder)
+        located += [(path, "") for path in others]
+        given += others
+        own = {"path": others, "key": others, "split": ["train"] * len(others)}
+        table = {name: cells + own.get(name, [None] * len(others)) for name, cells in table.items()}
     rows = [row for row, (_, fault) in enumerate(located) if not fault]
     advice = "; give --image-root DIR, a folder that holds all images"
+    elsewhere = "; it is a path on another machine: write paths from the folder of the table"
     skipped = [
-        Skipped(path or f"{file.name}, row {row}", fault + advice * fault.startswith(OUTSIDE))
+        Skipped(
+            path or f"{file.name}, row {row}",
+            fault + advice * fault.startswith(OUTSIDE) + elsewhere * bool(_OF_WINDOWS.match(path)),
+        )
         for row, (path, (_, fault)) in enumerate(zip(given, located, strict=True), 1)
         if fault
     ]
@@ -82,9 +106,21 @@ def load_manifest(argument: str, name: str = "manifest") -> Dataset:
         images = with_boxes(spec, records, source, names, Faults(), file.name, skipped, "parts")
     else:
         images = to_dataset(spec, records, source, classes=classes, labels=labels[rows], skipped=skipped)
-    if clips := 2 * sum(given[row].lower().endswith(tuple(VIDEO_EXTENSIONS)) for row in rows) > len(rows):
+    if clips:
         require_decoder(f"{spec}, a table of videos,")
     return replace(images, clips=clips)
+
+
+def _unlisted(
+    spec: str, file: Path, located: Sequence[tuple[str, str]], extensions: Collection[str], *, is_folder: bool
+) -> list[str]:
+    """Return the images of a folder that its table does not list, which have no label; of a table given alone none."""
+    root, listed = file.parent, {path for path, fault in located if not fault}
+    if others := unlisted(root, listed, extensions, below=is_folder) if is_folder or table_in(root) == file else []:
+        count = f"{spec}: {len(others):,} images that {file.name} does not list, such as {others[0]!r}, are"
+        way = f"left out. They are taken, without a label, where the folder is given: --data {root}"
+        note_once(f"{count} taken without a label." if is_folder else f"{count} {way}.")
+    return others if is_folder else []
 
 
 def _objects(cell: Any) -> list[Object] | None:
@@ -124,7 +160,7 @@ def _read_csv(file: Path, spec: str) -> tuple[list[str], dict[str, list[Any]]]:
             header = [name.strip() for name in next(reader, [])]
             rows = [[from_csv_cell(cell) for cell in row] for row in reader if row]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{spec}: not a CSV file in UTF-8: {error}.") from None
+        raise DataError(f"{spec}: not a CSV file in UTF-8: {first_line(error)}.") from None
     for row, cells in enumerate(rows, 1):
         if len(cells) != len(header):
             raise DataError(

@@ -283,7 +283,8 @@ def _write_tasks(out: Path, found: Labelled) -> list[Skipped]:
             ):
                 place = {"x": 100 * left, "y": 100 * top, "width": 100 * (right - left), "height": 100 * (bottom - top)}
                 value = {**place, "rotation": 0, "rectanglelabels": [found.classes[k]]}
-                result.append({"type": "rectanglelabels", **size, "score": weight, "value": value})
+                if weight > 0:
+                    result.append({"type": "rectanglelabels", **size, "score": weight, "value": value})
             score = min((one["score"] for one in result), default=1.0)
         else:
             names = [found.classes[k] for k, _ in found.named[row]]

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from gpt4image.artifacts.store import ClassOption
-from gpt4image.base.errors import ConfigError, first_few
+from gpt4image.base.errors import ConfigError, first_few, first_line
 
 NONE_OF_THESE = "none of these"
 _NOTHING = ("", "none", "none of the above", "no class", "n/a", "null")
@@ -35,7 +35,9 @@ def class_list(given: str) -> tuple[ClassOption, ...]:
         if "\n" not in given and Path(given).is_file():
             text, where = Path(given).read_text(encoding="utf-8-sig"), f"--classes {given}"
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--classes {given:.200}: cannot be read ({error}); give a text file in UTF-8.") from None
+        raise ConfigError(
+            f"--classes {given:.200}: cannot be read ({first_line(error)}); give a text file in UTF-8."
+        ) from None
     lines = text.splitlines() if "\n" in text or where != "--classes" else text.split(",")
     lines = [line for line in map(str.strip, lines) if line and not line.startswith("#")]
     parts = (re.split(r":\s+|:$", line, maxsplit=1) for line in lines)

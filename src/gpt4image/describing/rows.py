@@ -237,7 +237,7 @@ def parse_line(line: bytes, where: str) -> Row | Skipped | None:
     try:
         return parse_row(json.loads(line.decode("utf-8-sig")), where)
     except (ValueError, RecursionError) as error:
-        return Skipped(name=where, reason=f"not a line of JSON ({error})")
+        return Skipped(name=where, reason=f"not a line of JSON ({first_line(error)})")
 
 
 def _read_lines(path: Path) -> Iterator[Row | Skipped]:
@@ -273,7 +273,7 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[R
                 else:
                     yield parse_row({name: _from_cell(name, row.get(given)) for name, given in read.items()}, where)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a CSV file in UTF-8: {error}.") from None
+        raise DataError(f"{path}: not a CSV file in UTF-8: {first_line(error)}.") from None
 
 
 def _from_cell(name: str, cell: str | None) -> Any:

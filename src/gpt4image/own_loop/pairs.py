@@ -113,14 +113,16 @@ class DescribedImages(torch.utils.data.Dataset[DescribedImage]):
 
     def __init__(
         self,
-        data: str | Dataset,
+        data: str | Path | Dataset,
         embeddings: str | Path | EmbeddingTable,
         *,
         split: str | None = "train",
         transform: Callable[[Image.Image], Any] | None = None,
     ) -> None:
-        if isinstance(data, str):
-            own = DataOptions(data=data)  # the defaults of `gpt4image train`, so that both train on the same images
+        if isinstance(data, str | Path):
+            own = DataOptions(
+                data=(data := str(data))
+            )  # the defaults of `gpt4image train`, so that both train on the same images
             data = load_with_splits(data, val_fraction=own.val_fraction, test_fraction=own.test_fraction)
         self.image_set = data
         if split is not None:
