@@ -107,6 +107,18 @@ def test_training_ends_where_the_callback_says_so_and_that_epoch_is_validated(
     assert gpt4image.train(data=frame, out=tmp_path / "run", model=network, resume=True, **options).val == run.val
 
 
+def test_a_misspelt_option_is_refused_before_pictures_in_memory_become_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"'epcohs' is not known\. Did you mean 'epochs'"):
+        gpt4image.train(data=pictures(), out=tmp_path / "run", epcohs=1)  # type: ignore[call-arg]
+    given = gpt4image.TrainConfig(data="x", out=tmp_path / "run")
+    with pytest.raises(ConfigError, match="'epcohs' is not known"):
+        gpt4image.train(given, epcohs=1)  # type: ignore[call-arg]
+    assert not any(tmp_path.iterdir())
+
+
 def test_help_has_each_parameter_with_type_default_and_what_it_does() -> None:
     told = pydoc.plain(pydoc.render_doc(gpt4image.train))
     assert "data: str | Path | (images, labels) | DataFrame" in told and "epochs: int | None = None" in told

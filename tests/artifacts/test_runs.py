@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,14 @@ def test_a_malformed_evaluation_is_refused(tmp_path: Path, change: dict[str, Any
     write_json(folder / "evaluation-test.json", read_json(folder / "evaluation-test.json") | change)
     with pytest.raises(RunError, match=words):
         load_run(folder)
+
+
+def test_a_file_is_no_run_and_the_run_in_a_folder_is_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "made" / "run")
+    (tmp_path / "t.parquet").touch()
+    for name, words in {"t.parquet": "is a file, no run", "made": f"give {tmp_path / 'made' / 'run'}"}.items():
+        with pytest.raises(RunError, match=re.escape(words)):
+            load_run(tmp_path / name)
 
 
 def test_runs_that_are_missing_unfinished_or_outside_are_skipped(tmp_path: Path) -> None:

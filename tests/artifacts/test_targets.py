@@ -33,7 +33,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path, rows: int, monkeypatch
     facts = asdict(written.facts)
     plain = [facts, [np.asarray(each).tolist() for each in lists], numbers]
     assert written._checksum(facts) == fingerprint(plain)
-    read = Targets.load(tmp_path / "labels.parquet")
+    read = Targets.load(str(tmp_path / "labels.parquet"))
     assert (read.keys, read.digests, read.facts) == (written.keys, written.digests, written.facts)
     for name in ("splits", "labels", "probabilities", "out_of_fold"):
         assert np.array_equal(getattr(read, name), getattr(written, name))

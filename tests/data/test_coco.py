@@ -70,7 +70,9 @@ def test_the_file_of_train_brings_other_splits(tmp_path: Path, train: str, other
     assert load_dataset(f"coco:{tmp_path / others[0]}").splits.tolist() == ["val"]
 
 
-def test_images_of_a_file_without_annotations_are_not_annotated(tmp_path: Path) -> None:
+def test_images_of_a_file_without_annotations_are_not_annotated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_coco_set(tmp_path, coco(one(), images=1))
     more = coco(images=0)
     del more["annotations"]
@@ -80,6 +82,9 @@ def test_images_of_a_file_without_annotations_are_not_annotated(tmp_path: Path) 
     assert rows(images) == {"1.png": [("cat", (4, 5, 14, 15), 1)], "images/9.png": None}
     assert images.splits.tolist() == ["train", "train"]
     assert images.labelled.tolist() == [True, False]
+    picture(tmp_path / "images" / "copied.png")
+    load_dataset(f"coco:{tmp_path / 'train.json'}")
+    assert "1 images beside those that it lists, such as 'images/copied.png', are left out" in capsys.readouterr().err
 
 
 def test_what_cannot_be_used_is_named_and_costs_nothing_else(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import Dataset, MemorySource, load_dataset, spec_of
+from gpt4image.data.dataset import note_other_classes
 from loaded_sets import in_memory, write_images
 
 
@@ -62,6 +64,16 @@ def test_classes_are_added_by_name() -> None:
         make().with_classes(("a", "c"))
 
 
+def test_a_name_that_both_lists_have_is_not_taken_for_a_slip(capsys: pytest.CaptureFixture[str]) -> None:
+    note_other_classes("--classes", ["shoes", "shorts"], ["shoes"], "set")
+    note_other_classes("--classes", ["hat", "shorts"], ["hat", "short"], "set")
+    assert re.findall("Is '(.*)' meant to be '(.*)'", capsys.readouterr().err) == [("shorts", "short")]
+    with pytest.raises(
+        DataError, match=r"images of 'b', which t\.parquet lacks; other classes there are 'bb'\. Is 'bb'"
+    ):
+        make().with_classes(("a", "bb"), "t.parquet")
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -82,7 +94,7 @@ def test_classes_are_added_by_name() -> None:
         ("voc:empty", "0 images and 0 XML files"),
         *((f"masks:{name}", "needs the folders 'images' and 'masks'") for name in ("empty", "empty,notes.txt")),
         ("masks:empty,none", "there is no such file or folder"),
-        ("folder:linked", r"no class folders; .* The first: 'cat' a link to a folder"),
+        ("folder:linked", r"holds no image; .* The first: 'cat' a link to a folder"),
     ],
 )
 def test_a_spec_that_cannot_be_loaded_says_why(
@@ -101,8 +113,8 @@ def test_a_spec_that_cannot_be_loaded_says_why(
 def test_what_is_at_a_path_decides_how_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meant = {
         "us": ("folder:us", "us/1.csv us/cat/1.png us/dog/1.png"),
-        "table": ("manifest:table/one.csv", "table/one.csv table/images/1.png"),
-        "named": ("manifest:named/metadata.csv", "named/metadata.csv named/a/1.png named/b/1.png"),
+        "table": ("manifest:table", "table/one.csv table/images/1.png"),
+        "named": ("manifest:named", "named/metadata.csv named/a/1.png named/b/1.png"),
         "shards": ("hf:shards", "shards/1.tar"),
         "saved": ("hf:saved", "saved/dataset_info.json"),
         "shop": ("coco:shop", "shop/train.json"),
@@ -129,7 +141,7 @@ def test_a_table_aside_does_not_decide_what_a_folder_is(tmp_path: Path) -> None:
     (us / "labels.images").mkdir()
     for file in (us / name, table, us / "labels.images" / "2.png"):
         file.touch()
-    assert spec_of(str(us)) == spec_of(str(us), tmp_path / "labels.csv") == f"manifest:{table}"
+    assert spec_of(str(us)) == spec_of(str(us), tmp_path / "labels.csv") == f"manifest:{us}"
     assert spec_of(str(us), table).partition(":")[0] == kind
 
 

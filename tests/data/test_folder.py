@@ -95,6 +95,20 @@ def test_folders_of_images_and_masks_are_no_classes(tmp_path: Path, folders: tup
         load(tmp_path)
 
 
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_a_class_without_an_image_and_an_empty_folder_are_told(
+    tmp_path: Path, above: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / above / "belt").mkdir(parents=True)
+    with pytest.raises(DataError, match="it holds no image; put images into CLASS"):
+        load(tmp_path)
+    write_images(tmp_path, f"{above}cat/deep/1.png", f"{above}unlabelled/2.png")
+    for name in (f"{above}.hidden", "val"):
+        (tmp_path / name).mkdir()
+    assert load(tmp_path).classes == ("cat",)
+    assert f"no image lies in '{above}belt'" in capsys.readouterr().err
+
+
 def test_images_outside_the_class_folders_are_named(tmp_path: Path) -> None:
     write_images(tmp_path, "train/cat/1.png", "test/cat/1.png", "train/loose.png", "loose.png")
     write_images(tmp_path, "holdout/cat/1.png", "holdout/dog/deep/2.png", "extra/1.png")

@@ -81,6 +81,29 @@ def test_rows_that_cannot_be_used_are_named(tmp_path: Path, load: Load) -> None:
     assert images.read(1) == (inside / "good2.png").read_bytes()
 
 
+def test_paths_of_windows_are_read_and_those_of_another_machine_named(tmp_path: Path, load: Load) -> None:
+    write_images(tmp_path, "cat/1.png", r"odd\name.png")
+    images = load({"path": [r"cat\1.png", r"odd\name.png", r"C:\photos\1.png"], "label": ["a"] * 3})
+    assert images.keys == ("cat/1.png", r"odd\name.png")
+    assert [item.reason.partition("; ")[2][:31] for item in images.skipped] == ["it is a path on another machine"]
+
+
+@pytest.mark.parametrize(("column", "cell"), [("label", "a"), ("labels", "a|b"), ("boxes", '[["a", 0, 0, 1, 1]]')])
+def test_images_that_the_table_of_a_folder_does_not_list_have_no_label(
+    tmp_path: Path, column: str, cell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path, "1.png", "new.png", "more/2.png", "labels.images/3.png", ".hidden.png")
+    with (tmp_path / "labels.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("path", column, "split"), ("1.png", cell, "test")])
+    whole = load_dataset(str(tmp_path))
+    assert (whole.spec, whole.keys) == (f"manifest:{tmp_path}", ("1.png", "new.png", "more/2.png"))
+    assert whole.splits.tolist() == ["test", "train", "train"] and whole.groups.tolist()[1:] == [NO_LABEL] * 2
+    assert load_dataset(whole.spec).keys == whole.keys
+    assert load_dataset(str(tmp_path / "labels.csv")).keys == ("1.png",)
+    notes = capsys.readouterr().err
+    assert "2 images that labels.csv does not list" in notes and "1 images that labels.csv does not list" in notes
+
+
 @pytest.mark.parametrize("names", [["label:round", "red"], ["label:round", "label:red"], ["monkey", "cat"]])
 def test_one_column_per_class(tmp_path: Path, load: Load, names: list[str]) -> None:
     write_images(tmp_path, *NAMES)
@@ -124,7 +147,8 @@ def test_mistakes_are_named(tmp_path: Path, load: Load, columns: dict[str, list[
     ("content", "message"),
     [
         (b"path,label\na.png\n", "row 1 has 1 cells"),
-        (b"path\n\xff\xfe.png\n", "not a CSV file in UTF-8"),
+        (b"path\n\xff\xfe.png\n", "not a CSV file in UTF-8: it is in another encoding.*save it as UTF-8"),
+        ("path\nH\u00fcte.png\n".encode("utf-16"), "it is in UTF-16: save it as UTF-8"),
         (b"label\nx\n", "'path' is missing"),
         (b"path,label,label\na,x,y\n", "column 'label' is there more than once"),
         (b"path;label\na.png;cat\n", r"columns 'path;label', separated by commas"),

@@ -134,6 +134,8 @@ def test_other_options_and_later_labels_make_again_what_depends_on_them_and_lose
     assert (out / "earlier-1" / "model").is_dir() and (out / "run" / "model.safetensors").read_bytes() != weights
     with pytest.raises(RunError, match=r"other questions: classes= was different.*another out="):
         gpt4image.distill(bare.folder, **asked | {"classes": [*CLASSES[:2], "red", "yellow"]})
+    with pytest.raises(RunError, match=r"with 'green', which the classes now lack: .*another out="):
+        gpt4image.distill(bare.folder, **asked | {"classes": [CLASSES[0], "leaf", CLASSES[2]]})
     with pytest.raises(RunError, match="system= was different"):
         gpt4image.distill(bare.folder, **asked, system="Look.")
     names = {name[0]: name for name in COLOURS}
