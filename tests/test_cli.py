@@ -43,7 +43,7 @@ train --data photos --out new --model-args {a:1} -> --model-args | is no JSON
 train typo.toml --data photos --out new -> 'epohcs' | Did you mean 'epochs'?
 train --data phtos --out new -> there is no such file or folder | --data
 train --data foldr:photos --out new -> Did you mean 'folder'?
-train --data empty --out new -> it holds no image folders | unlabelled
+train --data empty --out new -> it holds no image | unlabelled
 train --data loose --out new -> No training image has a label | distill
 train --data single --out new -> single has one class, 'cat' | nothing to tell apart
 train --data broken --out new TINY -> broken
