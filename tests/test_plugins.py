@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from gpt4image.base import plugins
 from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.cli import ITEMS_SKIPPED, OK, USER_MISTAKE, main
 from gpt4image.config import DescribeConfig, DoctorConfig
 from gpt4image.data import load_dataset, load_with_splits
 from gpt4image.describing.describe import describe
@@ -82,7 +84,7 @@ def test_a_broken_package_is_named_and_stops_only_those_who_use_it(
             describe(options)
     with pytest.raises(ConfigError, match=r"Unknown describer: 'bat'.*bad"):
         describe(DescribeConfig(data="folder:x", store=tmp_path / "a.db", describer="bat:x"))
-    with pytest.raises(DataError, match="the reader 'shelf' failed \\('no such shelf'"):
+    with pytest.raises(DataError, match="the reader 'shelf' failed \\(KeyError: 'no such shelf'"):
         load_dataset("shelf:1")
     assert load_text_encoder("minilm").spec == "minilm", "a part of gpt4image comes first"
     monkeypatch.setattr(checkup, "_machine", lambda: {"cpu": "any"})  # which tries a compiler
@@ -95,3 +97,111 @@ def test_two_packages_with_the_same_name_are_both_named(site: Path) -> None:
         install(site, name, "def make(name, options): ...\n", f"[gpt4image.describers]\nsame = {name}:make\n")
     with pytest.raises(ConfigError, match=r"one 1.0 and two 1.0 both bring 'same'"):
         plugins.find("describers", "same")
+
+
+def made_from(lines: str) -> str:
+    """A describer class; ``lines`` are what differs from a good one."""
+    good = "settings, price, repeatable = {'kind': 'odd'}, None, False\n    def arrived(self): return ()\n    "
+    good += "def report(self, images): return Report()\n    "
+    return f"class make:\n    def __init__(self, *_): pass\n    {good}{lines}"
+
+
+BASE = "import os, subprocess, sys\nfrom gpt4image.describing.describers.base import Answer, Report\n"
+BAD_TEXT = "class Odd(BaseException):\n    def __str__(self): raise ValueError\n"
+ANSWERING = "def make(*_):\n    def answer(image, question): {}\n    return answer"
+DESCRIBING = "def describe(self, requests):\n        "
+
+
+@pytest.mark.parametrize(
+    ("code", "rc"),
+    [
+        (ANSWERING.format("sys.exit(0)"), ITEMS_SKIPPED),
+        (BAD_TEXT + ANSWERING.format("raise Odd"), ITEMS_SKIPPED),
+        (ANSWERING.format("return {(1, 2): 3}"), ITEMS_SKIPPED),
+        (ANSWERING.format("a = {}; a['a'] = a; return a").replace("{}", "dict()"), ITEMS_SKIPPED),
+        (ANSWERING.format("return None"), ITEMS_SKIPPED),
+        (ANSWERING.format("return 'a leaf ' * 200_000"), ITEMS_SKIPPED),
+        (ANSWERING.format("print('x'); os.system('echo y'); print('z', file=sys.__stdout__); return 'A leaf.'"), OK),
+        ("sys.exit(0)", USER_MISTAKE),
+        ("print('x')\nnothing_of_that_name", USER_MISTAKE),
+        (BAD_TEXT + "raise Odd", USER_MISTAKE),
+        ("def make(*_): sys.exit(0)", USER_MISTAKE),
+        ("def make(*_): raise RuntimeError('no licence')", USER_MISTAKE),
+        ("def make(*_): return 3", USER_MISTAKE),
+        (made_from("describe = 3"), USER_MISTAKE),
+        (made_from(DESCRIBING + "return []"), USER_MISTAKE),
+        (made_from(DESCRIBING + "[*requests]; return []"), ITEMS_SKIPPED),
+        (made_from(DESCRIBING + "while True: yield []"), USER_MISTAKE),
+        (made_from(DESCRIBING + "yield from ([3] for _ in requests)"), USER_MISTAKE),
+        (made_from(DESCRIBING + "yield from ([Answer(request=one, text='A.')] * 2 for one in requests)"), USER_MISTAKE),
+        (made_from(DESCRIBING + "yield from ([Answer(request=one, text=b'A.')] for one in requests)"), ITEMS_SKIPPED),
+        (made_from(DESCRIBING + "next(requests); sys.exit(0)"), USER_MISTAKE),
+        (made_from("price = 3"), USER_MISTAKE),
+        (made_from("settings = {'kind': object()}"), USER_MISTAKE),
+        (made_from("settings = property(lambda self: sys.exit(0))"), USER_MISTAKE),
+        (
+            made_from(DESCRIBING + "yield [Answer(request=next(requests), text='A.', tokens_in='9', cost_usd=-1e999)]"),
+            OK,
+        ),
+    ],
+)  # fmt: skip
+def test_whatever_a_describer_of_others_does_is_told_by_its_name(
+    site: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], code: str, rc: int
+) -> None:
+    name = f"odd{abs(hash(code))}"
+    install(site, name, BASE + code, f"[gpt4image.describers]\n{name} = {name}:make\n")
+    Image.new("RGB", (8, 8)).save(tmp_path / "leaf.png")
+    words = ["--data", str(tmp_path), "--store", str(tmp_path / "a.db"), "--describer", f"{name}:x", "--json"]
+    assert main(["describe", *words]) == rc
+    out, told = capfd.readouterr()
+    assert "Traceback" not in told and len(out) + len(told) < 3000, "its texts are bounded"
+    if rc == USER_MISTAKE:
+        assert name in told and not out
+    else:
+        assert json.loads(out)["described"] == (rc == OK)
+
+
+ENCODER = (
+    "class make:\n    spec, revision, precision, width, max_tokens = 'a', '1', 'fp32', {}, 9\n"
+    "    def __init__(self, *_): pass\n"
+)
+
+
+@pytest.mark.parametrize("kind", ["encoders", "readers"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def make(*_): sys.exit(0)",
+        "def make(*_): return 3",
+        ENCODER.format("'wide'"),
+        ENCODER.format("4") + "    def token_lengths(self, texts): return [1, 2, 3]\n",
+        ENCODER.format("4") + "    def token_lengths(self, _): return [1]\n    def encode(self, _): sys.exit(0)\n",
+    ],
+)  # fmt: skip
+def test_whatever_an_encoder_or_reader_of_others_does_is_told_by_its_name(
+    site: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], code: str, kind: str
+) -> None:
+    name = f"odd{abs(hash(code + kind))}"
+    install(site, name, BASE + code, f"[gpt4image.{kind}]\n{name} = {name}:make\n")
+    (tmp_path / "t.csv").write_text("key,description\na.png,A leaf.\n")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    data, store = f"{name}:x" if kind == "readers" else str(tmp_path), str(tmp_path / "a.db")
+    given = ["--data", data, "--store", store, "--describer", f"replay:{tmp_path / 't.csv'}"]
+    rc = main(["describe", *given])
+    if kind == "encoders":
+        rc = main(["encode", "--store", store, "--encoder", f"{name}:x", "--out", str(tmp_path / "e")])
+    told = capfd.readouterr().err
+    assert rc == USER_MISTAKE and name in told and "Traceback" not in told and len(told) < 1000
+
+
+def test_a_package_whose_entry_points_cannot_be_read_stops_nobody_else(
+    leaves: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(leaves, "torn", "", "[gpt4image.readers]\ntorn\n")
+    install(leaves, "bytes", "", "")
+    (leaves / "bytes-1.0.dist-info" / "entry_points.txt").write_bytes(b"[gpt4image.readers]\n\xff = \xfe")
+    assert plugins.names("readers") == ["leaves"]
+    monkeypatch.setattr(checkup, "_machine", lambda: {"cpu": "any"})
+    states = checkup.doctor(DoctorConfig()).plugins
+    assert states is not None and "BROKEN" in states["torn:"] and "BROKEN" in states["bytes:"]
+    assert states["leaves:"].count("leaves 1.0") == len(plugins.KINDS)

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -145,7 +145,7 @@ def _main(words: list[str]) -> int:
     except KeyboardInterrupt:
         print(_interrupted(words), file=sys.stderr)
         return INTERRUPTED
-    except Exception as error:  # noqa: BLE001  (a bug has its own exit code: 1 would say that the command finished)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (a bug has its own exit code: 0 and 1 say that it finished)
         full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         if isinstance(error, OSError) and (error.filename is not None or error.errno in full):
             where = "" if error.filename is None else f"{visible(str(error.filename))}: "
@@ -239,16 +239,32 @@ def _run(name: str, words: list[str]) -> int:
     def show(outcome: Any) -> None:
         _show(with_next(name, outcome, parsed[0], python=False), parsed[0].as_json)
 
-    for config in parsed:
-        require_apart(config)
     try:
-        outcome = stage(*parsed) if len(parsed) == 1 else stage(*parsed, names=_names(recipes))
+        with _alone_on_stdout() if parsed[0].as_json else contextlib.nullcontext():
+            for config in parsed:
+                require_apart(config)
+            outcome = stage(*parsed) if len(parsed) == 1 else stage(*parsed, names=_names(recipes))
     except KeyboardInterrupt as stop:
         if stop.args and isinstance(stop.args[0], Outcome):  # a person ended it so, as they end review
             show(stop.args[0])
         raise
     show(outcome)
     return ITEMS_SKIPPED if outcome.skipped else OK
+
+
+@contextlib.contextmanager
+def _alone_on_stdout() -> Generator[None]:
+    """Send what others print in the block (plug-ins, libraries, their processes) to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _names(recipes: list[str]) -> list[str]:

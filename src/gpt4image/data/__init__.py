@@ -12,11 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.base import plugins
-from gpt4image.base.errors import ConfigError, DataError, nearest, parsing
+from gpt4image.base.errors import ConfigError, DataError, nearest
 from gpt4image.config.base import IMAGE_ROOT
-from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset, ImageSource, MemorySource, note_once, require_trained
+from gpt4image.data.dataset import (
+    NO_LABEL,
+    SPLITS,
+    Dataset,
+    ForeignSource,
+    ImageSource,
+    MemorySource,
+    note_once,
+    require_trained,
+)
 from gpt4image.data.decode import EXTENSIONS
-from gpt4image.data.file_source import IMAGES, expanded, table_in
+from gpt4image.data.file_source import IMAGES, FileSource, expanded, table_in
 from gpt4image.data.splits import with_splits, wrong_copies
 from gpt4image.data.video import VIDEO_EXTENSIONS
 
@@ -68,14 +77,18 @@ def load_dataset(spec: str | Path, *, aside: Path | None = None) -> Dataset:
     else:
         read = plugins.find("readers", name)
         assert read is not None  # noqa: S101  (full_spec has found it)
-        with parsing(f"{spec}: the reader {name!r} failed"):
+        with plugins.guarded(f"{spec}: the reader {name!r}", kind=DataError):
             images = read(argument)
-        if not isinstance(images, Dataset):  # what a call in Python may give as ``data``
-            given = importlib.import_module("gpt4image.data.given")
-            images = given.load_given(given.dataset(images).partition(":")[2])
-        images = replace(images, spec=spec)
+            if not isinstance(images, Dataset):  # what a call in Python may give as ``data``
+                given = importlib.import_module("gpt4image.data.given")
+                images = given.load_given(given.dataset(images).partition(":")[2])
+            images = replace(images, spec=spec, source=_guarded(images.source, f"the reader {name!r}"))
     require_trained(images.classes, images.labels, images.splits, spec)
     return images
+
+
+def _guarded(source: ImageSource, who: str) -> ImageSource:
+    return source if isinstance(source, FileSource | MemorySource) else ForeignSource(source, who)
 
 
 def full_spec(spec: str, aside: Path | None = None) -> str:

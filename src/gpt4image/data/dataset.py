@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.base import plugins
 from gpt4image.base.errors import DataError, first_few
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import say
@@ -379,6 +380,30 @@ class Dataset:
             labels[:, place] = self.labels
         regions = None if self.regions is None else self.regions.with_classes(place, len(names))
         return self.revised(classes=tuple(names), labels=labels, regions=regions)
+
+
+@dataclass(frozen=True)
+class ForeignSource:
+    """Image bytes that code of another package gives; what it raises is an OSError of that image, and names it."""
+
+    source: ImageSource
+    who: str
+
+    def read(self, row: int) -> bytes:
+        """Return the bytes of one image."""
+        try:
+            with plugins.guarded(self.who, kind=DataError):
+                return bytes(memoryview(self.source.read(row)))
+        except DataError as error:
+            raise OSError(str(error)) from None
+
+    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """Return the sha256 hex digest of the bytes of each image."""
+        with plugins.guarded(self.who, kind=DataError):
+            found = tuple(self.source.digests(rows))
+            if len(found) != len(rows) or not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in found):
+                raise DataError("its digests are not one sha256 per image, in hexadecimal.")
+            return found
 
 
 class MemorySource:

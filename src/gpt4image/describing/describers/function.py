@@ -5,6 +5,7 @@ A call in Python gives the function itself; the command line names it, as ``pyth
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import sys
@@ -14,7 +15,8 @@ from typing import Any, cast
 
 from PIL import Image
 
-from gpt4image.base.errors import ConfigError, DecodeError, first_line
+from gpt4image.base import plugins
+from gpt4image.base.errors import ConfigError, DecodeError
 from gpt4image.config import DescriberOptions
 from gpt4image.describing.describers.base import Answer, FreeDescriber, Request
 from gpt4image.describing.describers.images import pictures, why_unusable
@@ -66,30 +68,35 @@ class FunctionDescriber(FreeDescriber):
             return Answer(request=request, error=why_unusable(error))
         try:
             said = self._function(picture, request.question)
-        except Exception as error:  # noqa: BLE001  (a function of the user may raise anything)
-            return Answer(request=request, error=f"{type(error).__name__}: {first_line(error)}")
-        if not isinstance(said, str | Mapping):
+            if isinstance(said, Mapping):
+                said = json.dumps(dict(said), default=str)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  (a function of the user may raise anything, or call sys.exit)
+            return Answer(request=request, error=plugins.why(error))
+        if not isinstance(said, str):
             error = f"{self._name} returned a {type(said).__name__}; a text or a dictionary is needed"
             return Answer(request=request, error=error)
-        return Answer(request=request, text=said if isinstance(said, str) else json.dumps(dict(said), default=str))
+        return Answer(request=request, text=said)
 
 
 def _imported(name: str) -> Answering:
     """Return a function by MODULE:FUNCTION; modules in the working folder are found too. Raises ConfigError."""
     module, _, function = name.partition(":")
     here, found = str(Path.cwd()), cast(Any, None)
+    lacks = (
+        f"cannot be imported as {KIND}:MODULE:FUNCTION. If a call in Python was given it, give it again: it lives only "
+        "in that process"
+    )
     sys.path.insert(0, here)
     try:
-        found = importlib.import_module(module)
-        for part in function.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"--describer {KIND}:{name}: {first_line(error)}. Name a function that can be imported, "
-            f"{KIND}:MODULE:FUNCTION; one that a call in Python was given lives only in that process: give it again."
-        ) from None
+        with plugins.guarded(f"--describer {KIND}:{name}", lacks):
+            found = importlib.import_module(module)
+            for part in function.split("."):
+                found = getattr(found, part)
     finally:
-        sys.path.remove(here)
+        with contextlib.suppress(ValueError):  # the module may have removed it
+            sys.path.remove(here)
     if not callable(found):
         raise ConfigError(f"--describer {KIND}:{name} is no function.")
     return found

@@ -10,6 +10,8 @@ from gpt4image.base import plugins
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config import DescriberOptions
 from gpt4image.describing.describers.base import Describer
+from gpt4image.describing.describers.foreign import ForeignDescriber
+from gpt4image.describing.describers.function import KIND as FUNCTION
 from gpt4image.describing.describers.function import FunctionDescriber
 from gpt4image.describing.describers.openai.server import PROVIDERS
 from gpt4image.describing.prices import FREE
@@ -53,13 +55,24 @@ def load_describer(options: DescriberOptions) -> Describer:
         module, _, described = make.partition(":")
         make = getattr(import_module(f"gpt4image.describing.describers.{module}"), described)
     maker: Callable[[str, DescriberOptions], Any] = make
+    if kind == FUNCTION:
+        return ForeignDescriber(options.describer, maker(name, options))
+    if kind not in DESCRIBERS:
+        return _foreign(maker, kind, name, options)
     made = maker(name, options)
     if options.per_call > 1:
         from gpt4image.describing.describers.sheets import SheetDescriber
 
         return SheetDescriber(made, options.per_call)
-    if kind in DESCRIBERS or all(hasattr(made, part) for part in _PARTS):
-        return made
-    if callable(made):
-        return FunctionDescriber(name, options, function=made, kind=kind)
-    raise ConfigError(f"{kind}: brings a {type(made).__name__}; a describer or a function (image, question) is needed.")
+    return made
+
+
+def _foreign(make: Callable[..., Any], kind: str, name: str, options: DescriberOptions) -> Describer:
+    who = f"the describer {options.describer!r} of another package"
+    with plugins.guarded(who):
+        made = make(name, options)
+        if all(hasattr(made, part) for part in _PARTS):
+            return ForeignDescriber(who, made)
+        if callable(made):
+            return ForeignDescriber(who, FunctionDescriber(name, options, function=made, kind=kind))
+    raise ConfigError(f"{who} is a {type(made).__name__}; a describer or a function (image, question) is needed.")

@@ -10,6 +10,7 @@ from gpt4image.base import plugins
 from gpt4image.base.errors import ConfigError, ModelError, nearest
 from gpt4image.encoding.text_encoders.bag_of_words import BagOfWordsEncoder
 from gpt4image.encoding.text_encoders.base import TextEncoder
+from gpt4image.encoding.text_encoders.foreign import ForeignEncoder
 
 
 def _minilm(name: str, device: str) -> TextEncoder:
@@ -61,7 +62,11 @@ def load_text_encoder(spec: str, device: str = "auto") -> TextEncoder:
         device: auto, cpu, cuda or mps.
     """
     kind, _, name = spec.partition(":")
-    make = TEXT_ENCODERS.get(kind) or plugins.find("encoders", kind)
+    make = TEXT_ENCODERS.get(kind)
+    if make is None and (foreign := plugins.find("encoders", kind)) is not None:
+        who = f"the text encoder {spec!r} of another package"
+        with plugins.guarded(who):
+            return ForeignEncoder(who, foreign(name, device))
     if make is None:
         raise ConfigError(f"Unknown text encoder: {nearest(kind, [*TEXT_ENCODERS, *plugins.names('encoders')])}")
     return make(name, device)
