@@ -1349,7 +1349,7 @@ def predict(
             of out= (.csv, .jsonl; .json: coco; .txt or none: table). coco: results of COCO as JSON, only of detection
             and of images named by coco:FILE.json.
         out (str | Path | None, optional): File of the predictions. Default: none; they are `.rows` of the result.
-        batch_size (int, optional): Images per batch, for decoding and for prediction.
+        batch_size (int, optional): Maximum images per batch, for decoding and for prediction.
         threads (int | None, optional): CPU threads of the model, and as many for decoding. Default: one per core.
         device (str, optional): auto, cpu, cuda or mps, for run folders and timm folders; .onnx files are computed on
             the CPU.

@@ -150,13 +150,14 @@ def _main(words: list[str]) -> int:
         if isinstance(error, OSError) and (error.filename is not None or error.errno in full):
             where = "" if error.filename is None else f"{visible(str(error.filename))}: "
             said = f"{where}{error.strerror}; choose a place that can be read or written."
-        elif type(error).__name__ == "OutOfMemoryError":  # torch's, which is not loaded for this
-            reason = " ".join(str(error).split(". If reserved")[0].split())
+        elif type(error).__name__ in ("OutOfMemoryError", "MemoryError"):  # torch's, which is not loaded for this
+            reason = " ".join(str(error).split(". If reserved")[0].split())[:300]
+            gpu = type(error).__name__ == "OutOfMemoryError"
             said = (
-                f"the GPU has too little memory ({reason}). What was finished is kept. Take less at once, by the "
-                f"options of `gpt4image {words[0]} --help` that name a batch or a size (train: --batch-size with "
-                "--grad-accumulation, --checkpoint-activations), see by nvidia-smi who else uses it, or give "
-                "--device cpu."
+                f"{'the GPU' if gpu else 'this machine'} has too little memory ({reason}). What was finished is kept. "
+                f"Take less at once, by the options of `gpt4image {words[0]} --help` that name a batch or a size "
+                "(train: --batch-size with --grad-accumulation, --checkpoint-activations)"
+                + (", see by nvidia-smi who else uses it, or give --device cpu." if gpu else ", or end other programs.")
             )
         else:
             import traceback

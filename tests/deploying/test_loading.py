@@ -75,7 +75,7 @@ def test_a_timm_folder_of_somebody_else_is_loaded_as_timm_loads_it(tmp_path: Pat
         ({"model_args": [1]}, r"config\.json: architecture must be the name of a model of timm, model_args a table"),
         ({"label_names": 3}, "label_names must be a list or a table of names, not 3"),
         ({"pretrained_cfg": {"crop_pct": "x"}}, r"What the model says of its pictures is damaged .*config\.json"),
-        ({"label_names": ["one"]}, r"output of shape \(1, 7\) for one image, but names 1 classes"),
+        ({"label_names": ["one"]}, r"output of shape \(1, 7\) for 1 images.* names 1 classes"),
     ],
     ids=str,
 )
@@ -182,20 +182,28 @@ def test_a_run_folder_names_models_of_timm_and_plain_arguments_alone(
         load_classifier(run)
 
 
-def onnx_file(path: Path, text: str | None, side: int = 32) -> Path:
-    """Write an ONNX file that gives two equal probabilities for any image of 3 x side x side, by the means of it."""
+def onnx_file(path: Path, text: str | None, side: int = 32, batch: int | str = "n", rows: int | None = None) -> Path:
+    """Write an ONNX file that gives two equal probabilities for any image of 3 x side x side, by the means of it.
+
+    It takes ``batch`` images, and gives only the first ``rows``.
+    """
     onnx = pytest.importorskip("onnx", reason="pip install 'gpt4image[onnx]'")
     make = onnx.helper
-    image = make.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["n", 3, side, side])
+    image = make.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [batch, 3, side, side])
     output = make.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["n", 2])
     weights = make.make_tensor("weights", onnx.TensorProto.FLOAT, [3, 2], [0.0] * 6)
     nodes = [
         make.make_node("ReduceMean", ["images", "axes"], ["means"], keepdims=0),
         make.make_node("MatMul", ["means", "weights"], ["logits"]),
-        make.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        make.make_node("Softmax", ["logits"], ["all"], axis=1),
+        make.make_node("Slice", ["all", "start", "end"], ["probabilities"]),
+    ]
+    ends = [
+        make.make_tensor(name, onnx.TensorProto.INT64, [1], [value])
+        for name, value in (("start", 0), ("end", rows or 999))
     ]
     axes = make.make_tensor("axes", onnx.TensorProto.INT64, [2], [2, 3])
-    graph = make.make_graph(nodes, "classifier", [image], [output], [weights, axes])
+    graph = make.make_graph(nodes, "classifier", [image], [output], [weights, axes, *ends])
     model = make.make_model(graph, opset_imports=[make.make_opsetid("", 18)], ir_version=9)
     if text is not None:
         model.metadata_props.add(key=ONNX_KEY, value=text)
@@ -259,6 +267,10 @@ def test_an_onnx_file_must_say_what_it_takes(tmp_path: Path) -> None:
         "malformed": "{",
         "malformed .it is nested": "[" * 100_000,
         "malformed .it holds an integer": json.dumps(known | {"preprocessing": {**how, "std": [10**400] * 3}}),
+        "trained with --task pretrain": json.dumps(known | {"task": "pretrain"}),
+        r"malformed .preprocessing\.size: Input should be less": json.dumps(
+            known | {"preprocessing": {**how, "size": 8192}}
+        ),
         "is of format 2": json.dumps(known | {"format": 2}),
         "malformed .preprocessing: Field required": json.dumps({"format": 1, "classes": ["a"], "source": {}}),
         r"malformed .classes\.0: ": json.dumps(known | {"classes": [1, 2]}),
@@ -272,6 +284,15 @@ def test_an_onnx_file_must_say_what_it_takes(tmp_path: Path) -> None:
             load_classifier(onnx_file(tmp_path / "b.onnx", text))
     with pytest.raises(ModelError, match="cannot take images of 32 x 32 pixels"):
         load_classifier(onnx_file(tmp_path / "c.onnx", right.to_json(), side=16))
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(1, None), ("n", 1)])
+def test_a_model_that_fits_one_image_and_no_batch_is_named(tmp_path: Path, batch: int | str, rows: int | None) -> None:
+    text = Metadata(classes=("a", "b"), preprocessing=HOW).to_json()
+    classifier = load_classifier(onnx_file(tmp_path / "a.onnx", text, batch=batch, rows=rows))
+    assert classifier.probabilities(np.ones((1, 3, 32, 32), np.float32)).tolist() == [[0.5, 0.5]]
+    with pytest.raises(ModelError, match=rf"{tmp_path / 'a.onnx'} .*\b3\b"):
+        classifier.probabilities(np.ones((3, 3, 32, 32), np.float32))
 
 
 COLOURS: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

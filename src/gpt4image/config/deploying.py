@@ -67,7 +67,7 @@ class PredictConfig(StageConfig):
     out: Path | None = None
     """File of the predictions. Default: standard output."""
     batch_size: int = Field(default=16, ge=1)
-    """Images per batch, for decoding and for prediction."""
+    """Maximum images per batch, for decoding and for prediction."""
     threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
     """CPU threads of the model, and as many for decoding. Default: one per core."""
     device: str = "auto"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from gpt4image.base.checksums import require_as_on_card
 from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError, first_line
 from gpt4image.base.files import parse_json, read_json
 from gpt4image.config import TrainOptions
+from gpt4image.config.learning import PRETRAIN
 from gpt4image.deploying.preprocessing import Preprocessing, wrong_value
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification
@@ -130,8 +131,7 @@ def load_classifier(
         raise ModelError(
             f"{path} is no run folder, no folder in timm's format (config.json, {WEIGHTS}), no .onnx file."
         )
-    _check(classifier, path)
-    return classifier
+    return _checked(classifier, path)
 
 
 def _load_run(path: Path, device: str, task: Task | None) -> Classifier:
@@ -214,6 +214,8 @@ def _load_onnx(path: Path, threads: int | None, task: Task | None) -> Classifier
 
 def _task(given: Task | None, name: Any, thresholds: Any, classes: tuple[str, ...], where: Path) -> Task:
     """Return the task of that name, or the one that is given, with its thresholds."""
+    if given is None and name == PRETRAIN:
+        raise ModelError(f"{where} was trained with --task pretrain, so it predicts nothing; fine-tune its run first.")
     try:
         task = given or find_task(str(name), TrainOptions(data=""))
         return task.with_thresholds(checked_thresholds(thresholds, len(classes)))
@@ -242,16 +244,28 @@ def _with_torch(
     return Classifier(task=task, classes=classes, preprocessing=preprocessing, probabilities=probabilities)
 
 
-def _check(classifier: Classifier, path: Path) -> None:
-    """Predict one blank image. Raises ModelError where sizes do not fit."""
+def _checked(classifier: Classifier, path: Path) -> Classifier:
+    """Return a classifier that raises ModelError where sizes do not fit; one blank image is predicted."""
     size, classes = classifier.preprocessing.size, len(classifier.classes)
-    expected = (1, *classifier.task.shape(classes, size))
-    try:
-        shape = classifier.probabilities(np.zeros((1, *classifier.preprocessing.shape), np.float32)).shape
-    except Exception as error:  # noqa: BLE001  (whatever a foreign model raises: torch and onnxruntime have no common class)
-        raise ModelError(f"{path} cannot take images of {size} x {size} pixels: {error}") from None
-    if shape != expected:
-        raise ModelError(f"{path} gives an output of shape {shape} for one image, but names {classes} classes.")
+    of_image = classifier.task.shape(classes, size)
+
+    def probabilities(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        count = len(images)
+        what = f"{path} cannot take images of {size} x {size} pixels" + f", {count} at once" * (count > 1)
+        try:
+            found = classifier.probabilities(images)
+        except Exception as error:
+            if type(error).__name__ == "OutOfMemoryError":  # torch's; what to do about it is said of all commands
+                raise
+            advice = "; give --batch-size 1" * (count > 1)
+            raise ModelError(f"{what}: {first_line(error)}{advice}.") from None
+        if found.shape != (count, *of_image):
+            needed = f"{(count, *of_image)} is needed, as it names {classes} classes"
+            raise ModelError(f"{path} gives an output of shape {found.shape} for {count} images; {needed}.")
+        return found
+
+    probabilities(np.zeros((1, *classifier.preprocessing.shape), np.float32))
+    return replace(classifier, probabilities=probabilities)
 
 
 def _config_of(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import csv
 import glob
 import itertools
 import json
+import math
 import os
 import sys
 import time
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from gpt4image.deploying.loading import Classifier
     from gpt4image.tasks.base import Predictions, Task
 
+BATCH_BYTES = 2**26  # of the pixels of a batch: large inputs go in smaller batches
 ROUNDING = 1e-3  # by how much a probability may be outside of 0 to 1
 
 
@@ -169,7 +171,7 @@ def _predictions(
     batches = decode_ahead(
         _named(config, classifier.preprocessing.extensions),
         classifier.preprocessing,
-        batch_size=config.batch_size,
+        batch_size=min(config.batch_size, max(1, BATCH_BYTES // math.prod(classifier.preprocessing.shape))),
         threads=config.threads or available_cores(),
         sized=classifier.task.output == "boxes",
     )
