@@ -6,7 +6,6 @@ Start-up imports nothing heavy; a stage's module is imported when the stage runs
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import io
 import json
@@ -133,6 +132,7 @@ def _discard_output() -> None:
 
 def _main(words: list[str]) -> int:
     from gpt4image.base.errors import Gpt4ImageError
+    from gpt4image.base.files import FULL
     from gpt4image.base.secrets import hidden
     from gpt4image.base.visible import visible
 
@@ -146,10 +146,10 @@ def _main(words: list[str]) -> int:
         print(_interrupted(words), file=sys.stderr)
         return INTERRUPTED
     except (Exception, SystemExit) as error:  # noqa: BLE001  (a bug has its own exit code: 0 and 1 say that it finished)
-        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if isinstance(error, OSError) and (error.filename is not None or error.errno in full):
+        if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL):
             where = "" if error.filename is None else f"{visible(str(error.filename))}: "
-            said = f"{where}{error.strerror}; choose a place that can be read or written."
+            space = "free some space, or " if error.errno in FULL else ""
+            said = f"{where}{error.strerror}; {space}choose a place that can be read or written."
         elif type(error).__name__ in ("OutOfMemoryError", "MemoryError"):  # torch's, which is not loaded for this
             reason = " ".join(str(error).split(". If reserved")[0].split())[:300]
             gpu = type(error).__name__ == "OutOfMemoryError"

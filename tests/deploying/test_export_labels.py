@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
@@ -21,6 +23,7 @@ from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.regions import Boxes
 from tables import made_of
 
+resource = pytest.importorskip("resource", reason="POSIX alone bounds the size of files")
 CLASSES = ("cat", "dog")
 SHARES = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.6]], np.float32)
 
@@ -152,3 +155,26 @@ def test_what_cannot_be_written_is_named_before_anything_is(photos: str, tmp_pat
     with pytest.raises(DataError, match=r"no image .* has a target of 1 or more"):
         gpt4image.export_labels(data=photos, targets=file, format="csv", out=tmp_path / "new", least_confidence=1)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("form", ["csv", "label-studio", "coco", "folder", "hf", "voc", "yolo"])
+def test_a_full_disk_is_named_leaves_nothing_and_the_same_command_goes_on(
+    photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Any
+) -> None:
+    def other_disk(*_: object) -> None:
+        raise OSError(errno.EXDEV, "another disk")
+
+    monkeypatch.setattr(os, "link", other_disk)  # so that pictures are copied
+    file = targets(photos, tmp_path / "t.parquet", "classification")
+    file = boxes(photos, tmp_path / "b.parquet") if form in ("coco", "voc", "yolo") else file
+    common: dict[str, Any] = {"data": photos, "targets": file, "format": form, "out": tmp_path / "new" / "out"}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as full:
+            gpt4image.export_labels(**common)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert Path(full.value.filename) in (tmp_path / "new", tmp_path / "new" / "out")
+    assert [*(tmp_path / "new").iterdir()] == []
+    assert gpt4image.export_labels(**common).images == 3

@@ -453,15 +453,17 @@ def _written(
             raise DataError(f"{identity['data']}: none of its images can be decoded.")
         name = hashlib.sha256(digests[known].tobytes()).hexdigest()[:16]
         files, width = (f"embeddings-{name}", f"digests-{name}"), vectors.shape[1]
-        with atomic_path(folder / f"{files[0]}.npy") as temporary:
-            matrix = np.lib.format.open_memmap(temporary, "w+", np.float16, (len(known), width))
+        # Written, not mapped: on a full disk a process that writes to a map is killed by SIGBUS.
+        with atomic_path(folder / f"{files[0]}.npy") as temporary, temporary.open("wb") as file:
+            about = {"descr": "<f2", "fortran_order": False, "shape": (len(known), width)}
+            np.lib.format.write_array_header_1_0(file, about)
             for start in range(0, len(known), INDEX_BLOCK):
                 part = known[start : start + INDEX_BLOCK]
-                is_new, block = row_of[part] >= 0, matrix[start : start + len(part)]
+                is_new, block = row_of[part] >= 0, np.empty((len(part), width), "<f2")
                 block[is_new] = vectors[row_of[part[is_new]]]
                 if earlier is not None:
                     block[~is_new] = earlier.embeddings[old[part[~is_new]]]
-            matrix.flush()
+                file.write(block.tobytes())
         save_array(folder / f"{files[1]}.npy", digests[known])
         manifest = IndexManifest(
             format_version=INDEX_VERSION, identity=dict(identity), name=name, images=len(known), width=width

@@ -43,6 +43,27 @@ ABANDONED = 7 * 24 * 3600  # seconds after which a temporary file of another mac
 _LEFTOVER = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp")  # machine, process
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_IN_WORDS = re.compile(
+    r"no space left|quota exceeded|file too large|requested and \d+ written|failed writing", re.I
+)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Generator[None]:
+    """Let what libraries raise on a full disk in the block be an OSError that names ``path``, not a temporary file."""
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        name = str(error.filename or "") if isinstance(error, OSError) else ""
+        is_final = name and not any(map(_LEFTOVER.fullmatch, Path(name).parts))
+        if is_final or (number not in FULL and not _FULL_IN_WORDS.search(first_line(error))):
+            raise
+        number = number if number in FULL else errno.ENOSPC
+        raise OSError(number, os.strerror(number), str(path)) from None
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Generator[Path]:
     """Yield a temporary path beside ``path``; on success it is flushed to disk and renamed to ``path``. OSError."""
@@ -54,8 +75,9 @@ def atomic_path(path: Path) -> Generator[Path]:
     _remove_leftovers(path.parent)
     temporary = _temporary_file(path)
     try:
-        yield temporary
-        flush(temporary)
+        with naming(path):
+            yield temporary
+            flush(temporary)
         if path.exists():
             shutil.copymode(path, temporary)
         move(temporary, path)
@@ -82,7 +104,7 @@ def flush(path: Path) -> None:
     is_folder = path.is_dir()
     if is_folder and os.name != "posix":  # elsewhere a folder cannot be opened
         return
-    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -162,9 +184,10 @@ def staging_folder(place: Path) -> Generator[Path]:
     staging = place / _temporary_name("staging")
     staging.mkdir()
     try:
-        yield staging
-        for path in staging.rglob("*"):
-            flush(path)
+        with naming(place):
+            yield staging
+            for path in staging.rglob("*"):
+                flush(path)
         for path in sorted(staging.iterdir(), reverse=True):
             move(path, place / path.name)
     finally:
@@ -230,7 +253,7 @@ def read_json(path: Path) -> Any:
 
 def append_json_line(path: Path, value: Any) -> None:
     """Append one JSON value as a line; when this returns, it is on disk."""
-    with path.open("a", encoding="utf-8") as file:
+    with naming(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
         file.flush()
         os.fsync(file.fileno())

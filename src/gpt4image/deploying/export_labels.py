@@ -35,6 +35,8 @@ from gpt4image.data.manifest import BOXES
 from gpt4image.data.regions import Boxes
 from gpt4image.reviewing.labels_file import boxes_value
 
+FOLDERS = ("folder", "hf", "voc", "yolo")
+"""Formats that are a folder."""
 PRESENT = 0.5  # probability from which on one of several classes is written
 LONGEST = 200  # characters of a file name
 
@@ -70,8 +72,12 @@ def export_labels(config: ExportLabelsConfig) -> ExportLabelsResult:
     if found.kind not in kinds:
         allowed = ", ".join(name for name, (_, others) in _WRITERS.items() if found.kind in others)
         raise ConfigError(f"--format {config.format} cannot hold targets of {found.kind}; give one of {allowed}.")
-    make_folder(config.out.parent)
-    skipped = write(config.out, found)
+    if config.format in FOLDERS:  # moved into place as a whole
+        with staging_folder(config.out.parent) as staging:
+            skipped = write(staging / config.out.name, found)
+    else:
+        make_folder(config.out.parent)
+        skipped = write(config.out, found)
     return ExportLabelsResult(
         path=config.out,
         wrote=tuple(made),
@@ -133,15 +139,17 @@ def _copied(folder: Path, images: Dataset, names: Sequence[str]) -> tuple[list[i
         for row in progress.track(range(len(images)), description=f"copying images to {folder.name}"):
             place = folder / names[row]
             place.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                if isinstance(images.source, FileSource):
-                    with contextlib.suppress(OSError):  # a second name takes no room; another disk gets a copy
-                        os.link(os.path.realpath(images.source.path(int(images.rows[row]))), place)
-                if not place.exists():
-                    place.write_bytes(images.read(row))
-                rows.append(row)
-            except OSError as error:
-                skipped.append(Skipped(name=images.keys[row], reason=first_line(error)))
+            if isinstance(images.source, FileSource):
+                with contextlib.suppress(OSError):  # a second name takes no room; another disk gets a copy
+                    os.link(os.path.realpath(images.source.path(int(images.rows[row]))), place)
+            if not place.exists():
+                try:
+                    content = images.read(row)
+                except OSError as error:
+                    skipped.append(Skipped(name=images.keys[row], reason=first_line(error)))
+                    continue
+                place.write_bytes(content)
+            rows.append(row)
     return rows, skipped
 
 
@@ -205,8 +213,7 @@ def _write_folder(out: Path, found: Labelled) -> list[Skipped]:
 
     images = found.images
     names = _file_names(images, [found.classes[named[0][0]] for named in found.named])
-    with staging_folder(out) as staging:
-        return _copied(staging, images, names)[1]
+    return _copied(out, images, names)[1]
 
 
 def _write_hf(out: Path, found: Labelled) -> list[Skipped]:

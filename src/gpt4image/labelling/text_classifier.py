@@ -35,6 +35,7 @@ from threadpoolctl import threadpool_limits
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.top_k_probs import BLOCK_CELLS, DENSE_CELLS, Probabilities, blocks, built
 from gpt4image.base.errors import TableError
+from gpt4image.base.files import naming
 from gpt4image.base.interrupts import stop_here
 
 Floats = NDArray[np.floating]
@@ -466,9 +467,10 @@ class _OnDisk:
         return self.shape[0]
 
     def __setitem__(self, rows: slice, values: Floats32) -> None:
-        self._file.seek(4 * self.shape[1] * rows.start)
-        self._file.write(values.tobytes())
-        self._file.flush()
+        with naming(Path(tempfile.gettempdir())):
+            self._file.seek(4 * self.shape[1] * rows.start)
+            self._file.write(values.tobytes())
+            self._file.flush()
 
     def __getitem__(self, rows: Any) -> Floats32:
         return np.array(np.memmap(self._file, np.float32, "r", shape=self.shape)[rows])
