@@ -14,9 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpt4image.artifacts import targets
+from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.targets import BoxLabels, Facts, LabelEvidence, Targets
 from gpt4image.base.checksums import fingerprint
-from gpt4image.base.errors import TableError
+from gpt4image.base.errors import Gpt4ImageError, TableError
+from gpt4image.base.files import read_json
 from gpt4image.data.regions import Boxes
 from region_cases import any_boxes
 from tables import made
@@ -102,6 +104,15 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, seed: int, images: int
     assert found.boxes.content() == written.boxes.content()
     assert (found.keys, found.digests, found.classes) == (written.keys, written.digests, written.classes)
     assert found.facts == written.facts
+
+
+def test_a_store_of_answers_is_never_called_damaged(tmp_path: Path) -> None:
+    with DescriptionStore(tmp_path / "s.db", write=True):
+        pass
+    for read in (Targets.load, BoxLabels.load, read_json):
+        with pytest.raises(Gpt4ImageError, match=r"s\.db is a store of answers") as error:
+            read(tmp_path / "s.db")
+        assert "delete" not in str(error.value) and "damaged" not in str(error.value)
 
 
 def test_another_file_or_none_is_an_error(tmp_path: Path) -> None:

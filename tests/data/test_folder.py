@@ -57,11 +57,14 @@ def test_hidden_files_are_ignored_other_kinds_counted_and_names_that_are_not_utf
     write_images(tmp_path, "Train/old/2.png", "truck/a.svg", "truck/1.png")
     os.mkfifo(tmp_path / "truck" / "pipe.png")  # reading it would never end
     Path(os.fsdecode(os.fsencode(tmp_path / "truck") + b"/\xff.png")).write_bytes(png(1))
+    (strange := tmp_path / os.fsdecode(b"caf\xe9")).mkdir()
+    (strange / "1.png").write_bytes(png(2))
     images = load(tmp_path)
     assert images.keys == ("Train/1.png", "Train/old/2.png", "truck/1.png")
     assert images.classes == ("Train", "truck"), "train may be a class"
     assert aside(images) == {
         "truck/\\xff.png": "its name is not valid UTF-8",
+        "caf\\xe9": "its name is not valid UTF-8",
         "truck/pipe.png": "is not a file",
         "1 *.svg": "left out: pictures of this kind cannot be read: save them as JPEG or PNG",
     }
@@ -118,3 +121,12 @@ def test_images_outside_the_class_folders_are_named(tmp_path: Path) -> None:
     other = "is none of train, val, test and unlabelled; images left out with it: "
     loose = dict.fromkeys(("train/loose.png", "loose.png"), "lies outside the class folders")
     assert aside(images) == {"holdout": f"{other}2", "extra": f"{other}1", **loose}
+
+
+def test_names_of_classes_that_differ_in_case_or_hyphens_are_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path, "T-Shirt/1.png", "t shirt/1.png", "C/1.png", "C++/1.png")
+    assert len(load(tmp_path).classes) == 4
+    told = capsys.readouterr().err
+    assert "'T-Shirt' and 't shirt' count as different classes" in " ".join(told.split()) and "C++" not in told

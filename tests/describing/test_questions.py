@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -132,3 +133,13 @@ def test_tags_of_a_list_and_tags_in_words_do_not_stand_for_each_other() -> None:
     assert [brings(words, "tags", SHORT, ask, given) for given in (TWO, ())] == [False, True]
     assert brings(words, "tags", SHORT, beside.ask, TWO) and not brings(listed, "tags", SHORT, beside.ask, TWO)
     assert brings(listed, "description", SHORT, ask, ()) and brings(words, "description", SHORT, ask, TWO)
+
+
+@pytest.mark.parametrize("given", ["nofile.txt", "lists/NAMES.CSV", "dress; hat; pants", "dress|hat", "a\tb"])
+def test_a_list_that_would_be_one_class_by_a_slip_is_refused(given: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"--classes{' ' * ('.' in given)}")):
+        class_list(given)
+    (tmp_path / "one.txt").write_text("dress, hat, pants\n")
+    with pytest.raises(ConfigError, match=r"--classes .*one.txt"):
+        class_list(str(tmp_path / "one.txt"))
+    assert class_list("St. Bernard") == (("St. Bernard", ""),)

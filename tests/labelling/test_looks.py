@@ -143,6 +143,11 @@ def test_targets_that_are_promised_stay_and_the_others_go(tmp_path: Path) -> Non
     assert said.startswith(f"At most 5.0% of the {len(kept.keys)} targets are wrong, with 95 % confidence")
     with pytest.raises(ConfigError, match=r"cannot be promised: [1-9]"):
         promised(made_of(images, images.classes, np.stack([1 - sure, sure], 1)), looks, 0.05)
+    for word in ("checked", "cat"):
+        odd = "\n".join(lines).replace(word, f"{word.title()} ", 1) + "\n"
+        looks.write_text(odd, encoding="utf-8")
+        with pytest.raises(DataError, match=f"audit.csv: .*'{word.title()} ?'"):
+            promised(targets, looks, 0.05)
     looks.write_text("path,label\na,cat\n", encoding="utf-8")
     with pytest.raises(DataError, match="was not written by `gpt4image audit`"):
         promised(targets, looks, 0.05)

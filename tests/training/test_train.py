@@ -127,7 +127,7 @@ def test_training_never_goes_on_from_a_damaged_checkpoint_and_begins_anew_withou
     for content in (b"", whole[:-100], whole[:-1] + bytes([whole[-1] ^ 1]), whole.replace(b'"step', b'"stop', 1)):
         checkpoint.write_bytes(content)
         with pytest.raises(
-            RunError, match=r"checkpoint\.safetensors .*or remove it and give the same command"
+            RunError, match=r"checkpoint\.safetensors .*or move it away and give the same command"
         ) as caught:
             train(config.model_copy(update={"resume": True}))
         assert str(checkpoint) in str(caught.value) and checkpoint.read_bytes() == content

@@ -313,7 +313,7 @@ def _require_nothing_lost(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(
             f"{path}: {known - there} of the {known} results that were written to it are gone: its log "
             f"({path.name}-wal) was cut or damaged, or an earlier copy took its place. Restore a backup that has them. "
-            f"Or delete {aside} to go on with what is there, which asks for the lost ones, and pays for them, again."
+            f"Or move {aside} away to go on with what is there, which asks for the lost ones, and pays for them, again."
         )
 
 

@@ -111,7 +111,7 @@ class EmbeddingTable:
         try:
             arrays = open_arrays(path, manifest.files, expected)
         except DamagedError as error:
-            raise TableError(f"{error} Or delete the folder and run `gpt4image encode --out {path}`.") from None
+            raise TableError(f"{error} Or move the folder away and run `gpt4image encode --out {path}`.") from None
         return EmbeddingTable(path, manifest, arrays)
 
     @property
@@ -373,7 +373,7 @@ def open_index(folder: Path, identity: Mapping[str, Any]) -> Index | None:
     manifest = manifest_of(folder / INDEX, IndexManifest, INDEX_VERSION, "an index")
     if differ := sorted(key for key in identity if manifest.identity.get(key) != identity[key]):
         was = "; ".join(f"{key}: {manifest.identity.get(key)} there, {identity[key]} now" for key in differ)
-        raise TableError(f"{folder} holds another index ({was}); give another folder, or delete this one.")
+        raise TableError(f"{folder} holds another index ({was}); give another folder.")
     embeddings, digests = f"embeddings-{manifest.name}", f"digests-{manifest.name}"
     shapes = {embeddings: (np.float16, (manifest.images, manifest.width)), digests: (np.uint8, (manifest.images, 32))}
     try:

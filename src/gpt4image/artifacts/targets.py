@@ -29,7 +29,7 @@ from gpt4image.artifacts.top_k_probs import (
     of_columns,
     scattered,
 )
-from gpt4image.base.checksums import SEAL, canonical, fingerprint
+from gpt4image.base.checksums import SEAL, canonical, fingerprint, is_store
 from gpt4image.base.errors import TableError, first_line
 from gpt4image.base.files import (
     ROW_GROUP,
@@ -323,6 +323,8 @@ def reading(path: Path, what: str) -> Generator[None]:
     """Turn whatever a missing or damaged file of ``what``, or another one, raises in the block into TableError."""
     if not path.is_file():
         raise TableError(f"{path}: there are no {what} here; make them with `gpt4image label --out {path}`.")
+    if is_store(path):
+        raise TableError(f"{path} is a store of answers, not {what}; make these by `gpt4image label --answers {path}`.")
     try:
         yield
     except (OSError, AttributeError, *UNREADABLE) as error:

@@ -7,6 +7,7 @@ their path from its folder: ``"files": {"embeddings.npy": {"bytes": 1152, "sha25
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -20,7 +21,8 @@ SEAL, FILES, VERSION = "record_sha256", "files", "record_format"
 RECORDS = 1  # version of what records hold: raise it when an older gpt4image would misread a new one
 _OF_CARD = "sha256 of this card up to here: "
 _FILE_ON_CARD = r"(?m)^    ([0-9a-f]{64})  ([^/\\\n]+)$"
-MEND = "Restore a copy of it, or delete it and give the command that wrote it once more."
+_STORE = b"SQLite format 3\0"  # how every store begins
+MEND = "Restore a copy of it, or move it away and give the command that wrote it once more."
 SMALL = 64 * 2**20  # bytes up to which a file is checked as a whole each time it is opened
 
 
@@ -148,6 +150,15 @@ def require_as_on_card(path: Path, card: Path) -> None:
         raise DamagedError(damaged(path, f"its content does not match its checksum in {card.name}"))
 
 
+def is_store(path: Path) -> bool:
+    """Return whether a file is a store of answers, which may be paid for, by its beginning."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(len(_STORE)) == _STORE
+    return False
+
+
 def damaged(path: Path, reason: str) -> str:
-    """Return the message that names a damaged file."""
+    """Return the message that names a damaged file; a store of answers in its place is none."""
+    if is_store(path):
+        return f"{path} is a store of answers, not the file that is needed here; give it as --store or --answers."
     return f"{path} is damaged: {reason}. {MEND}"

@@ -21,6 +21,7 @@ from gpt4image.data.dataset import (
     ForeignSource,
     ImageSource,
     MemorySource,
+    note_alike,
     note_once,
     require_trained,
 )
@@ -84,6 +85,7 @@ def load_dataset(spec: str | Path, *, aside: Path | None = None) -> Dataset:
                 images = given.load_given(given.dataset(images).partition(":")[2])
             images = replace(images, spec=spec, source=_guarded(images.source, f"the reader {name!r}"))
     require_trained(images.classes, images.labels, images.splits, spec)
+    note_alike(images.classes, spec)
     return images
 
 

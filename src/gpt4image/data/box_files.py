@@ -7,6 +7,7 @@ Images that are not annotated get no file, and are not listed.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,6 +24,7 @@ from gpt4image.data.decode import sides
 from gpt4image.data.regions import Boxes
 from gpt4image.data.voc import CORNERS
 
+_NOT_XML = re.compile("[\x00-\x1f\ufffe\uffff]")  # and a line break becomes a space
 Size = tuple[int, int]  # width and height in pixels
 IMAGES_IN_GROUP = 100  # pictures of a table that are in memory at once
 
@@ -72,6 +74,8 @@ def write_voc(folder: Path, names: Sequence[str], sizes: Sequence[Size], boxes: 
 
     Pixels are whole and counted from 1. A weight of 0 becomes ``difficult``, one below 1 ``score``.
     """
+    if odd := next((name for name in (*classes, *names) if _NOT_XML.search(name)), None):
+        raise DataError(f"XML cannot hold the control characters of {odd!r}; rename it, or give another format.")
     with staging_folder(folder) as staging:
         for image, file in _annotated(boxes, staging / "Annotations", names, ".xml"):
             width, height = sizes[image]

@@ -171,6 +171,15 @@ def rarest_classes(labels: NDArray[np.int8]) -> NDArray[np.int64]:
     return np.where(present.any(axis=1), rarest_first[present[:, rarest_first].argmax(axis=1)], NO_LABEL)
 
 
+def note_alike(classes: Sequence[str], spec: str) -> None:
+    """Note classes whose names differ only in case, spaces, hyphens or underscores: most often one class."""
+    by_form: dict[str, list[str]] = {}
+    for name in classes:
+        by_form.setdefault(re.sub(r"[\s_-]+", " ", name).casefold(), []).append(name)
+    if alike := [" and ".join(map(repr, names)) for names in by_form.values() if len(names) > 1]:
+        note_once(f"{spec}: {'; '.join(alike[:5])} count as different classes. If they are one, spell it in one way.")
+
+
 def note_other_classes(where: str, names: Sequence[str], own: Sequence[str], spec: str) -> None:
     """Note on standard error which ``names`` no image of a dataset with the classes ``own`` has: often a slip."""
     if own and (others := [name for name in names if name not in own]):

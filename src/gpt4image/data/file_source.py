@@ -159,6 +159,9 @@ def files_below(root: Path, folder: Path, extensions: Collection[str] = EXTENSIO
     for where, folders, names in walk:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = os.path.relpath(where, root)
+        for name in [name for name in folders if not is_unicode(name)]:
+            skip(os.path.join(where, name), "its name is not valid UTF-8")  # noqa: PTH118
+            folders.remove(name)
         for name in folders:
             if os.path.islink(path := os.path.join(where, name)):  # noqa: PTH114, PTH118
                 skip(path, "a link to a folder, which is not followed")

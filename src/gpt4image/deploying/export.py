@@ -94,7 +94,7 @@ def _check_place(config: ExportConfig) -> None:
     half = card.is_file() and "gpt4image" in card.read_text(encoding="utf-8", errors="replace")  # of a killed export
     for path in (config.out, *(() if half else (card,))):
         if path.exists() or path.is_symlink():
-            raise ConfigError(f"{path} exists already; give another --out, or remove it.")
+            raise ConfigError(f"{path} exists already; give another --out.")
 
 
 def _card(config: ExportConfig, path: Path) -> Path:

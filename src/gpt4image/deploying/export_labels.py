@@ -208,7 +208,7 @@ def _placed(out: Path, images: Dataset) -> tuple[dict[int, str], list[Skipped]]:
 
 def _write_folder(out: Path, found: Labelled) -> list[Skipped]:
     """Write ``train/CLASS/IMAGE`` and so on, as ``folder:`` and torchvision's ImageFolder read it."""
-    if strange := next((name for name in found.classes if "/" in name or name.startswith(".")), None):
+    if strange := next((name for name in found.classes if "/" in name or "\0" in name or name[:1] in ".\n"), None):
         raise DataError(f"The class {strange!r} cannot be a folder; give another --format.")
 
     images = found.images

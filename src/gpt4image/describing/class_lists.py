@@ -20,6 +20,7 @@ _NEARLY = 0.75
 _MOST_CLASSES, LONGEST_NAME = 100_000, 200
 _VARIATIONS = re.compile("[\ufe00-\ufe0f]")  # the same sign, drawn in another way
 _VOWEL_SIGNS = ("Mn", "Mc")  # of Thai, Hindi and others: Python counts them among no letters
+_FILE = re.compile(r"\.(?:txt|csv|tsv|json|jsonl|ya?ml|md|names|list)$", re.IGNORECASE)
 _ARTICLE = re.compile(r"^(?:an?|the) ")
 _SIBILANT = re.compile(r"(?:s|x|z|ch|sh)es$")
 
@@ -42,6 +43,16 @@ def class_list(given: str) -> tuple[ClassOption, ...]:
     lines = [line for line in map(str.strip, lines) if line and not line.startswith("#")]
     parts = (re.split(r":\s+|:$", line, maxsplit=1) for line in lines)
     options = tuple(ClassOption(name.strip(), *(" ".join(rest.split()) for rest in own)) for name, *own in parts)
+    if len(options) == 1 and (alone := options[0].name):
+        if where == "--classes" and _FILE.search(alone):
+            raise ConfigError(
+                f"{where} {alone}: there is no such file; give a text file, or a list such as 'cat, dog'."
+            )
+        if sign := next((sign for sign in ";|,\t" if sign in alone), ""):
+            raise ConfigError(
+                f"{where}: {alone!r} would be one class. Separate classes by commas in a list, by lines in a file, not "
+                f"by {sign!r}."
+            )
     if not options or len(options) > _MOST_CLASSES:
         raise ConfigError(f"{where}: {len(options):,} classes; give 1 to {_MOST_CLASSES:,}, one per line.")
     if long := [option.name for option in options if not 0 < len(option.name) <= LONGEST_NAME]:

@@ -150,7 +150,7 @@ def _earlier_table(config: EncodeConfig, encoder: TextEncoder, found: Descriptio
         return None
     table = EmbeddingTable.open(config.out)
     made = table.manifest
-    reason, hint = "", "give another --out, or delete the folder"
+    reason, hint = "", "give another --out"
     if not made.store:
         reason = "was imported as numbers"
     elif made.revision != encoder.revision:

@@ -8,6 +8,7 @@ least sure, no two of them alike.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import math
 import warnings
@@ -23,7 +24,7 @@ from scipy.special import bdtr
 from gpt4image.artifacts.answers import overlap
 from gpt4image.artifacts.targets import Targets
 from gpt4image.artifacts.top_k_probs import Probabilities, chosen, two_best
-from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.base.errors import ConfigError, DataError, first_few
 from gpt4image.data.manifest import BOXES, DIGEST, LABEL_COLUMNS, REVIEW, read_table
 from gpt4image.labelling.answers import SAME_OBJECT
 from gpt4image.labelling.text_classifier import Vectors
@@ -79,6 +80,8 @@ def looks_at(path: Path, digests: Sequence[str]) -> tuple[Ints, list[str]]:
     column = next((name for name in (BOXES, *LABEL_COLUMNS) if name in table), "")
     if not column or not {DIGEST, REVIEW} <= table.keys():
         raise DataError(f"{path} was not written by `gpt4image audit`; give the file of its looks.")
+    if unknown := sorted({str(note or "") for note in table[REVIEW]} - {"", "checked", "unsure"}):
+        raise DataError(f"{path}: review is {first_few(unknown)}; it is checked, unsure or empty. Correct these cells.")
     rows = zip(table[DIGEST], table[column], table[REVIEW], strict=True)
     said = {digest: str(cell) if note == "checked" else "" if note else None for digest, cell, note in rows}
     order = order_of(digests).tolist()
@@ -272,6 +275,13 @@ def _seen(targets: Targets, looks: Path) -> tuple[Ints, Ints, Floats, Ints, list
     return train, best, confidence, *looks_at(looks, [targets.digests[row] for row in train])
 
 
+def _misspelt(name: str, classes: Sequence[str]) -> str:
+    """Return the class that a name is nearly spelt as; empty where it is one, or is quite another one."""
+    near = {one.casefold(): one for one in classes}
+    close = difflib.get_close_matches(name.strip().casefold(), near, n=1, cutoff=0.75)
+    return near[close[0]] if close and name not in classes else ""
+
+
 def promised(targets: Targets, looks: Path, max_error: float) -> tuple[Targets, str]:
     """Return the surest targets of training images of which at most a share is wrong, and a sentence that says so.
 
@@ -280,6 +290,10 @@ def promised(targets: Targets, looks: Path, max_error: float) -> tuple[Targets, 
     if targets.labels.ndim > 1:
         raise ConfigError(f"--max-error {max_error:g} needs one class per image; leave it out.")
     train, best, confidence, looked, truth = _seen(targets, looks)
+    slips = {true: near for true in truth if true and (near := _misspelt(true, targets.classes))}
+    if slips:
+        pairs = ", ".join(f"{true!r} (meant is perhaps {near!r})" for true, near in slips.items())
+        raise DataError(f"{looks}: {pairs} is none of the classes of the targets; correct these cells.")
     names = [targets.classes[best[row]] for row in looked]
     wrong = np.array([name != true for name, true in zip(names, truth, strict=True)], bool)
     found = promise(confidence, looked, wrong, max_error) if len(looked) else Promise(images=0, needed=1)

@@ -404,7 +404,7 @@ def load_checkpoint(path: Path, modules: Modules, optimizers: Optimizers) -> Any
         tensors, saved = load_tensors(path, place)
     except (ModelError, DamagedError) as error:
         raise DamagedError(
-            f"{error} Training does not go on from a damaged checkpoint: bring back a copy of it, or remove it and "
+            f"{error} Training does not go on from a damaged checkpoint: bring back a copy of it, or move it away and "
             "give the same command with --resume again, which trains from the first step."
         ) from None
     found: dict[str, dict[str, Any]] = {part: {} for part in (*modules, *optimizers)}
