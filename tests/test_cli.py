@@ -250,3 +250,26 @@ def test_output_that_cannot_be_written_is_a_plain_error(line: str, code: int, sa
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == code and said in result.stderr and "Traceback" not in result.stderr
     assert bool(result.stderr) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["describe", "--data", "\udcff", "--store", "s.db", "--describer", "replay:x"], "--data"),
+        (["describe", "--data", "folder:loop", "--store", "s.db", "--describer", "replay:x"], "--data"),
+        (["describe", "--data", ".", "--store", "loop", "--describer", "replay:x"], "--store"),
+        (["predict", "run", "x.png", "--out", ""], "--out"),
+        (["predict", "run", "x.png", "--batch-size", str(2**63)], "--batch-size"),
+        (["predict", "run", "x.png", "--draw", "a\0b"], "--draw"),
+        (["doctor", "loop"], "PATH"),
+        (["doctor", "fifo"], "fifo"),
+    ],
+)
+def test_values_that_no_option_can_use_are_refused(
+    words: list[str], option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo("fifo")
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err.startswith(f"Error: {option}")

@@ -57,7 +57,8 @@ def naming(path: Path) -> Generator[None]:
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
         name = str(error.filename or "") if isinstance(error, OSError) else ""
-        is_final = name and not any(map(_LEFTOVER.fullmatch, Path(name).parts))
+        of_copy = isinstance(error, OSError) and error.filename2 is not None  # it is named by what is copied
+        is_final = name and not of_copy and not any(map(_LEFTOVER.fullmatch, Path(name).parts))
         if is_final or (number not in FULL and not _FULL_IN_WORDS.search(first_line(error))):
             raise
         number = number if number in FULL else errno.ENOSPC

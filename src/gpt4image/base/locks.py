@@ -9,6 +9,8 @@ from pathlib import Path
 
 import filelock
 
+from gpt4image.base.files import naming
+
 FileLock = filelock.BaseFileLock
 
 
@@ -25,6 +27,10 @@ def acquire_lock(path: Path, wait_s: float, busy: Callable[[str], Exception] = R
         with contextlib.suppress(PermissionError):  # Windows lets nobody read what is locked
             owner = path.read_text(encoding="ascii", errors="replace").strip() or owner
         raise busy(f"another process (id {owner})") from None
-    with contextlib.suppress(PermissionError):  # nor write it, not even its owner
-        path.write_text(str(os.getpid()), encoding="ascii")
+    try:
+        with contextlib.suppress(PermissionError), naming(path):  # nor write it, not even its owner
+            path.write_text(str(os.getpid()), encoding="ascii")
+    except OSError:
+        lock.release()
+        raise
     return lock

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -11,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, Va
 
 from gpt4image.base.errors import ConfigError, nearest
 
+MOST_COUNTED = 2**53  # no option needs a larger number, and libraries fail with those of more than 64 bits
 MOST_THREADS = 1024  # more than machines have cores; libraries crash where they cannot start what is asked
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 JsonTable = dict[str, Any]
@@ -63,8 +66,12 @@ class StageConfig(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _explain(cls, value: Any, handler: ModelWrapValidatorHandler[StageConfig]) -> StageConfig:
+        given = current_names(value) if isinstance(value, dict) else {}
+        for name, field in cls.model_fields.items():
+            if fault := _unusable(given.get(name), is_path="Path" in str(field.annotation), exact=name == "images"):
+                raise ConfigError(f"{cls.option(name)} {fault}")
         try:
-            return handler(current_names(value) if isinstance(value, dict) else value)
+            return handler(given or value)
         except ValidationError as error:
             raise ConfigError("\n".join(_explain_one(cls, detail) for detail in error.errors())) from None
 
@@ -103,6 +110,30 @@ class WithData(StageConfig):
 def flag_of(name: str) -> str:
     """Return an option by its field name as it is given on the command line."""
     return "--" + name.replace("_", "-")
+
+
+def _unusable(value: Any, *, is_path: bool, exact: bool) -> str:
+    """Return why a text, path or number is none that any option can use; ``exact``: names of files, in any encoding."""
+    if isinstance(value, list | tuple):
+        return next(filter(None, (_unusable(one, is_path=is_path, exact=exact) for one in value)), "")
+    if isinstance(value, int) or (isinstance(value, str) and re.fullmatch(r"\d{17,400}", value)):
+        return f"= {value}: must be at most {MOST_COUNTED}." if abs(int(value)) > MOST_COUNTED else ""
+    if not isinstance(value, str | os.PathLike):
+        return ""
+    text = os.fspath(value)
+    if not isinstance(text, str) or "\0" in text:
+        return f"= {text!r}: a zero byte cannot be part of it."
+    if text.encode(errors="ignore").decode() != text and not exact:
+        return f"= {text!a}: is not valid UTF-8; rename the file or folder."
+    if not text and is_path:
+        return "is empty; give a path, or leave it out."
+    for place in (text, text.partition(":")[2]):  # of a SPEC
+        try:
+            os.stat(place)  # noqa: PTH116
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return f"= {text!r}: its links lead in a circle."
+    return ""
 
 
 def _explain_one(cls: type[StageConfig], detail: Any) -> str:

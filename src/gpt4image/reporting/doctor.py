@@ -240,6 +240,8 @@ def _check(path: Path, verify: Verify | None) -> Checked | None:
 
 def _own_checksum(path: Path) -> bool | None:
     """Read a file; return whether it carries a checksum of its own, None where no stage wrote it."""
+    if not path.is_file():  # a pipe or a device may never end
+        return None
     beside = {name for name in FOLDERS if (path.parent / name).is_file()}
     if path.suffix == ".json":
         is_evaluation = path.name.startswith("evaluation-")
