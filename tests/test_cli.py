@@ -203,7 +203,9 @@ TRAIN = "train --data openmoji --out run"
     [
         (OSError(errno.EROFS, "Read-only file system", "/archive/page.html"), "demo", 2,
          ["Error: /archive/page.html: Read-only file system; choose a place that can be read or written.\n"]),
-        (OSError(errno.ENOSPC, "No space left on device"), "demo", 2, ["Error: No space left on device; choose a pl"]),
+        (OSError(errno.ENOSPC, "No space left on device"), "demo", 2, ["Error: No space left on device; free some "]),
+        (SystemExit(0), "demo", 70, ["SystemExit: 0", "\nThis is a bug of gpt4image"]),
+        (MemoryError("4 TiB"), "demo", 2, ["Error: this machine has too little memory (4 TiB)."]),
         (torch.OutOfMemoryError(OF_THE_GPU), "demo", 2,
          ["Error: the GPU has too little memory (CUDA out of memory. Tried to allocate 2.00 GiB).", "--batch-size"]),
         (ZeroDivisionError("a bug"), "demo", 70, ["ZeroDivisionError: a bug", "\nThis is a bug of gpt4image"]),
@@ -271,5 +273,5 @@ def test_values_that_no_option_can_use_are_refused(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo("fifo")
-    assert cli.main(words) == 2
+    assert main(words) == 2
     assert capsys.readouterr().err.startswith(f"Error: {option}")

@@ -17,8 +17,8 @@ LIGHT = ("descriptions check", "descriptions export", "descriptions import", "de
          "describe", "doctor", "evaluate", "export-labels", "report")  # fmt: skip
 PATHS = ["pictures", "folder:pictures", "a.db", "answers.jsonl", "fifo", "loop", "loop/x", "folder:loop", "empty",
          "zero", "junk.csv", "junk.json", "junk.parquet", "nothing", "", ".", " ", "~nobody/x", "\udcff",
-         "folder:\udcff", "a\0b", "folder:a\0b", "x" * 300, "/dev/null", "manifest:junk.csv", "coco:junk.json", "yolo:pictures",
-         "replay:fifo", "replay:answers.jsonl", "python:os:getcwd", "python:x", "openai:", "new/out",
+         "folder:\udcff", "a\0b", "folder:a\0b", "x" * 300, "/dev/null", "manifest:junk.csv", "coco:junk.json",
+         "yolo:pictures", "replay:fifo", "replay:answers.jsonl", "python:os:getcwd", "python:x", "openai:", "new/out",
          "o.csv", "--", "-"]  # fmt: skip
 OTHERS = ["0", "1", "-1", "nan", "inf", "1e400", "9223372036854775808", "9" * 400, "٣", "red", "red; blue", "class",
           "\x1b[31m", "{}", "[", "a" * 999, "train"]  # fmt: skip
