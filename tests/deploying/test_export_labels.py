@@ -7,6 +7,8 @@ import errno
 import hashlib
 import json
 import os
+import re
+import sys
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
@@ -178,3 +180,15 @@ def test_a_full_disk_is_named_leaves_nothing_and_the_same_command_goes_on(
     assert Path(full.value.filename) in (tmp_path / "new", tmp_path / "new" / "out")
     assert [*(tmp_path / "new").iterdir()] == []
     assert gpt4image.export_labels(**common).images == 3
+
+
+@pytest.mark.parametrize(("form", "name"), [("voc", "cat\x07"), ("voc", "a\nb"), ("folder", "a\0b"), ("folder", "a/b")])
+def test_a_class_whose_name_the_format_cannot_hold_is_refused(
+    photos: str, tmp_path: Path, form: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "CLASSES", (name, "dog"))
+    file = tmp_path / "t.parquet"
+    file = boxes(photos, file) if form == "voc" else targets(photos, file, "classification")
+    with pytest.raises(DataError, match=re.escape(repr(name))):
+        gpt4image.export_labels(data=photos, targets=file, format=form, out=tmp_path / "new" / "out")
+    assert [*(tmp_path / "new").iterdir()] == []
