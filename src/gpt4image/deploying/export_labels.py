@@ -35,7 +35,7 @@ from gpt4image.data.manifest import BOXES
 from gpt4image.data.regions import Boxes
 from gpt4image.reviewing.labels_file import boxes_value
 
-FOLDERS = ("folder", "hf", "voc", "yolo")
+FOLDERS = ("coco", "folder", "hf", "voc", "yolo")
 """Formats that are a folder."""
 PRESENT = 0.5  # probability from which on one of several classes is written
 LONGEST = 200  # characters of a file name
@@ -245,12 +245,11 @@ def _write_coco(out: Path, found: Labelled) -> list[Skipped]:
     rows, sizes, skipped = readable(found.images)
     images, boxes = found.images.select(rows), found.boxes[rows]
     names = _file_names(images)
-    with staging_folder(out) as staging:
-        _copied(staging / "images", images, names)
-        for split in dict.fromkeys(images.splits.tolist()):
-            own = images.indices(split)
-            places, of_each = [f"images/{names[row]}" for row in own], [sizes[row] for row in own]
-            write_coco(staging / f"{split}.json", places, of_each, boxes[own], found.classes)
+    _copied(out / "images", images, names)
+    for split in dict.fromkeys(images.splits.tolist()):
+        own = images.indices(split)
+        places, of_each = [f"images/{names[row]}" for row in own], [sizes[row] for row in own]
+        write_coco(out / f"{split}.json", places, of_each, boxes[own], found.classes)
     return skipped
 
 
