@@ -308,7 +308,9 @@ def _show(outcome: Any, as_json: bool) -> None:
     skipped = [{"name": item.name, "reason": item.reason} for item in outcome.skipped]
     if as_json:
         path = None if outcome.path is None else str(outcome.path)
-        facts = {"path": path, **outcome.summary, **outcome.record, "skipped": skipped, "next": outcome.next}
+        measured = {"counts": outcome.counts, "ci95": outcome.ci95}
+        facts = {"path": path, **outcome.summary, **outcome.record, **{k: v for k, v in measured.items() if v}}
+        facts |= {"skipped": skipped, "next": outcome.next}
         print(json.dumps(facts, indent=1, default=str))
         return
     for key, value in outcome.summary.items():

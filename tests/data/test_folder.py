@@ -40,6 +40,7 @@ def test_class_folders(tmp_path: Path) -> None:
         ({"cat/1.png": "train", "Test/cat/2.png": "test", "Unlabeled/2.png": "train"}, ("cat",)),
         ({"train/unlabelled/1.png": "train", "test/cat/2.png": "test"}, ("cat",)),
         ({"1.png": "train", "2.png": "train"}, ()),
+        ({"test/cat/1.png": "test", "Val/dog/2.png": "val"}, ("cat", "dog")),
         ({"train/Caf\u00e9/1.png": "train", "train/x/2.png": "train", "test/Cafe\u0301/3.png": "test"}, ("Café", "x")),
     ],
 )

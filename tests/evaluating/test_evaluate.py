@@ -14,8 +14,10 @@ from gpt4image import cli
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import DataError, RunError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.config import EvaluateConfig, TrainConfig
+from gpt4image.config import EvaluateConfig, PredictConfig, TrainConfig
+from gpt4image.config.results import PredictResult
 from gpt4image.data import load_with_splits
+from gpt4image.deploying.predict import predict
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.training import prepare
 from gpt4image.training.train import train
@@ -85,10 +87,33 @@ def test_copies_of_test_images_in_train_are_told_by_the_run_and_by_its_score(
     for _ in range(2):  # measured, and read from its record
         outcome = evaluate(EvaluateConfig(run_dir=run))
         assert said in outcome.summary["note"]
-        assert outcome.behind("top1") == " on 6 images" and outcome.behind("labelled") == ""
+        assert outcome.behind("top1").startswith(" on 6 images (95 % interval 0.") and outcome.behind("labelled") == ""
     shutil.copytree(tmp_path / "split", tmp_path / "other")
     outcome = evaluate(EvaluateConfig(run_dir=run, data=f"folder:{tmp_path / 'other'}"))
     assert "note" not in outcome.summary, "the run has not seen the train split of that dataset"
+
+
+def test_a_set_without_splits_is_measured_whole_unless_it_is_the_one_of_the_run(
+    colour_folder: Path, tmp_path: Path
+) -> None:
+    out = trained(f"folder:{colour_folder}", tmp_path / "run", epochs=1)
+
+    def images(*splits: str, data: Path | None = None) -> list[tuple[int, bool]]:
+        given = [evaluate(EvaluateConfig(run_dir=out, split=split, data=data and str(data))) for split in splits]
+        return [(one.labelled, "would raise" in (one.note or "") or "raises" in (one.note or "")) for one in given]
+
+    every, (own, _) = len(load_with_splits(f"folder:{colour_folder}", val_fraction=0, test_fraction=0)), *images("test")
+    assert images("all") == [(every, True)]
+    moved = Path(shutil.copytree(colour_folder, tmp_path / "moved"))
+    assert images("test", "all", data=moved) == [(own, False), (every, True)]
+    for number, kind in enumerate(("blue", "green", "red")):  # another one
+        (moved / kind / "00.png").write_bytes((colour_folder / kind / f"{number + 1:02}.png").read_bytes() + b" ")
+    assert images("test", "all", data=moved) == [(every, True), (every, False)]
+    (tmp_path / "parts").mkdir()
+    moved.rename(tmp_path / "parts" / "test")
+    assert images("test", "all", data=tmp_path / "parts") == [(every, False)] * 2
+    with pytest.raises(DataError, match="give another --split"):
+        images("val", data=tmp_path / "parts")
 
 
 def test_a_set_that_has_changed_is_not_measured_as_the_one_of_the_run(colour_folder: Path, tmp_path: Path) -> None:
@@ -117,6 +142,16 @@ def test_a_set_that_is_not_here_is_said_to_be_looked_for_from_where_the_run_was_
     with pytest.raises(DataError, match=r"recorded its dataset as folder:colours.*--data SPEC"):
         evaluate(EvaluateConfig(run_dir=out))
     assert evaluate(EvaluateConfig(run_dir=out, data=f"folder:{colour_folder}")).summary["images"] > 0
+
+
+def test_a_run_of_bf16_is_measured_as_it_is_deployed(colour_folder: Path, tmp_path: Path) -> None:
+    run = trained(f"folder:{colour_folder}", tmp_path / "run", precision="bf16", lr=0.01)
+    rows = evaluate(EvaluateConfig(run_dir=run)).rows
+    images = tuple(str(colour_folder / row["key"]) for row in rows)
+    deployed = predict(PredictConfig(model=run, images=images), keep=True)
+    assert isinstance(deployed, PredictResult)
+    theirs = [row["probability"] for row in deployed.rows]
+    np.testing.assert_allclose([row["confidence"] for row in rows], theirs, atol=1e-5)
 
 
 def test_class_names_do_nothing_to_a_terminal_and_of_many_classes_the_worst_are_shown(

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from gpt4image.base.checksums import FILES, damaged, file_digest, file_facts, require_recorded
 from gpt4image.base.errors import DamagedError, ModelError, RunError, first_few, nearest
 from gpt4image.base.files import fingerprint, make_folder, read_json, read_json_lines, write_json
+from gpt4image.base.intervals import Interval
 from gpt4image.base.locks import acquire_lock
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.secrets import hidden
@@ -289,7 +290,6 @@ COMPARISON, DEMO = "comparison.json", "demo.json"
 REPORTED = ("test", "val")  # the split whose evaluation a report shows: the first one there is
 FEW_SEEDS = 3  # fewer seeds than this are too few to test a difference
 FEW_IMAGES = 20  # with fewer validation images no curve of their score is drawn: one image moves it by 5 points or more
-Interval = tuple[float, float]
 
 
 class Record(BaseModel):
@@ -436,7 +436,7 @@ class Epoch(Record):
 
 
 class Evaluation(Record):
-    """Metrics of one split: ``scores`` has all by name, ``metric`` is the primary one.
+    """Metrics of one split: ``scores`` has all by name, ``metric`` is the primary one, ``ci95`` intervals of some.
 
     ``confused`` has (class, other class, images of the first taken for the second); None where images have several.
     """
@@ -448,6 +448,7 @@ class Evaluation(Record):
     titles: dict[str, str] = Field(default_factory=dict)
     class_metric: str = "accuracy"
     scores: dict[str, float]
+    ci95: dict[str, Interval] = Field(default_factory=dict)
     classes: tuple[str, ...]
     support: tuple[int, ...]
     per_class: tuple[float | None, ...]

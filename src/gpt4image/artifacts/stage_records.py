@@ -42,6 +42,7 @@ class _Stage(BaseModel):
     path: Path | None = None
     summary: dict[str, Any] = {}
     counts: dict[str, int] = {}
+    ci95: dict[str, tuple[float, float]] = {}
     text: str = ""
     set_aside: tuple[Skipped, ...] = ()
 
@@ -83,7 +84,13 @@ class StageRecords:
         if found is None or found.key is None or changed(found.key, key):
             return None
         kind: type[Outcome] = getattr(results, f"{stage.capitalize()}Result")
-        more: Any = {"path": found.path, "counts": found.counts, "text": found.text, "skipped": found.set_aside}
+        more: Any = {
+            "path": found.path,
+            "counts": found.counts,
+            "ci95": found.ci95,
+            "text": found.text,
+            "skipped": found.set_aside,
+        }
         try:
             return kind.of_facts(found.summary, **more)
         except TypeError as error:
@@ -107,6 +114,7 @@ class StageRecords:
             path=outcome.path,
             summary=outcome.summary | {name: facts[name] for name in KEPT if name in (facts := outcome.record)},
             counts=dict(outcome.counts),
+            ci95=dict(outcome.ci95),
             text=outcome.text,
             set_aside=outcome.skipped,
         )

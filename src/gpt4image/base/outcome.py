@@ -48,6 +48,7 @@ class Outcome:
         wrote: the files and folders that were written.
         next: the command to give next, or the same as a call in Python.
         counts: on how many images a fact of the summary was measured: of few, a score says little.
+        ci95: the 95 % interval of a fact that was measured, where other images could have been drawn.
         drawing: what ``plot`` calls; None where there is nothing to see.
     """
 
@@ -57,6 +58,7 @@ class Outcome:
     wrote: tuple[Path, ...] = field(default=(), repr=False)
     next: str = ""
     counts: Mapping[str, int] = field(default_factory=dict, repr=False)
+    ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
     drawing: Callable[[], Any] | None = field(default=None, repr=False)
 
     @property
@@ -91,9 +93,12 @@ class Outcome:
         return self.drawing()
 
     def behind(self, name: str) -> str:
-        """Return on how many images a fact of the summary was measured, to be printed after it; else nothing."""
+        """Return on how many images a fact of the summary was measured, and its interval, to be printed after it."""
         images = self.counts.get(name)
-        return "" if images is None or self.summary[name] is None else f" on {images:,} image{'s' * (images != 1)}"
+        if images is None or self.summary[name] is None:
+            return ""
+        interval = "" if name not in self.ci95 else " (95 % interval {:.3f} to {:.3f})".format(*self.ci95[name])
+        return f" on {images:,} image{'s' * (images != 1)}{interval}"
 
     @classmethod
     def _fields(cls) -> list[Field[Any]]:

@@ -19,6 +19,7 @@ from gpt4image.artifacts.runs import OtherImages, Pair
 from gpt4image.base.checksums import require_recorded
 from gpt4image.base.errors import first_few
 from gpt4image.base.files import read_json, read_parquet
+from gpt4image.base.intervals import RESAMPLES, resamples
 from gpt4image.comparing.planning import Member, Regime
 from gpt4image.config import CompareConfig
 from gpt4image.config.arms import ARMS
@@ -105,8 +106,6 @@ def _judged(mean: float, error: float, freedom: float, n: int) -> Difference:
 
 
 PREDICTIONS = "predictions-test.parquet"
-RESAMPLES = 1000
-"""Bootstrap samples of the test images, for a metric that is no mean over images."""
 
 
 def summarise(
@@ -297,8 +296,7 @@ def resampled_of(data: TrainingData, folders: Sequence[Path]) -> NDArray[np.floa
         rows = [row for row in read_parquet(folder / PREDICTIONS).to_pylist() if not np.isnan(row["score"])]
         labels = data.all_labels[[row_of[row["key"]] for row in rows]]
         columns = {name: [row[name] for row in rows] for name in rows[0]}
-        images = len(rows)
-        times = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
+        times = resamples([row["digest"] for row in rows])
         found.append(task.resampled(columns, labels, len(data.classes), times))
     return np.stack(found)
 

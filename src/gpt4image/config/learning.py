@@ -419,7 +419,7 @@ class EvaluateConfig(WithData):
     """Run folder written by `train`."""
     data: str | None = None
     """Dataset SPEC. Default: the dataset of the run."""
-    split: Literal["train", "val", "test"] = "test"
-    """Split to measure on."""
+    split: Literal["train", "val", "test", "all"] = "test"
+    """Split to measure on; all: every image. A dataset given by --data that has no splits is measured whole."""
     audit: Path = Path("audit.csv")
     """File of the looks of `audit`: they estimate the accuracy with an interval, also without labels."""

@@ -68,7 +68,7 @@ def _class_folders(name: str, argument: str, extensions: Collection[str]) -> Dat
         require_some(
             parts, f"{spec}: it holds no image; put images into CLASS, or into {UNLABELLED[0]}.", [*faults, *skipped]
         )
-        if tops and (not tops.keys() - held_out or (named and not classes)):
+        if named and not classes:
             are = f"there are {first_few(tops)}, but" if tops else "there are"
             below = "train/" if tops else ""
             where = f"put images into {below}CLASS, or into {below}unlabelled where they have no label."

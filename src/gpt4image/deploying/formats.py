@@ -232,7 +232,7 @@ def predicted_by_run(model: RunModel, image_set: Dataset) -> Predicted:
     splits = (image_set.indices(split) for split in ("test", "val"))
     some = next((found for found in splits if len(found)), np.arange(len(image_set)))
     images = image_set.select(some[np.linspace(0, len(some) - 1, min(len(some), MOST_IMAGES)).astype(int)])
-    options = model.config.model_copy(update={"device": "cpu", "precision": "fp32", "memory_format": "contiguous"})
+    options = model.config.model_copy(update={"device": "cpu", "memory_format": "contiguous"})
     stored = stored_as(options, model.task)
     pixels, skipped, usable = load_pixels(images, memory_limit_gb=float("inf"), workers=1, **stored)
     indices = np.flatnonzero(usable)

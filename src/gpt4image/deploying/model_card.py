@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
-from scipy.stats import binomtest
 
-from gpt4image.artifacts.runs import Interval, load_run
+from gpt4image.artifacts.runs import load_run
 from gpt4image.artifacts.store import DescriptionStore, Prompt
 from gpt4image.artifacts.table import read_manifest
 from gpt4image.artifacts.targets import LabelEvidence
@@ -56,13 +55,13 @@ def model_card(exported: ExportedModel, asked: ExportConfig, check: tuple[int, s
         run = load_run(exported.run_dir)
         evaluation, data = run.evaluation, run.run["data"]
         rows: list[tuple[str, int, float | None]] = []
-        scores: list[tuple[str, float]] = []
+        scores: list[tuple[str, float, Any]] = []
         if evaluation is not None:
             if len(evaluation.classes) <= MOST_CLASSES:
                 rows = list(zip(evaluation.classes, evaluation.support, evaluation.per_class, strict=True))
             shown = evaluation.scores.items()  # of five classes or fewer, top-5 is 1 by definition
             scores = [
-                (metric_label(name, evaluation.titles), value)
+                (metric_label(name, evaluation.titles), value, evaluation.ci95.get(name))
                 for name, value in shown
                 if name != "top5" or len(evaluation.classes) > 5
             ]
@@ -81,7 +80,6 @@ def model_card(exported: ExportedModel, asked: ExportConfig, check: tuple[int, s
             "small_stem": asked.format == "timm" and exported.needs_small_stem,
             "evaluation": evaluation,
             "scores": scores,
-            "interval": wilson(evaluation.score, evaluation.labelled) if evaluation and task.exclusive else None,
             "exclusive": task.exclusive,
             "output": task.output,
             "thresholds": task.thresholds,
@@ -119,14 +117,6 @@ def front_matter(form: str, data_licence: str | None, hub_task: str) -> str:
 def escaped(value: Any) -> str:
     """Return a value as one line of text in which nothing is Markdown or HTML, and nothing is hidden."""
     return value if isinstance(value, Verbatim) else _MARKDOWN.sub(r"\\\1", visible(numbers.one_line(str(value))))
-
-
-def wilson(accuracy: float | None, count: int) -> Interval | None:
-    """Return the 95 % interval of an accuracy measured on ``count`` images (Wilson 1927), None without a measure."""
-    if accuracy is None or not count:
-        return None
-    interval = binomtest(round(accuracy * count), count).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def text_facts(exported: ExportedModel) -> dict[str, Any]:

@@ -359,6 +359,7 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
         seconds=round(seconds, 1),
         stages={name: outcome.summary for name, outcome in stages.outcomes.items()},
         counts={} if measured is None else {next(iter(score(measured))): measured.labelled},
+        ci95={name: ends for name in score(measured) if measured and (ends := measured.ci95.get(measured.metric))},
         text="\n\n".join(filter(None, [*notes, done[COMPARE].text if COMPARE in done else ""])),
         skipped=tuple(dict.fromkeys(item for outcome in stages.outcomes.values() for item in outcome.skipped)),
         wrote=tuple(path for path in made if path.exists()),
@@ -524,24 +525,24 @@ def said(done: Outcome) -> str:
             return f"{done.texts:,} texts by {done.encoder}{new}"
         case LabelResult():
             start = "cross_validated_" if done.teacher_boxes is None else "precision_of_teacher"
-            right = _first(done.quality, start, ", {:.1%} right on labels held out")
             made = f"targets for {done.coverage:.1%} of the training images"
-            return f"{made}{right}; suspected label errors: {done.suspected:,}"
+            return f"{made}{_first(done, start)}; suspected label errors: {done.suspected:,}"
         case TrainResult():
-            return f"{done.train_images:,} images{_first(done.val, '', ', {:.4f} on validation labels')}"
+            return f"{done.train_images:,} images{_first(done, 'val_')}"
         case EvaluateResult():
             [(name, value)] = score(done).items()
-            return f"{name} {value:.4f} on {done.labelled:,} {done.split} images with a human label"
+            return f"{name} {value:.4f}{done.behind(done.metric)}, {done.split} images with a human label"
         case CompareResult():
             return str(done.report)
         case _:
             return str(done.path)
 
 
-def _first(facts: Mapping[str, float | None], prefix: str, words: str) -> str:
-    """Return the first measured fact of that prefix in words; nothing without any."""
-    measured = (value for name, value in facts.items() if name.startswith(prefix) and value is not None)
-    return next(map(words.format, measured), "")
+def _first(done: Outcome, prefix: str) -> str:
+    """Return the first measured score of that prefix by its name; nothing without any."""
+    facts = done.summary
+    found = (name for name in done.counts if name.startswith(prefix) and facts.get(name) is not None)
+    return next((f", {name.replace('_', ' ')} {facts[name]:.4f}{done.behind(name)}" for name in found), "")
 
 
 def worth_of_labels(targets: Targets, looks: Path, accuracy: float | None, review: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from gpt4image.artifacts.runs import REPORTED
 from gpt4image.artifacts.table import EmbeddingTable, is_table
 from gpt4image.artifacts.targets import Targets
 from gpt4image.artifacts.top_k_probs import TopKProbs, chosen
+from gpt4image.base import intervals
 from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import ConfigError, DamagedError, DataError, MissingExtraError, RunError
 from gpt4image.base.files import ROW_GROUP, parquet_rows, require_writable, row_groups, write_json, write_row_groups
@@ -25,8 +26,9 @@ from gpt4image.base.progress import say
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.config.results import EvaluateResult
-from gpt4image.data import SPLITS, Dataset, annotation
-from gpt4image.data.splits import representatives
+from gpt4image.data import SPLITS, Dataset, annotation, full_spec
+from gpt4image.data.file_source import expanded
+from gpt4image.data.splits import representatives, with_splits
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.evaluating.examples import write_run_extras
 from gpt4image.labelling.looks import FEWEST, Share, expected_right, looks_at, share_of_classes
@@ -139,6 +141,10 @@ MANY_LABELS = 300
 """Labels of a split from which on looks add nothing."""
 CLASSES_SHOWN = 20  # the others are in the record
 CHANGED = "the dataset has changed since the run was trained: images of this split may be among its training images"
+ALL = "all images of the dataset are measured, those that the run learned from too, which raises the score"
+WHOLE = (
+    "the dataset has no splits, so it is measured whole; images of it that the run learned from would raise the score"
+)
 
 
 def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult:
@@ -168,6 +174,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
     if not (config.run_dir / runs.HEAD).is_file():
         absent["zero_shot, retrieval"] = "the run learned no alignment; train with --embeddings"
     shown = {key: facts[key] for key in (*facts.get("titles", TITLES), "loss") if key in facts}
+    scores = {**shown, **facts.get("metrics", {})}
     not_measured = (f"\nNot measured: {name} ({why})." for name, why in absent.items())
     return EvaluateResult(
         path=path,
@@ -175,11 +182,14 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
         images=facts["images"],
         labelled=facts["labelled"],
         **looked,
-        scores={**shown, **facts.get("metrics", {})},
+        scores=scores,
         note=facts.get("note") or None,
         metric=facts["metric"],
         not_measured=absent,
-        counts={name: facts["labelled"] for name in facts.get("titles", TITLES) if name in shown},
+        counts=dict.fromkeys(
+            (n for n in (*facts.get("titles", TITLES), "zero_shot") if n in scores), facts["labelled"]
+        ),
+        ci95=facts.get("ci95", {}),
         read_rows=partial(parquet_rows, path.with_name(f"predictions-{name}.parquet")),
         text="\n".join([_per_class(facts, path), *not_measured]),
         skipped=(*(Skipped(**item) for item in facts.get("set_aside", ())), *skipped),
@@ -196,18 +206,19 @@ def _measure(config: EvaluateConfig, record: runs.RunRecord, path: Path, name: s
         options = options.model_copy(update={"embeddings": None})  # accuracy needs none
     options = options.model_copy(update={"targets": None})
     described = options.embeddings is not None and (config.run_dir / runs.HEAD).is_file()
-    splits = dict.fromkeys((config.split, "val") if described else (config.split,))  # see held_out_described
+    split = _part(config)
+    splits = dict.fromkeys((split, "val") if described else (split,))  # see held_out_described
     with processes.joined(choose_device(options.device)):
         processes.by_first(lambda: require_writable(path))
         loaded, note = processes.together(lambda: _load(config, record, options), first_ahead=True)
         ready = processes.together(
-            lambda: prepare(options, tuple(splits), to_train=False, task=task, loaded=loaded, labelled=config.split),
+            lambda: prepare(options, tuple(splits), to_train=False, task=task, loaded=loaded, labelled=split),
             first_ahead=True,
         )
         names = find_class_names(ready.config.embeddings, ready.config.device, ready.data.classes)
 
         there = (n for n in REPORTED if n == config.split or (config.run_dir / f"evaluation-{n}.json").is_file())
-        is_reported = config.data is None and next(there, config.split) == config.split
+        is_reported = config.data is None and config.split in SPLITS and next(there, config.split) == config.split
 
         def write_extras() -> None:
             if is_reported:
@@ -215,9 +226,7 @@ def _measure(config: EvaluateConfig, record: runs.RunRecord, path: Path, name: s
 
         copies = ready.notes if options.data == own_options.data else ()  # the run saw no train split of another set
         note = " ".join(filter(None, [note, *copies]))
-        measure_run(
-            config.run_dir, ready.data, config.split, names=names, name=name, note=note, before_record=write_extras
-        )
+        measure_run(config.run_dir, ready.data, split, names=names, name=name, note=note, before_record=write_extras)
     return skipped
 
 
@@ -231,7 +240,7 @@ def share_by_looks(config: EvaluateConfig) -> tuple[Share | None, int]:
     data = {} if config.data is None else {"data": config.data}
     plain = options.model_copy(update={**data, "embeddings": None, "only_described": False, "targets": None})
     (images, _), _ = _load(config, record, plain)
-    images = images.select(images.indices(config.split))
+    images = images.select(images.indices(_part(config)))
     labelled = int(images.labelled.sum())
     images = images.select(np.unique(representatives(images.digests, np.zeros(len(images), np.int64))))
     rows, truth = looks_at(config.audit, images.digests)
@@ -264,10 +273,17 @@ def _facts(path: Path) -> dict[str, Any]:
 def _load(
     config: EvaluateConfig, record: runs.RunRecord, options: TrainConfig
 ) -> tuple[tuple[Dataset, EmbeddingTable | None], str]:
-    """Return the dataset with the classes of the run, its table, and a note where it may have changed since."""
+    """Return the dataset with the classes of the run, its table, and a note where images of its training may be in it.
+
+    Where all images are asked for, all are in the split that is measured. So are those of another dataset without
+    splits: it is cut as a training set is only if it is the one of the run at another place.
+    """
     own = record["config"]["data"]
+    other = config.data is not None and _place(config.data) != _place(own)
+    how = {name: getattr(options, name) for name in ("val_fraction", "test_fraction")}
     try:
-        image_set, table = load_dataset(options)
+        as_it_is = options.model_copy(update=dict.fromkeys(how, 0.0) | {"train_on_val": False})
+        image_set, table = load_dataset(as_it_is if other else options)
     except (DataError, ConfigError, MissingExtraError) as error:
         if config.data is not None:
             raise
@@ -279,18 +295,36 @@ def _load(
     with_run = image_set.with_classes(tuple(classes)) if set(image_set.classes) <= set(classes) else image_set
     if config.data is not None:
         runs.require_classes(config.run_dir, with_run.classes)
-    if config.data not in (None, own):
-        return (with_run, table), ""
+    cut = with_splits(image_set, **how) if other else image_set
+    splits = np.where(cut.splits == "val", "train", cut.splits) if other and options.train_on_val else cut.splits
     read = ("train", "val") if record["config"].get("arm") == "train" else SPLITS
-    part = image_set.select(np.flatnonzero(np.isin(image_set.splits, read)))
-    same = record["config"].get(runs.IMAGES) == identity_of(part, None, None, [])
+    rows, its = np.flatnonzero(np.isin(splits, read)), record["config"].get(runs.IMAGES)
+    same = len(rows) > 0 and its == identity_of(cut.revised(splits=splits).select(rows), None, None, [])
     if not same and config.data is None:
         raise RunError(
             f"{own} is not what {config.run_dir} was trained on: images, labels or classes of its train or val split "
             "have changed since, and its training images may be in other splits now. Restore the dataset, or give "
             f"--data {own} to measure what is there now."
         )
-    return (with_run, table), "" if same else CHANGED
+    note = "" if same or other else CHANGED
+    if config.split == "all":
+        splits, note = np.full(len(splits), _part(config)), "" if other and not same else ALL
+    elif other and not same:
+        undivided = bool((image_set.splits == "train").all())
+        splits = np.full(len(splits), config.split) if undivided else image_set.splits
+        note = WHOLE if undivided else ""
+    return (with_run.revised(splits=splits), table), note
+
+
+def _part(config: EvaluateConfig) -> str:
+    """Return the split that holds what is measured; all images are put into test."""
+    return "test" if config.split == "all" else config.split
+
+
+def _place(spec: str) -> str:
+    """Return a SPEC with its path as the file system knows it."""
+    name, _, place = full_spec(spec).partition(":")
+    return f"{name}:{expanded(place).resolve()}"
 
 
 def run_predictions(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> Any:
@@ -326,10 +360,13 @@ def measure_run(
     known: dict[str, Any] = runs.read_evaluation(path) if path.is_file() else {}
     more = measure_more(model, data, split, outputs, names)
     task = model.task
-    facts: dict[str, Any] = {"split": split, "task": task.name, "metric": task.primary.name}
+    facts: dict[str, Any] = {"split": name.partition("-")[0], "task": task.name, "metric": task.primary.name}
     facts["titles"] = {metric.name: metric.title for metric in (task.primary, *task.metrics)}
     facts |= task.measure(outputs.predictions, labels, data.classes)
     facts |= {"metrics": known.get("metrics", {}) | more.metrics, "absent": more.absent}
+    facts |= {
+        "ci95": _intervals(task, facts, outputs.predictions, labels, [data.image_set.digests[i] for i in indices])
+    }
     facts |= {"set_aside": [asdict(item) for item in processes.united(data.unusable)]}
     facts |= {"note": note} if note else {}
 
@@ -341,6 +378,27 @@ def measure_run(
 
     processes.by_first(write)
     return facts
+
+
+def _intervals(
+    task: Task, facts: Mapping[str, Any], predictions: Any, labels: Any, digests: Sequence[str]
+) -> dict[str, intervals.Interval]:
+    """Return the 95 % intervals of shares of images, and of the primary metric; copies of a picture count as one."""
+    seen = annotation.known(labels)
+    digests = [digest for digest, one in zip(digests, seen, strict=True) if one]
+    found: Any = chosen(predictions, seen)
+    if not digests or not (task.exclusive or type(task).resampled is not Task.resampled):
+        return {}
+    if task.exclusive:
+        images = intervals.independent(task.scores(found, labels[seen]), digests)
+        mean = intervals.mean_over_classes(facts["per_class"], facts["support"])
+        return {**intervals.of_shares({**facts, **facts["metrics"]}, images), "mean_class_accuracy": mean}
+    import pyarrow as pa
+
+    columns = pa.table(task.columns(found, labels[seen])).to_pydict()
+    times = intervals.resamples(digests, intervals.FEW_RESAMPLES)
+    values = task.resampled(columns, labels[seen], len(facts["classes"]), times)
+    return {task.primary.name: intervals.of_resamples(facts[task.primary.name], values)}
 
 
 def _images_of(data: TrainingData, split: str) -> NDArray[np.int64]:
@@ -384,7 +442,12 @@ def _per_class(facts: dict[str, Any], path: Path) -> str:
         rows = sorted(there, key=lambda row: row[1])[:CLASSES_SHOWN]
         title += f", the lowest {len(rows)} of {len(there)} (all of them: per_class in {path})"
     width = max(len(name) for name, _, _ in rows)
-    lines = [
-        f"{name:{width}}  {'-' if value is None else f'{value:.3f}'}  of {support}" for name, value, support in rows
-    ]
-    return "\n".join([title, *lines])
+
+    def line(name: str, value: float | None, support: int) -> str:
+        if value is None:
+            return f"{name:{width}}  -  of {support}"
+        ends = intervals.wilson(value, support)
+        interval = "  ({:.3f} to {:.3f})".format(*ends) if measured == "accuracy" else ""
+        return f"{name:{width}}  {value:.3f}  of {support}{interval}"
+
+    return "\n".join([title, *(line(*row) for row in rows)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from gpt4image.artifacts.targets import BoxLabels, Facts, Targets
 from gpt4image.artifacts.top_k_probs import Probabilities, chosen
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import parquet_rows, write_text
+from gpt4image.base.intervals import wilson
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import LabelConfig
 from gpt4image.config.results import LabelResult
@@ -39,6 +41,7 @@ from gpt4image.tasks.classification import Classification, Video, calibration_er
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.training.targets import LEAST_EXPLAINED, explained, says_nothing_in
 
+_SHARE = re.compile(r"accuracy|agreement|\w+_accuracy$")  # scores that are shares of images
 FEATURES = ".features"  # ending of the folder that keeps features of pictures
 MOST_SHOWN = 50  # suspected errors on the page and in the terminal; of boxes, of each kind
 FEW_FOUND, FEWEST_BOXES = 0.3, 5  # human boxes: the convention is doubted if fewer are answered; the fewest that tell
@@ -130,6 +133,7 @@ def label(config: LabelConfig) -> LabelResult:
         wrote=(config.out, page),
         notes=made.notes,
         counts=made.counts,
+        ci95={name: wilson(made.facts[name], n) for name, n in made.counts.items() if n and _SHARE.match(name)},
         read_rows=partial(parquet_rows, config.out),
         text="\n\n".join([*made.notes, table]),
         skipped=tuple(dict.fromkeys((*images.skipped, *made.skipped, *unreadable))),

@@ -78,7 +78,7 @@ def read_pictures(
 
         def read(numbers: NDArray[np.int64]) -> tuple[Floats, Bools]:
             places = first[numbers]
-            own = model.read(pixels, places).features
+            own = model.read(pixels, places, precision=model.config.precision).features
             bar.advance(task, len(places))
             return unit(own), ~pixels.broken(places)
 

@@ -27,7 +27,7 @@ from gpt4image.base.files import read_json, write_text
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import ReportConfig
 from gpt4image.config.results import ReportResult
-from gpt4image.pages.numbers import duration, one_line, percent, sentence
+from gpt4image.pages.numbers import duration, one_line, percent, percent_interval, sentence
 from gpt4image.pages.page import render
 from gpt4image.reporting import charts, findings
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES, Descriptions, Example, SuspectedError
@@ -200,10 +200,12 @@ def run_sentence(run: Run) -> str:
         name: f"{findings.metric_label(name, evaluation.titles)} {percent(value)}"
         for name, value in evaluation.scores.items()
     }
+    images, interval = f"{evaluation.labelled:,} pictures", evaluation.ci95.get(evaluation.metric)
+    images += "" if interval is None else f", 95 % interval {percent_interval(interval)}"
     split = {"val": "Validation", "test": "Test", "train": "Training"}.get(evaluation.split, evaluation.split)
     first = words.pop(evaluation.metric)
     more = f" ({'; '.join(words.values())})" if words else ""
-    return f"{split} {first} on {evaluation.labelled:,} pictures{more}."
+    return f"{split} {first} on {images}{more}."
 
 
 def background(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:

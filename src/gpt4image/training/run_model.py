@@ -57,7 +57,7 @@ AT_ONCE = 256
 """Images whose predicted masks are in memory before they are packed."""
 EVAL_BATCH, EVAL_SIZE = 256, 224
 """Images of a batch, and the largest at which it has so many: of larger ones it has as many pixels."""
-OF_FEATURES = ("model", "model_args", "init", "image_size", "stem", "drop_path", "device", "precision", "memory_format")
+OF_FEATURES = ("model", "model_args", "init", "image_size", "stem", "drop_path", "device", "memory_format")
 """Options that features depend on."""
 ON_CPU = 32
 """Images at once there: larger batches take memory anew for each layer, which took more time than the layers."""
@@ -132,8 +132,10 @@ class RunModel:
         workers = workers if len(images) > WORTH_WORKERS else 0
         return WorkerPixels(images, workers=workers, **stored_as(self.config, self.task))
 
-    def read(self, pixels: Pixels, indices: NDArray[np.int64], *, mirrored: bool = False) -> Outputs:
-        """Return the outputs of the model for the images at ``indices``."""
+    def read(
+        self, pixels: Pixels, indices: NDArray[np.int64], *, mirrored: bool = False, precision: str = "fp32"
+    ) -> Outputs:
+        """Return the outputs of the model for the images at ``indices``, in the precision of deployed models."""
         device, memory_format = choose_device(self.config.device), memory_format_of(self.config.memory_format)
         self.backbone.to(device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
         reader = Headed(self.backbone).eval()
@@ -150,7 +152,8 @@ class RunModel:
         try:
             config, few = self.config.resolved, self.task.exclusive
             at_once = images_at_once(self.task, self.classes, config.image_size)
-            return Outputs(*outputs(read, pixels, indices, self.augmentation, config, at_once, few_classes=few))
+            with autocast(device, precision):
+                return Outputs(*outputs(read, pixels, indices, self.augmentation, config, at_once, few_classes=few))
         finally:
             reader.release()
 
@@ -300,9 +303,10 @@ def outputs(
 ) -> tuple[Any, ...]:
     """Return what ``read`` gives of images, batch by batch: (B, 3, T, T) normalised pixels to tensors (B, ...).
 
-    Floats become float32. Where several processes share a run, all of them call this; each reads some of the batches,
-    and all get all rows. ``pixels`` may be features (B, C), which ``read`` gets as they are. If there are
-    ``few_classes``, only classes with mass are kept of the first, probabilities; see ``TopKProbs``.
+    It computes in float32, as deployed models do, unless it is called within autocast. Where several processes share a
+    run, all of them call this; each reads some of the batches, and all get all rows. ``pixels`` may be features (B, C),
+    which ``read`` gets as they are. If there are ``few_classes``, only classes with mass are kept of the first,
+    probabilities; see ``TopKProbs``.
     """
     device = choose_device(config.device)
     batches = [indices[start : start + at_once] for start in range(0, len(indices), at_once)]
@@ -314,8 +318,7 @@ def outputs(
         inputs = batch.to(device)
         if inputs.ndim == 4:  # else they are features
             inputs = eval_batch(inputs, augmentation).contiguous(memory_format=memory_format_of(config.memory_format))
-        with autocast(device, config.precision):
-            found = read(inputs)
+        found = read(inputs)
         arrays = [(part.float() if part.is_floating_point() else part).cpu().numpy() for part in found]
         rows[number] = (packed(arrays[0], len(indices)), *arrays[1:]) if few_classes else tuple(arrays)
     return tuple(joined(parts) for parts in zip(*processes.merged(rows), strict=True))

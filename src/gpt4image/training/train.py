@@ -18,6 +18,7 @@ from gpt4image.artifacts import runs
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError
 from gpt4image.base.files import fingerprint
+from gpt4image.base.intervals import of_shares
 from gpt4image.base.progress import LINE_SECONDS, progress_bar, say
 from gpt4image.config import TrainConfig
 from gpt4image.config.results import Epoch, TrainResult
@@ -197,6 +198,7 @@ def _outcome(out: Path, *, finished: bool) -> TrainResult:
         **{name: data[name] for name in ("classes", "labelled", "described")},
         val=val,
         counts={f"val_{name}": data["val_labelled"] for name in val},
+        ci95={f"val_{name}": found for name, found in of_shares(val, data["val_labelled"]).items()},
         thresholds=thresholds,
         notes=" ".join(notes) or None,
         seconds=facts["seconds"],
