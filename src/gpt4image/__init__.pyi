@@ -1010,7 +1010,7 @@ def evaluate(
     *,
     image_root: StrPath | None = None,
     data: Data | None = None,
-    split: Literal['train', 'val', 'test'] = 'test',
+    split: Literal['train', 'val', 'test', 'all'] = 'test',
     audit: StrPath = 'audit.csv',
     task: Task | None = None,
     model: Module | None = None,
@@ -1027,7 +1027,8 @@ def evaluate(
             Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame | None, optional): Dataset SPEC. Default: the dataset of the
             run.
-        split (Literal['train', 'val', 'test'], optional): Split to measure on.
+        split (Literal['train', 'val', 'test', 'all'], optional): Split to measure on; all: every image. A dataset given
+            by data= that has no splits is measured whole.
         audit (str | Path, optional): File of the looks of `audit`: they estimate the accuracy with an interval, also
             without labels.
         task (Task | None, optional): A task of your own, where the registry has none of its name.

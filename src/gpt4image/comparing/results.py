@@ -139,7 +139,7 @@ def summarise(
         "question": f"{condition(known)}, what do {asked} add?",
         "arms": {
             name: {
-                **_arm(config, member, values[name], facts[name], boxes=data.task.boxes),
+                **_arm(config, member, tests[name], facts[name], data.task),
                 "metrics": _metrics(data.task, tests[name], tests[reference] if name != reference else None),
                 "absent": {metric: why for test in tests[name] for metric, why in test.get("absent", {}).items()},
             }
@@ -223,7 +223,7 @@ def method(config: CompareConfig, members: Mapping[str, Member], task: Task) -> 
         "Every arm trains on the same images, in batches of the same size, for the same number of steps. Kept are "
         f"{kept}. The test split is read once per run.",
         "A seed decides the weights, the order of the data, and which labels, descriptions or images are taken away or "
-        "flipped. The interval of a mean is a 95 % t-interval over seeds.",
+        "flipped. The interval of a mean is a 95 % t-interval over seeds; of a single seed, it counts only the test images.",
         "The interval and the p-value of a difference count two choices: of the seeds, and of the test images. "
         + (
             f"They need a score per image: {task.image_score}. "
@@ -237,10 +237,12 @@ def method(config: CompareConfig, members: Mapping[str, Member], task: Task) -> 
 
 
 def _arm(
-    config: CompareConfig, member: Member, values: Sequence[float], facts: Sequence[dict[str, Any]], *, boxes: bool
+    config: CompareConfig, member: Member, tests: Sequence[Any], facts: Sequence[dict[str, Any]], task: Task
 ) -> dict[str, Any]:
-    mean, interval = mean_ci(values)
-    about = ARMS[member.arm].boxes if boxes else ARMS[member.arm].about
+    metric = task.primary.name
+    mean, interval = mean_ci(values := [test[metric] for test in tests])
+    interval = interval or tests[0].get("ci95", {}).get(metric)
+    about = ARMS[member.arm].boxes if task.boxes else ARMS[member.arm].about
     options = json.loads(json.dumps(member.options, default=str))  # paths as text
     if options:
         about = f"{member.arm} with " + ", ".join(f"{key} {value}" for key, value in options.items())
@@ -249,7 +251,7 @@ def _arm(
         "arm": member.arm,
         "options": options,
         "seeds": list(config.seed_range),
-        "test": list(values),
+        "test": values,
         "mean": mean,
         "ci95": interval,
         "seconds": float(np.mean([fact["seconds"] for fact in facts])),
