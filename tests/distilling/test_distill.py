@@ -26,7 +26,8 @@ from gpt4image.config import ExportConfig
 from gpt4image.config.results import ExportResult
 from gpt4image.data import load_dataset
 from gpt4image.distilling import distill
-from gpt4image.distilling.distill import STAGES, USUAL, worth_of_labels
+from gpt4image.distilling.distill import STAGES, worth_of_labels
+from gpt4image.labelling.looks import order_of
 from gpt4image.models.weights import load_tensors
 from made_pictures import COLOURS
 from openai_stub import Call, Handler, Reply, answer, failure, serve
@@ -145,7 +146,7 @@ def test_other_options_and_later_labels_make_again_what_depends_on_them_and_lose
     (bare.folder / "labels.csv").write_text(table, encoding="utf-8")
     measured = gpt4image.distill(bare.folder, **asked)
     assert measured.human_labels == 12 and measured.measured_on == "3 test images"
-    assert measured.text.startswith("The targets of 30 training images are right for about")
+    assert measured.text.startswith("How many of the targets of 30 training images are right is not known")
     assert "30 answers, 0 of them new" in capsys.readouterr().err, "six images are held out now"
     assert (out / "earlier-2" / "model").is_dir()
 
@@ -331,7 +332,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_asked(
     assert not (tmp_path / "out" / "answers.db").exists()
 
 
-N, REVIEW = 400, "gpt4image review"
+N = 400
 
 
 def some_targets(labelled: int, *, right: float = 0.9, several: bool = False) -> Targets:
@@ -349,19 +350,27 @@ def some_targets(labelled: int, *, right: float = 0.9, several: bool = False) ->
     )
 
 
+def worth(folder: Path, *, looks: int, right: float = 0.9, accuracy: float | None = None) -> str:
+    """What is told of N targets after looks of which a share is right."""
+    targets = some_targets(100, right=right)
+    rows = order_of(targets.digests)[:looks]
+    cells = [f"{row},{'a' if place < right * looks else 'b'},checked,{row:064x}" for place, row in enumerate(rows)]
+    (folder / "audit.csv").write_text("\n".join(["path,label,review,digest", *cells]), encoding="utf-8")
+    return worth_of_labels(targets, folder / "audit.csv", accuracy, "gpt4image review", "gpt4image audit")
+
+
 @pytest.mark.parametrize(
-    ("labelled", "accuracy", "said"),
+    ("looks", "accuracy", "said"),
     [
-        (0, None, "right for about 91.5%, if they are as good as the answers state"),
-        (20, None, "right for about 91.5%, if they are as good as the answers state"),
-        (100, None, "right for about 90.0%, by 100 labels (82.6% to 94.5%)"),
-        (0, None, f"add about {8.5 * USUAL:.1f} points of accuracy (0 to 8.5)"),
-        (0, 0.99, "add about 1.0 points of accuracy (0 to 1.0)"),
-        (0, None, "Review the first 61 images, which hold about half of the wrong targets:\n  gpt4image review"),
+        (0, None, "400 training images are right is not known without looks. `audit` measures it:\n  gpt4image audit"),
+        (0, None, "Review the first 46 images, which by the targets hold half of the wrong ones:\n  gpt4image review"),
+        (100, None, "90.4% (83.1% to 93.9%) are right, by 100 looks. By a rule of thumb, true labels for all would now"),
+        (100, None, "add about 1.1 points of accuracy (0 to 12.7)"),
+        (100, 0.99, "add about 1.0 points of accuracy (0 to 1.0)"),
     ],
 )
-def test_what_labels_would_add(labelled: int, accuracy: float | None, said: str, tmp_path: Path) -> None:
-    assert said in worth_of_labels(some_targets(labelled), tmp_path / "audit.csv", accuracy, REVIEW)
+def test_what_labels_would_add(looks: int, accuracy: float | None, said: str, tmp_path: Path) -> None:
+    assert said in worth(tmp_path, looks=looks, accuracy=accuracy)
 
 
 @pytest.mark.parametrize(
@@ -370,5 +379,5 @@ def test_what_labels_would_add(labelled: int, accuracy: float | None, said: str,
 def test_a_model_no_better_than_targets_that_are_often_wrong_is_held_back_by_them(
     right: float, accuracy: float, held_back: bool, tmp_path: Path
 ) -> None:
-    found = worth_of_labels(some_targets(100, right=right), tmp_path / "audit.csv", accuracy, REVIEW)
+    found = worth(tmp_path, looks=100, right=right, accuracy=accuracy)
     assert ("they hold it back" in found) == held_back and ("By a rule of thumb" in found) != held_back

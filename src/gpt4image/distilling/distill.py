@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.answers import load_prompt
@@ -58,7 +56,7 @@ from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import evaluate, share_by_looks
 from gpt4image.labelling.label import label
-from gpt4image.labelling.looks import Share, doubt_of, expected_right, share_of_targets
+from gpt4image.labelling.looks import doubt_of, expected_right, share_of_targets
 from gpt4image.next_steps import audit_of, beside, command
 from gpt4image.pages.numbers import duration
 from gpt4image.reporting.report import PAGE, report
@@ -101,7 +99,6 @@ USUAL = 0.15
 # A model that is as often right as its targets, where these are often wrong, would be better with true labels: by 2 to
 # 24 points (docs/research/log/2026-12-01-preregistered.md). How much depends on what it could be, which is not known.
 HELD_BACK, OFTEN_WRONG = 0.02, 0.1
-FEWEST_LABELS = 30  # held-out labels that say how often targets are right
 NOTHING_HELD_OUT = (
     "The model learned from all images. New ones show how good it is: gpt4image audit --data NEW --split train --model"
 )
@@ -342,7 +339,8 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
         review = {"data": config.data, "targets": out / TARGETS, "labels": beside(config.data, "labels.csv")}
         looks = audit_of(config, held_out=False)["labels"]
         accuracy = score(measured).get("accuracy")
-        notes.append(worth_of_labels(targets, looks, accuracy, command("review", review)))
+        commands = (command("review", review), command("audit", audit_of(config, held_out=False)))
+        notes.append(worth_of_labels(targets, looks, accuracy, *commands))
     made = [model, *(out / name for name in (PAGE, COMPARISON, RUN, TARGETS, EMBEDDINGS, ANSWERS))]
     return DistillResult(
         path=out,
@@ -545,47 +543,32 @@ def _first(done: Outcome, prefix: str) -> str:
     return next((f", {name.replace('_', ' ')} {facts[name]:.4f}{done.behind(name)}" for name in found), "")
 
 
-def worth_of_labels(targets: Targets, looks: Path, accuracy: float | None, review: str) -> str:
+def worth_of_labels(targets: Targets, looks: Path, accuracy: float | None, review: str, audit: str) -> str:
     """Return what true labels of all training images would add, and how many to review; nothing if all have a label, or
     images have several classes.
 
-    ``looks`` is the file of `audit`, which need not exist. Labels cannot add more than the accuracy on held-out images,
-    if it is known, lacks. ``review`` is the command that shows the most doubtful images first.
+    How many targets are right is known only by ``looks``, the file of `audit`: neither what answers state nor the few
+    labels that the teacher has learned from tell it well enough. Labels cannot add more than the accuracy on held-out
+    images, if it is known, lacks. ``review`` is the command that shows the most doubtful images first.
     """
     train = targets.splits == "train"
     if targets.labels.ndim > 1 or not (unlabelled := np.flatnonzero(train & (targets.labels == NO_LABEL))).size:
         return ""
     said = chosen(targets.probabilities, unlabelled)
     expected = 1 - expected_right(said[:])[1]
-    found, by = _right(targets, np.flatnonzero(train), looks)
-    right, least = (1 - float(expected.mean()),) * 2 if found is None else (found.share, found.low)
-    some = len(unlabelled) / int(train.sum())
-    most = min((1 - least) * some, 1.0 if accuracy is None else 1 - accuracy)
     order = np.argsort(-doubt_of(said), kind="stable")
     first = int(np.searchsorted(np.cumsum(expected[order]), expected.sum() / 2)) + 1
-    usual = min(USUAL * (1 - right) * some, most)
+    shown = f"Review the first {first:,} images, which by the targets hold half of the wrong ones:\n  {review}"
+    found = share_of_targets(targets, looks)
+    if found is None:
+        known = f"How many of the targets of {train.sum():,} training images are right is not known without looks."
+        return f"{known} `audit` measures it:\n  {audit}\n{shown}"
+    some = len(unlabelled) / int(train.sum())
+    most = min((1 - found.low) * some, 1.0 if accuracy is None else 1 - accuracy)
+    usual = min(USUAL * (1 - found.share) * some, most)
     adds = f"By a rule of thumb, true labels for all would now add about {100 * usual:.1f} points of accuracy "
     adds += f"(0 to {100 * most:.1f})."
-    if accuracy is not None and accuracy > right - HELD_BACK and right < 1 - OFTEN_WRONG:
+    if accuracy is not None and accuracy > found.share - HELD_BACK and found.share < 1 - OFTEN_WRONG:
         adds = "The model is about as often right, so they hold it back: true labels for all may add up to "
         adds += f"{100 * most:.1f} points of accuracy."
-    return (
-        f"The targets of {train.sum():,} training images are right for about {right:.1%}, {by}. {adds} Review the "
-        f"first {first:,} images, which hold about half of the wrong targets:\n  {review}"
-    )
-
-
-def _right(targets: Targets, train: NDArray[np.int64], looks: Path) -> tuple[Share | None, str]:
-    """Return the share of right targets by looks or by held-out labels; None where only the answers say it."""
-    found = share_of_targets(targets, looks)
-    if found is not None:
-        return found, f"by {found.looks:,} looks ({found.low:.1%} to {found.high:.1%})"
-    held_out = targets.out_of_fold[train] & (targets.labels[train] != NO_LABEL)
-    if held_out.sum() < FEWEST_LABELS or targets.facts.noise:
-        return None, "if they are as good as the answers state"
-    seen = train[held_out]
-    right = expected_right(chosen(targets.probabilities, seen)[:])[0] == targets.labels[seen]
-    counted = binomtest(int(right.sum()), len(seen))
-    low, high = counted.proportion_ci(method="wilson")
-    found = Share(share=float(right.mean()), low=low, high=high, looks=len(seen), total=len(train))
-    return found, f"by {found.looks:,} labels ({found.low:.1%} to {found.high:.1%})"
+    return f"Of the targets of {train.sum():,} training images, {found} are right, by {found.looks:,} looks. {adds} {shown}"
