@@ -115,6 +115,7 @@ def test_the_printed_steps_lead_to_predictions_and_cost_nothing_more(
     if "ONNX" not in chain:  # writing ONNX takes seconds; without its extra, a run predicts as it is
         monkeypatch.setattr(next_steps, "OF_ONNX", ("no such package",))
     first, names = CHAINS[chain]
+    write_photos(Path(next_steps.NEW_PHOTOS), 0, KINDS)
     command, given = first(), list[str]()
     while command:
         given.append(command)
@@ -124,7 +125,9 @@ def test_the_printed_steps_lead_to_predictions_and_cost_nothing_more(
         said = capsys.readouterr()
         assert code == 0, (given, said.err)
         scores = re.findall(r"^(?:.* )?(?<!no )(?:top1|top5|accuracy|mAP|mIoU): (?!None).*", said.out, re.MULTILINE)
-        assert [score for score in scores if not re.search(r" on \d+ images?$", score)] == []
+        interval = r" \(95 % interval [\d.]+ to [\d.]+\)$"
+        assert [score for score in scores if not re.search(r" on \d+ images?\b", score)] == []
+        assert [score for score in scores if "mAP" not in score and not re.search(interval, score)] == []
         lines = [line for line in said.out.splitlines() if line.startswith("next: ")]
         command = lines[-1].removeprefix("next: gpt4image ") if lines else ""
     assert [step.split()[0] for step in given] == names.split(), given

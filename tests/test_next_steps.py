@@ -65,6 +65,8 @@ STEPS: list[tuple[tuple[str, Any], dict[str, Any], str]] = [
     (("evaluate", config.EvaluateConfig(run_dir=Path("run"), split="val")), {}, "gpt4image evaluate run"),
     (("compare", config.CompareConfig(data="photos", out=Path("cmp"))), {},
      "gpt4image export cmp --format timm --out cmp-timm"),
+    (("export", config.ExportConfig(run_dir=Path("run"), format="onnx", out=Path("m.onnx"))), {},
+     "gpt4image predict m.onnx new-photos --out predictions.csv"),
     (("doctor", config.DoctorConfig()), {}, "gpt4image demo"),
 ]  # fmt: skip
 

@@ -22,6 +22,7 @@ Step = tuple[str, Mapping[str, Any]]
 BEYOND_TIMM = ("detection", "segmentation", "video")
 """Tasks whose models timm does not load."""
 OF_ONNX = ("onnx", "onnxscript", "onnxruntime")
+NEW_PHOTOS = "new-photos"  # stands for the user's own
 READS_ONLY = ("descriptions stats", "descriptions check", "doctor")
 
 
@@ -159,14 +160,14 @@ def _export(folder: Path) -> Step | None:
     options = _options_of(folder)
     beyond_timm = options.get("task") in BEYOND_TIMM
     if beyond_timm and not all(map(importlib.util.find_spec, OF_ONNX)):
-        return _predict(folder, str(options.get("data", "")))
+        return _predict(folder)
     form, ending = ("onnx", ".onnx") if beyond_timm else ("timm", "-timm")
     return "export", {"run_dir": folder, "format": form, "out": _new(folder.with_name(f"{folder.name}{ending}"))}
 
 
 def _after_distill(config: Any, outcome: Any) -> Step | None:
     if outcome.measured_on:
-        return _predict(outcome.model, config.data)
+        return _predict(outcome.model)
     table = config.out / "embeddings"
     return _review(config.data, config.out / "answers.db", table if table.exists() else None)
 
@@ -183,15 +184,11 @@ def beside(data: str, name: str) -> Path:
     return folder / name if folder.is_dir() else Path(name)
 
 
-def _predict(model: Path, data: str) -> Step | None:
+def _predict(model: Path) -> Step | None:
+    """Return how new photographs are predicted: of those that a model has learned from, its answers tell nothing."""
     if model.suffix == ".pt2":
         return None
-    place = Path(data if Path(data).exists() else data.partition(":")[2]).expanduser()
-    place = place if place.is_dir() else place.parent
-    near = (base / name for base in (place, place.parent) for name in ("images", "JPEGImages"))
-    inside = next(filter(Path.is_dir, near), place)
-    pictures = str(inside) if inside.is_dir() and inside != Path() and not data.startswith("hf:") else "PHOTOS"
-    return "predict", {"model": model, "images": (pictures,), "out": _new(Path("predictions.csv"))}
+    return "predict", {"model": model, "images": (NEW_PHOTOS,), "out": _new(Path("predictions.csv"))}
 
 
 def _new(path: Path) -> Path:
@@ -220,7 +217,7 @@ _NEXT: Mapping[str, Callable[[Any, Any], Step | Path | None]] = {
     ),
     "compare": lambda config, _: _export(config.out),
     "report": lambda _, outcome: outcome.path,
-    "export": lambda config, _: _predict(config.out, str(_options_of(config.run_dir).get("data", ""))),
+    "export": lambda config, _: _predict(config.out),
     "search": lambda config, _: config.html,
     "doctor": lambda config, _: None if config.path else ("demo", {}),
 }

@@ -26,10 +26,11 @@ from gpt4image.base.errors import ConfigError, DataError, ExportError, ModelErro
 from gpt4image.base.files import read_json, write_json
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.config import ExportConfig, PredictConfig
+from gpt4image.data.regions import palette
 from gpt4image.deploying import loading
 from gpt4image.deploying.export import export
 from gpt4image.deploying.loading import load_classifier
-from gpt4image.deploying.predict import decode_ahead, find_images, predict
+from gpt4image.deploying.predict import Prediction, decode_ahead, find_images, name_classes, predict
 from gpt4image.deploying.preprocessing import Preprocessing
 from trained_runs import of_several_labels
 
@@ -283,6 +284,32 @@ def test_an_onnx_file_gives_the_masks_of_its_run_and_timm_has_no_such_model(
     assert ast.literal_eval(capsys.readouterr().out) == set(first[0]["present"])
     with pytest.raises(ExportError, match="timm has no models for segmentation; use --format onnx"):
         export(ExportConfig(run_dir=drawn_run / "run", format="timm", out=tmp_path / "timm"))
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({}, ["orange", "apple"]),
+        ({"most_overlap": 1.0}, ["orange", "banana", "apple"]),
+        ({"most_overlap": 1.0, "min_score": 0.5}, ["orange", "banana"]),
+        ({"format": "coco"}, ["orange", "banana", "apple"]),
+    ],
+)
+def test_of_boxes_of_one_object_the_best_is_given_and_coco_gets_all(options: dict[str, Any], names: list[str]) -> None:
+    boxes = [[0.1, 0.1, 0.6, 0.6], [0.11, 0.1, 0.6, 0.62], [0.5, 0.5, 0.9, 0.9]]
+    found = Prediction("x.jpg", ["orange", "banana", "apple"], [0.8, 0.6, 0.4], boxes=boxes)
+    own = found.in_pixels((1300, 900), PredictConfig(model=Path("run"), images=("x.jpg",), **options))
+    assert own.classes == names and own.boxes is not None and own.boxes[0] == [130, 90, 780, 540]
+
+
+def test_drawings_name_classes_in_words_that_grow_with_the_picture() -> None:
+    high = list[int]()
+    for width in (325, 1300):
+        mask, picture = np.full((8, 8), 1, np.uint8), Image.new("RGB", (width, width), "white")
+        name_classes(picture, mask, ["background", "Größe", "shoes"], 0)
+        marked = np.argwhere((np.asarray(picture) == palette()[1]).all(axis=2))
+        high.append(int(np.ptp(marked[:, 0])))
+    assert 10 <= high[0] < high[1] / 2, "the ground of the one name, in the colour of its class"
 
 
 def test_a_classifier_has_nothing_to_draw(small_run: Path, colour_folder: Path, tmp_path: Path) -> None:

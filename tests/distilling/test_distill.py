@@ -364,7 +364,11 @@ def worth(folder: Path, *, looks: int, right: float = 0.9, accuracy: float | Non
     [
         (0, None, "400 training images are right is not known without looks. `audit` measures it:\n  gpt4image audit"),
         (0, None, "Review the first 46 images, which by the targets hold half of the wrong ones:\n  gpt4image review"),
-        (100, None, "90.4% (83.1% to 93.9%) are right, by 100 looks. By a rule of thumb, true labels for all would now"),
+        (
+            100,
+            None,
+            "90.4% (83.1% to 93.9%) are right, by 100 looks. By a rule of thumb, true labels for all would now",
+        ),
         (100, None, "add about 1.1 points of accuracy (0 to 12.7)"),
         (100, 0.99, "add about 1.0 points of accuracy (0 to 1.0)"),
     ],

@@ -39,11 +39,13 @@ def memory_set(data: list[bytes], labels: np.ndarray, split: str = "train") -> D
     return in_memory(data, labels, keys=names, classes=("a", "b", "c"), splits=np.full(len(data), split))
 
 
-def examples_of(path: Path, images: Dataset, text: TextTargets | None, **more: Any) -> list[Example]:
+def examples_of(
+    path: Path, images: Dataset, text: TextTargets | None, *, at_random: bool = False, **more: Any
+) -> list[Example]:
     usable = np.ones(len(images), bool)
     said = Said(text, more.pop("targets", None), more.pop("answers", None))
     write_examples(path, images, usable, said, **{"run_dirs": {}, **more})
-    return [Example.model_validate(row) for row in read_json(path)]
+    return [found for row in read_json(path) if (found := Example.model_validate(row)).at_random == at_random]
 
 
 def test_broken_pictures_cost_no_others(tmp_path: Path) -> None:
@@ -66,7 +68,7 @@ def test_broken_pictures_cost_no_others(tmp_path: Path) -> None:
     assert (row["given"], row["text"], row["probability"], row["truth"]) == ("a: present", "a: absent", 0.9, None)
 
 
-def test_half_of_the_pictures_of_one_run_are_wrong(tmp_path: Path) -> None:
+def test_half_of_the_pictures_of_one_run_are_wrong_and_of_those_at_random_as_many_as_of_all(tmp_path: Path) -> None:
     pictures, n = load_openmoji(), 40
     images = memory_set([pictures.read(i) for i in range(n)], np.zeros(n, np.int64), "test")
     predictions = np.where(np.arange(n) < 15, 1, 0)
@@ -76,6 +78,8 @@ def test_half_of_the_pictures_of_one_run_are_wrong(tmp_path: Path) -> None:
     guesses = [example.predictions["predicted"] for example in found]
     assert [guess.class_ for guess in guesses].count("b") == 12 == [guess.class_ for guess in guesses].count("a")
     assert {guess.probability for guess in guesses} == {0.75}
+    found = examples_of(tmp_path / "x.json", images, None, run_dirs={"predicted": tmp_path}, at_random=True)
+    assert sum(example.predictions["predicted"].class_ == "b" for example in found) == 15 and len(found) == n
 
 
 def test_right_guesses_of_several_classes_are_right(tmp_path: Path) -> None:
@@ -117,7 +121,7 @@ def test_evaluate_writes_what_the_report_of_a_run_shows(described_colours: tuple
     assert "red square" in errors[0].description
     examples = [Example.model_validate(row) for row in read_json(run / "examples.json")]
     assert {example.split for example in examples} == {"train", "test"}
-    assert {len(example.descriptions) for example in examples} == {1}
+    assert {len(example.descriptions) for example in examples if not example.at_random} == {1}
     for example in examples:
         if example.split == "train":
             assert example.text_label and example.text_label.probability and not example.predictions

@@ -125,7 +125,10 @@ def test_the_terminal_tables_of_all_arms_fit_80_columns() -> None:
     record["data"] |= {"test": 1200, "test_labelled": 1100}
     first, measured, *_ = findings.comparison_tables(record).split("\n\n")
     assert first.startswith("arm") and max(map(len, first.splitlines())) <= 80
-    assert measured.startswith("Each score is of 1,100 test images.")
+    assert measured.splitlines() == [
+        "Each score is of 1,100 test images.",
+        findings.findings(Comparison.model_validate(record))[0],
+    ]
 
 
 def metric(mean: float, difference: float | None = None, n: int = 3) -> dict[str, Any]:

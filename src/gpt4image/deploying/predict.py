@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from gpt4image.artifacts.answers import overlap
 from gpt4image.base.errors import ConfigError, DataError, DecodeError
 from gpt4image.base.files import atomic_path
 from gpt4image.base.outcome import Outcome, Row, Skipped
@@ -37,6 +38,7 @@ from gpt4image.data.coco import COCO, Id, Ids, category_ids, coco_ids
 from gpt4image.data.decode import EXTENSIONS, decode
 from gpt4image.data.file_source import read_bounded
 from gpt4image.data.masks import UNSEEN
+from gpt4image.data.regions import palette
 from gpt4image.data.video import VIDEO_EXTENSIONS
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
 from gpt4image.pages.cards import coloured, overlaid
@@ -189,7 +191,7 @@ def _predictions(
                 rows = classifier.task.rows(outputs[good], classifier.classes, top)
                 for place, row in zip(good, rows, strict=True):
                     image = batch.paths[place]
-                    prediction = Prediction(image, **row).in_pixels(batch.sizes[place], config.min_score)
+                    prediction = Prediction(image, **row).in_pixels(batch.sizes[place], config)
                     if config.draw is not None:
                         stem = Path(image).stem.encode(errors="replace")[:LONGEST_STEM].decode(errors="ignore")
                         name = config.draw / f"{next(drawings):06d}-{stem}"
@@ -316,6 +318,7 @@ def _decode(found: Sequence[str | Skipped], preprocessing: Preprocessing, sized:
 
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000", "#000075", "#c2185b")
+LARGEST_FONT = 200  # pixels
 LONGEST_SIDE = 65_500  # pixels of a side that JPEG files are written with
 LONGEST_STEM = 100  # bytes of an image's name in the names of its drawings: with a suffix, a file system takes 255
 
@@ -329,7 +332,9 @@ def _drawn(
         _draw_boxes(picture, prediction, classes)
     else:
         unseen = [number for number, name in enumerate(classes) if name.lower() in UNSEEN]
-        picture = overlaid(picture, found, unseen[0] if unseen else -1)
+        background = unseen[0] if unseen else -1
+        picture = overlaid(picture, found, background)
+        name_classes(picture, found, classes, background)
         mask = place.with_name(f"{place.name}.png")
         with atomic_path(mask) as temporary:
             coloured(found, size).save(temporary, "PNG")
@@ -342,15 +347,42 @@ def _drawn(
 
 def _draw_boxes(picture: Image.Image, row: Prediction, classes: Sequence[str]) -> None:
     """Draw boxes with their classes and scores over a picture, the best one last."""
-    pen = ImageDraw.Draw(picture)
+    pen, font = ImageDraw.Draw(picture), _font(picture)
     width = max(1, round(max(picture.size) / 300))
     for name, score, box in reversed(list(zip(row.classes, row.probabilities, row.boxes or (), strict=True))):
         colour, corner = COLOURS[classes.index(name) % len(COLOURS)], (box[0] + width, box[1] + width)
         words = in_one_line(f"{name} {score:.2f}")
         pen.rectangle(list(box), outline=colour, width=width)
-        left, top, right, bottom = pen.textbbox(corner, words)
-        pen.rectangle([left - 1, top - 1, right + 1, bottom + 1], fill=colour)
-        pen.text(corner, words, fill="white")
+        _write(pen, corner, words, colour, font)
+
+
+def _font(picture: Image.Image) -> Any:
+    """Return the font of words on a picture, which grows with it: matplotlib's, as Pillow's has only ASCII."""
+    import matplotlib as mpl
+
+    size = min(max(10, round(max(picture.size) / 40)), LARGEST_FONT)
+    return ImageFont.truetype(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+
+
+def _write(pen: ImageDraw.ImageDraw, corner: tuple[float, float], words: str, colour: Any, font: Any) -> float:
+    """Write words on a ground of a colour; return where they end below."""
+    left, top, right, bottom = pen.textbbox(corner, words, font)
+    pen.rectangle([left - 1, top - 1, right + 1, bottom + 1], fill=colour)
+    light = sum(ImageColor.getrgb(colour) if isinstance(colour, str) else colour) > 3 * 160
+    pen.text(corner, words, "black" if light else "white", font)
+    return bottom
+
+
+def name_classes(picture: Image.Image, mask: NDArray[np.uint8], classes: Sequence[str], background: int) -> None:
+    """Write the names of the classes that a mask shows in their colours, the largest one first."""
+    pen, font, colours = ImageDraw.Draw(picture), _font(picture), palette()
+    areas = np.bincount(mask.ravel(), minlength=len(classes))
+    order: list[int] = np.argsort(-areas, kind="stable").tolist()
+    below = 2.0
+    for number in order:
+        if areas[number] and number != background:
+            colour = tuple(colours[number].tolist())
+            below = _write(pen, (3, below), in_one_line(classes[number]), colour, font) + 3
 
 
 SIDES = ("left", "top", "right", "bottom")
@@ -371,14 +403,21 @@ class Prediction(NamedTuple):
     boxes: Sequence[Sequence[float]] | None = None
     mask: str | None = None
 
-    def in_pixels(self, size: tuple[int, int], least: float) -> Prediction:
-        """Return the prediction with boxes in pixels of a picture of that width and height, none below a score."""
+    def in_pixels(self, size: tuple[int, int], config: PredictConfig) -> Prediction:
+        """Return the prediction with boxes in pixels of a picture of that width and height: none below the least score,
+        and none that overlaps a better one too much, which would be the same object by another name."""
         if self.boxes is None:
             return self
-        count = sum(score >= least for score in self.probabilities)
-        boxes = [[round(part * side, 2) for part, side in zip(box, (*size, *size), strict=True)] for box in self.boxes]
+        good = [row for row, score in enumerate(self.probabilities) if score >= config.min_score]
+        sides = np.array(self.boxes, np.float64).reshape(-1, 4)
+        shared, kept = overlap(sides, sides), list[int]()
+        for row in good:
+            if not kept or shared[row, kept].max() <= config.overlap:
+                kept.append(row)
         return self._replace(
-            classes=self.classes[:count], probabilities=self.probabilities[:count], boxes=boxes[:count]
+            classes=[self.classes[row] for row in kept],
+            probabilities=[self.probabilities[row] for row in kept],
+            boxes=np.round(sides[kept] * (*size, *size), 2).tolist(),
         )
 
     def fields(self, value: str) -> list[dict[str, Any]]:

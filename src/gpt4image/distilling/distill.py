@@ -571,4 +571,5 @@ def worth_of_labels(targets: Targets, looks: Path, accuracy: float | None, revie
     if accuracy is not None and accuracy > found.share - HELD_BACK and found.share < 1 - OFTEN_WRONG:
         adds = "The model is about as often right, so they hold it back: true labels for all may add up to "
         adds += f"{100 * most:.1f} points of accuracy."
-    return f"Of the targets of {train.sum():,} training images, {found} are right, by {found.looks:,} looks. {adds} {shown}"
+    right = f"Of the targets of {train.sum():,} training images, {found} are right, by {found.looks:,} looks."
+    return f"{right} {adds} {shown}"

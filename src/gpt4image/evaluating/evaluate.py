@@ -173,7 +173,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
     absent = dict(facts.get("absent", {}))
     if not (config.run_dir / runs.HEAD).is_file():
         absent["zero_shot, retrieval"] = "the run learned no alignment; train with --embeddings"
-    shown = {key: facts[key] for key in (*facts.get("titles", TITLES), "loss") if key in facts}
+    shown: dict[str, Any] = {key: facts[key] for key in (*facts.get("titles", TITLES), "loss") if key in facts}
     scores = {**shown, **facts.get("metrics", {})}
     not_measured = (f"\nNot measured: {name} ({why})." for name, why in absent.items())
     return EvaluateResult(
@@ -186,9 +186,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
         note=facts.get("note") or None,
         metric=facts["metric"],
         not_measured=absent,
-        counts=dict.fromkeys(
-            (n for n in (*facts.get("titles", TITLES), "zero_shot") if n in scores), facts["labelled"]
-        ),
+        counts={name: int(facts["labelled"]) for name in (*facts.get("titles", TITLES), "zero_shot") if name in scores},
         ci95=facts.get("ci95", {}),
         read_rows=partial(parquet_rows, path.with_name(f"predictions-{name}.parquet")),
         text="\n".join([_per_class(facts, path), *not_measured]),

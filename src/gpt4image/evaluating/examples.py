@@ -35,6 +35,8 @@ from gpt4image.training.training_data import TextTargets
 
 PER_SPLIT = 24
 SUSPECTED = 24
+AT_RANDOM, SMALL = 48, 96
+"""Held-out pictures that show how often a model is right, and the pixels of their longer side."""
 LEAST_SCORE = 0.3
 """Score of the predicted boxes that are drawn."""
 SIDE = 128
@@ -248,7 +250,13 @@ def write_examples(
             **({} if drawn is None else {"drawn": drawn.of(index)}),
         }
 
-    write_json(path, [row(index, picture) for index in sample if (picture := pictures.of(index))])
+    rows = [row(index, picture) for index in sample if (picture := pictures.of(index))]
+    if predictions and drawn is None:
+        small, some = Thumbnails(images, SMALL), np.random.default_rng(1).permutation(held_out)[:AT_RANDOM].tolist()
+        only = ("key", "comparison", "label", "split", "picture", "predictions")
+        shown = (row(index, picture) for index in some if (picture := small.of(index)))
+        rows += [{name: one[name] for name in only} | {"at_random": True} for one in shown]
+    write_json(path, rows)
 
 
 def _sample(

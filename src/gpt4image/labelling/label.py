@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts.table import EmbeddingTable, texts_behind
 from gpt4image.artifacts.targets import BoxLabels, Facts, Targets
-from gpt4image.artifacts.top_k_probs import Probabilities, chosen
+from gpt4image.artifacts.top_k_probs import Probabilities, chosen, two_best
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import parquet_rows, write_text
 from gpt4image.base.intervals import wilson
@@ -29,7 +29,7 @@ from gpt4image.encoding.class_names import find_class_names, not_read
 from gpt4image.labelling.answers import Answers, Read, answered_classes, read_boxes, read_for
 from gpt4image.labelling.boxes import KINDS, Suspect, TaughtBoxes, quality, suspected_boxes, teach
 from gpt4image.labelling.label_noise import contradicted, suspected_errors
-from gpt4image.labelling.looks import promised
+from gpt4image.labelling.looks import doubt_of, promised
 from gpt4image.labelling.pictures import read_pictures
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.text_classifier import Texts, open_table
@@ -43,6 +43,15 @@ from gpt4image.training.targets import LEAST_EXPLAINED, explained, says_nothing_
 
 _SHARE = re.compile(r"accuracy|agreement|\w+_accuracy$")  # scores that are shares of images
 FEATURES = ".features"  # ending of the folder that keeps features of pictures
+TARGETS_SHOWN = 24  # cards of targets in each section of the page
+SOURCES = {
+    "answers": "answer",
+    "taught": "description, by answers",
+    "pictures": "picture, by answers",
+    "names": "description, by class names",
+    "texts": "description, by labels",
+    "pictures of labels": "picture, by labels",
+}
 MOST_SHOWN = 50  # suspected errors on the page and in the terminal; of boxes, of each kind
 FEW_FOUND, FEWEST_BOXES = 0.3, 5  # human boxes: the convention is doubted if fewer are answered; the fewest that tell
 LABELS_WRONG = (
@@ -50,12 +59,13 @@ LABELS_WRONG = (
     "measured against them; only labels that you have checked tell. If the labels are right, the texts are wrong: look "
     "at them, and train with --label-trust 0.5."
 )
-TEXTS_SAY_LITTLE = (
-    "Descriptions and answers {} these classes, so training will {} (--label-trust sets another share). Look at what "
-    "was answered: does the prompt ask for what tells the classes apart?"
+LITTLE = 0.2  # of what labels tell: good tags of a few dozen images with a label explain 0.36
+LABELS_KEPT = (
+    "Training keeps given labels as they are, and answers and descriptions teach only the other images, because these "
+    "explain {:.0%} of what labels tell, less than half (--label-trust sets another share)."
 )
-LITTLE = "explain little of", "take given labels at their word and use the rest only for images without a label"
-NOTHING = "are uninformative for", "use only the given labels"
+NOT_TOLD_APART = "Look at what was answered: does the prompt ask for what tells the classes apart?"
+NOTHING_EXPLAINED = "Descriptions and answers are uninformative for these classes, so training uses only given labels. "
 WORDS_OF_BOXES = (
     "Answered boxes are taken at their word, those cut off with less weight: no training image with an answer has "
     "boxes that people drew. Annotate a few images to teach what they draw."
@@ -88,7 +98,8 @@ class _Evidence(NamedTuple):
 
 class _Made(NamedTuple):
     """What is written, and what there is to say of it; ``cards`` have the section of the page that each is in, and
-    make it where it is shown; ``head`` is the title of their table and its columns."""
+    make it where it is shown; ``head`` is the title of their table and its columns. ``classes`` and ``sections`` show
+    the targets: images and mean probability by class, and cards by heading and note."""
 
     targets: Targets | BoxLabels
     facts: dict[str, Any]
@@ -97,6 +108,8 @@ class _Made(NamedTuple):
     head: tuple[str, Sequence[str]]
     notes: list[str]
     skipped: Sequence[Skipped] = ()
+    classes: Sequence[tuple[str, int, float]] = ()
+    sections: Sequence[tuple[str, str, Sequence[Callable[[], Card]]]] = ()
 
 
 def label(config: LabelConfig) -> LabelResult:
@@ -216,7 +229,50 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
     cards = [("", partial(card, row, k)) for row, k in suspected.tolist()]
     columns = ("image", "given label", "predicted", "probability", "doubt", *(() if said is None else ("answer says",)))
     head = ("Suspected label errors, the most certain ones first", columns)
-    return _Made(kept, facts, counts, cards, head, notes, unseen)
+    shown = _of_classes(images, predicted), _shown_targets(images, labels, predicted) if labels.ndim == 1 else ()
+    return _Made(kept, facts, counts, cards, head, notes, unseen, *shown)
+
+
+def _of_classes(images: Dataset, predicted: Predictions) -> list[tuple[str, int, float]]:
+    """Return how many training images each class is the target of, and its mean probability in them."""
+    rows = np.flatnonzero(predicted.known & (images.splits == "train"))
+    found: Any = np.nan_to_num(chosen(predicted.probabilities, rows)[:])
+    several = predicted.out_of_fold.ndim == 2
+    own = found >= 0.5 if several else found.argmax(axis=1)[:, None] == np.arange(len(images.classes))
+    count = own.sum(axis=0)
+    mean = np.where(own, found, 0.0).sum(axis=0) / np.maximum(count, 1)
+    return list(zip(images.classes, count.tolist(), mean.tolist(), strict=True))
+
+
+def _shown_targets(
+    images: Dataset, labels: NDArray[Any], predicted: Predictions
+) -> list[tuple[str, str, list[Callable[[], Card]]]]:
+    """Return the targets of training images without a label that a person would look at, by heading and note."""
+    rows = np.flatnonzero(predicted.known & (images.splits == "train") & (labels < 0))
+    if not len(rows):
+        return []
+    rows = rows[np.argsort(-doubt_of(chosen(predicted.probabilities, rows)), kind="stable")]
+    said = np.array([np.full(len(rows), -1), *(classes[rows] for classes in predicted.said.values())])
+    disagree = ((said >= 0) & (said != said.max(axis=0))).any(axis=0)
+
+    def card(row: int) -> Card:
+        first, second = two_best(chosen(predicted.probabilities, np.array([row])))
+        names, sure = (each[0].tolist() for each in (first, second))
+        claims = [("target", images.classes[names[0]], percent(sure[0], digits=0))]
+        claims += [("or", images.classes[names[1]], percent(sure[1], digits=0))] * (sure[1] >= 0.005)
+        claims += [
+            (SOURCES.get(name, name), images.classes[classes[row]], "")
+            for name, classes in predicted.said.items()
+            if classes[row] >= 0
+        ]
+        return Card(row, (), claims)
+
+    def section(heading: str, some: NDArray[np.int64]) -> tuple[str, str, list[Callable[[], Card]]]:
+        shown = [partial(card, row) for row in some[:TARGETS_SHOWN].tolist()]
+        note = f"{len(shown)} of {len(some):,} images without a label, the least sure first."
+        return heading, note, shown
+
+    return [section("The least sure targets", rows), section("Sources disagree", rows[disagree])]
 
 
 def _targets(
@@ -261,9 +317,9 @@ def _warnings(
     if found.facts.noise > 0.0:
         notes.append(LABELS_WRONG)
     elif says_nothing_in(task, found):
-        notes.append(TEXTS_SAY_LITTLE.format(*NOTHING))
+        notes.append(NOTHING_EXPLAINED + NOT_TOLD_APART)
     elif explains is not None and explains < LEAST_EXPLAINED:
-        notes.append(TEXTS_SAY_LITTLE.format(*LITTLE))
+        notes.append(LABELS_KEPT.format(max(explains, 0.0)) + (f" {NOT_TOLD_APART}" if explains < LITTLE else ""))
     notes += [
         f"About {rate:.0%} of the {name} seem not to be about their image, by what texts or pictures of other images "
         "with the same answer are like. They count for little in the targets; look at a few by `gpt4image review`."
@@ -403,7 +459,9 @@ def _write_page(config: LabelConfig, given: _Evidence, made: _Made) -> tuple[Pat
     sections = {"": "", **KINDS}
     of_kind = {kind: [card for own, card in made.cards if own == kind] for kind in sections}
     cards = {kind: [card() for card in own[:MOST_SHOWN]] for kind, own in of_kind.items()}
-    digests = [images.digests[card.row] for own in cards.values() for card in own]
+    more = [(heading, note, [card() for card in own]) for heading, note, own in made.sections if own]
+    every = [*cards.values(), *(own for _, _, own in more)]
+    digests = [images.digests[card.row] for own in every for card in own]
     texts = texts_behind([] if given.table is None else [given.table.manifest], digests)
     pictures = Thumbnails(images, 2 * PICTURE if isinstance(made.targets, BoxLabels) else PICTURE)
 
@@ -420,6 +478,8 @@ def _write_page(config: LabelConfig, given: _Evidence, made: _Made) -> tuple[Pat
             if cards[kind]
         ],
         facts=made.facts | {"suspected": len(made.cards)},
+        more=[{"heading": heading, "note": note, "cards": [*map(shown, own)]} for heading, note, own in more],
+        classes=made.classes,
         agreement=made.targets.facts.agreement if isinstance(made.targets, Targets) else None,
     )
     path = config.out.with_suffix(".html")

@@ -36,7 +36,10 @@ class Mark(Record):
 
 
 class Example(Record):
-    """A picture, and what was said of it and predicted; ``answer`` is the class that a describer gave."""
+    """A picture, and what was said of it and predicted; ``answer`` is the class that a describer gave.
+
+    Those ``at_random`` are a simple random sample of the held-out ones, so they are right as often as all are.
+    """
 
     key: str
     label: str | None = None
@@ -50,6 +53,7 @@ class Example(Record):
     drawn: dict[str, Picture] = Field(default_factory=dict)
     boxes: tuple[Mark, ...] = ()
     about: str = ""
+    at_random: bool = False
 
 
 class SuspectedError(Record):

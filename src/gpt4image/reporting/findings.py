@@ -227,12 +227,13 @@ def few_seeds_note(comparison: Comparison) -> str:
 
 
 def comparison_tables(record: dict[str, Any]) -> str:
-    """Return the tables and findings of a comparison record (the content of comparison.json) for a terminal."""
+    """Return the tables of a comparison record (the content of comparison.json) for a terminal, each with its first
+    finding; the report has the others."""
     parts: list[str] = []
     for name, comparison in comparisons_in(record).items():
         images = comparison.data.get("test_labelled", comparison.data.get("test"))
         measured = f"Each score is of {images:,} test images." if images else ""
-        lines = [measured, *findings(comparison), few_seeds_note(comparison)]
+        lines = [measured, findings(comparison)[0], few_seeds_note(comparison)]
         rows = [(*row[:3], str(len(row[3].split())), *row[4:7]) for row in table_rows(comparison)]
         parts += [text_table(name, [TERMINAL, *rows], numbers=True), "\n".join(filter(None, lines))]
         parts += absent_notes(comparison)

@@ -146,7 +146,8 @@ def _extras(
     shown = {
         "done": what_was_done(known, runs),
         "descriptions": known,
-        "examples": example_groups(examples),
+        "examples": example_groups([example for example in examples if not example.at_random]),
+        "at_random": [example for example in examples if example.at_random],
         "commands": list(dict.fromkeys(filter(None, given))),
         "suspected": errors,
         "background": background(runs),
