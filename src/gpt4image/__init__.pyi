@@ -1322,6 +1322,7 @@ def predict(
     *,
     top: int | None = None,
     min_score: float = 0.3,
+    most_overlap: float | None = None,
     draw: StrPath | None = None,
     format: Literal['table', 'csv', 'jsonl', 'coco'] | None = None,
     out: StrPath | None = None,
@@ -1344,6 +1345,9 @@ def predict(
         top (int | None, optional): Number of classes per image. Default: 1, and all classes of a mask; of boxes all are
             given.
         min_score (float, optional): Minimum score of a box; detection only.
+        most_overlap (float | None, optional): Largest overlap (IoU) of two boxes: of those that overlap more, the best
+            one is given, whatever their classes. Default: 0.7; of results of COCO 1, since these are judged with all
+            boxes.
         draw (str | Path | None, optional): Folder for the images with boxes or masks drawn over them; beside each its
             mask as a PNG file.
         format (Literal['table', 'csv', 'jsonl', 'coco'] | None, optional): Format of the rows. Default: by the ending

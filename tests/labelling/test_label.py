@@ -230,7 +230,7 @@ def test_no_label_is_needed_and_texts_speak_against_wrong_answers(tmp_path, unla
     sure, disagree = (page.split(f"<h2>{name}</h2>")[1] for name in ("The least sure targets", "Sources disagree"))
     train = int((found.splits == "train").sum())
     assert f"24 of {train} images without a label, the least sure first." in sure
-    assert "<dt>answer</dt>" in disagree and "<dt>description, by answers</dt>" in disagree
+    assert "<dt>answer</dt>" in disagree and "<dt>description</dt>" in disagree
     counts = re.findall(r'"Training images">([\d,]+)</td>', page.split("<h2>Targets per class</h2>")[1])
     assert len(counts) == 3 and sum(map(int, counts)) == train
 

@@ -223,7 +223,7 @@ def method(config: CompareConfig, members: Mapping[str, Member], task: Task) -> 
         "Every arm trains on the same images, in batches of the same size, for the same number of steps. Kept are "
         f"{kept}. The test split is read once per run.",
         "A seed decides the weights, the order of the data, and which labels, descriptions or images are taken away or "
-        "flipped. The interval of a mean is a 95 % t-interval over seeds; of a single seed, it counts only the test images.",
+        "flipped. The interval of a mean is a 95 % t-interval over seeds; of one seed, it counts only the test images.",
         "The interval and the p-value of a difference count two choices: of the seeds, and of the test images. "
         + (
             f"They need a score per image: {task.image_score}. "

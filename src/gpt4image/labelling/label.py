@@ -46,12 +46,13 @@ FEATURES = ".features"  # ending of the folder that keeps features of pictures
 TARGETS_SHOWN = 24  # cards of targets in each section of the page
 SOURCES = {
     "answers": "answer",
-    "taught": "description, by answers",
-    "pictures": "picture, by answers",
-    "names": "description, by class names",
-    "texts": "description, by labels",
-    "pictures of labels": "picture, by labels",
+    "taught": "description",
+    "names": "class name",
+    "texts": "labels",
+    "pictures": "picture",
+    "pictures of labels": "labels",
 }
+"""What says the class of an image, as the page calls it; ``labels`` are those of similar images."""
 MOST_SHOWN = 50  # suspected errors on the page and in the terminal; of boxes, of each kind
 FEW_FOUND, FEWEST_BOXES = 0.3, 5  # human boxes: the convention is doubted if fewer are answered; the fewest that tell
 LABELS_WRONG = (
