@@ -1346,7 +1346,7 @@ def predict(
             given.
         min_score (float, optional): Minimum score of a box; detection only.
         most_overlap (float | None, optional): Largest overlap (IoU) of two boxes: of those that overlap more, the best
-            one is given, whatever their classes. Default: 0.7; of results of COCO 1, since these are judged with all
+            one is given, whatever their classes. Default: 0.6; of results of COCO 1, since these are judged with all
             boxes.
         draw (str | Path | None, optional): Folder for the images with boxes or masks drawn over them; beside each its
             mask as a PNG file.

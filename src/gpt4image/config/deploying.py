@@ -61,7 +61,7 @@ class PredictConfig(StageConfig):
     """Minimum score of a box; detection only."""
     most_overlap: Fraction | None = None
     """Largest overlap (IoU) of two boxes: of those that overlap more, the best one is given, whatever their classes.
-    Default: 0.7; of results of COCO 1, since these are judged with all boxes."""
+    Default: 0.6; of results of COCO 1, since these are judged with all boxes."""
     draw: Path | None = None
     """Folder for the images with boxes or masks drawn over them; beside each its mask as a PNG file."""
     format: Literal["table", "csv", "jsonl", "coco"] | None = None
@@ -84,7 +84,7 @@ class PredictConfig(StageConfig):
     @property
     def overlap(self) -> float:
         """The largest overlap of two boxes."""
-        return (1.0 if self.row_format == "coco" else 0.7) if self.most_overlap is None else self.most_overlap
+        return (1.0 if self.row_format == "coco" else 0.6) if self.most_overlap is None else self.most_overlap
 
     @model_validator(mode="after")
     def _one_result(self) -> Self:
