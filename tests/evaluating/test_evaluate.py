@@ -94,16 +94,21 @@ def test_copies_of_test_images_in_train_are_told_by_the_run_and_by_its_score(
 
 
 def test_a_set_without_splits_is_measured_whole_unless_it_is_the_one_of_the_run(
-    colour_folder: Path, tmp_path: Path
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = trained(f"folder:{colour_folder}", tmp_path / "run", epochs=1)
+    monkeypatch.chdir(colour_folder.parent)
+    out = trained(colour_folder.name, tmp_path / "run", epochs=1)
+    monkeypatch.chdir(tmp_path)
 
     def images(*splits: str, data: Path | None = None) -> list[tuple[int, bool]]:
         given = [evaluate(EvaluateConfig(run_dir=out, split=split, data=data and str(data))) for split in splits]
         return [(one.labelled, "would raise" in (one.note or "") or "raises" in (one.note or "")) for one in given]
 
-    every, (own, _) = len(load_with_splits(f"folder:{colour_folder}", val_fraction=0, test_fraction=0)), *images("test")
-    assert images("all") == [(every, True)]
+    every, (own, _) = (
+        len(load_with_splits(f"folder:{colour_folder}", val_fraction=0, test_fraction=0)),
+        *images("test", data=colour_folder),
+    )
+    assert images("all", data=colour_folder) == [(every, True)]
     moved = Path(shutil.copytree(colour_folder, tmp_path / "moved"))
     assert images("test", "all", data=moved) == [(own, False), (every, True)]
     for number, kind in enumerate(("blue", "green", "red")):  # another one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -321,7 +322,9 @@ def _part(config: EvaluateConfig) -> str:
 
 def _place(spec: str) -> str:
     """Return a SPEC with its path as the file system knows it."""
-    name, _, place = full_spec(spec).partition(":")
+    with contextlib.suppress(ConfigError):  # there is no such place here
+        spec = full_spec(spec)
+    name, _, place = spec.partition(":")
     return f"{name}:{expanded(place).resolve()}"
 
 

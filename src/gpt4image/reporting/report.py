@@ -104,8 +104,11 @@ def _report_run(folder: Path) -> ReportResult:
         **extras,
     )
     write_text(folder / PAGE, html)
-    measured = {} if run.evaluation is None else {run.evaluation.metric: run.evaluation.score}
-    return ReportResult(path=folder / PAGE, text=text, scores=measured, skipped=tuple(malformed))
+    found = run.evaluation
+    more: Any = {}
+    if found is not None:
+        more = {"scores": {found.metric: found.score}, "counts": {found.metric: found.labelled}, "ci95": found.ci95}
+    return ReportResult(path=folder / PAGE, text=text, skipped=tuple(malformed), **more)
 
 
 def run_title(run: Run) -> str:
