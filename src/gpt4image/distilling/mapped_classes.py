@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from scipy.stats import binomtest
 from timm.data.imagenet_info import ImageNetInfo
 from timm.data.transforms_factory import create_transform
 
+from gpt4image.base.intervals import wilson
 from gpt4image.data import Dataset
 from gpt4image.models.backbones import create_backbone
 
@@ -45,5 +45,5 @@ def mapped_accuracy(
         with torch.inference_mode():
             found = (module(torch.stack(pictures)).softmax(1) @ of_class).argmax(1)
         right += int(np.sum(found.numpy() == images.labels[part]))
-    low, high = binomtest(right, len(rows)).proportion_ci(method="wilson")
-    return {"accuracy": right / len(rows), "low": float(low), "high": float(high), "n": len(rows)}
+    low, high = wilson(right / len(rows), len(rows))
+    return {"accuracy": right / len(rows), "low": low, "high": high, "n": len(rows)}
