@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import itertools
 import json
+import os
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import Any
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.secrets import hidden
+from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.config.distilling import RUN, TARGETS
 
 Step = tuple[str, Mapping[str, Any]]
@@ -113,19 +115,15 @@ def _label(store: Path, data: str | None, embeddings: Path | None = None) -> Ste
     return "label", {"data": data or "SPEC", "embeddings": embeddings, **answers, **task, "out": out}
 
 
-def _review(data: str, answers: Path | None, embeddings: Path | None, **more: Any) -> Step:
-    return "review", {
-        "data": data,
-        "answers": answers,
-        "embeddings": embeddings,
-        **more,
-        "labels": beside(data, "labels.csv"),
-    }
+def review_of(data: str, targets: Path, **more: Any) -> dict[str, Any]:
+    """Return the options of `review` that shows the images of targets, the most doubtful ones first."""
+    return {"data": data, **more, "targets": targets, "labels": labels_beside(data)}
 
 
 def _after_label(config: Any, outcome: Any) -> Step:
     if config.max_error is not None:  # the others are looked at
-        return _review(config.data, config.answers, config.embeddings, targets=outcome.path)
+        more = {"answers": config.answers, "embeddings": config.embeddings}
+        return "review", review_of(config.data, outcome.path, **more)
     splits = {key: getattr(config, key) for key in ("val_fraction", "test_fraction")}
     aligned = {"embeddings": config.embeddings} if outcome.teacher_boxes is not None else {}
     run = _new(config.out.with_name("run"))
@@ -133,11 +131,40 @@ def _after_label(config: Any, outcome: Any) -> Step:
 
 
 def _after_review(config: Any, outcome: Any) -> Step | None:
-    data, evidence = f"manifest:{config.labels}", config.answers or config.embeddings
-    if evidence is None:
-        return ("train", {"data": data, "out": _new(Path("run"))}) if outcome.labelled else None
-    out = _new(evidence.with_name("targets.parquet"))
-    return "label", {"data": data, "embeddings": config.embeddings, "answers": config.answers, "out": out}
+    """Return how the labels join all that was known before: the same `distill` again, or `label`; else `train`."""
+    from gpt4image.artifacts.stage_records import RECORD, StageRecords
+    from gpt4image.artifacts.targets import holds_boxes
+    from gpt4image.config import DistillConfig
+
+    if not outcome.labelled:
+        return None
+    data = config.data if _table_of(config.data) == config.labels.resolve() else f"manifest:{config.labels}"
+    classes = ",".join(outcome.classes or ()) or None
+    folders = [path.parent for path in (config.targets, config.answers, config.embeddings) if path is not None]
+    if made := next((folder for folder in folders if (folder / RECORD).is_file()), None):
+        before = DistillConfig.model_validate(DistillConfig.changed(StageRecords(made).options))
+        classes = before.classes or (None if data == config.data else classes)
+        return "distill", {**dict(before), "data": data, "classes": classes, "out": made}
+    answers, embeddings = _evidence(config)
+    if answers is None and embeddings is None:
+        targets = {} if config.targets is None else {"targets": config.targets}
+        return "train", {"data": data, **targets, "out": _new(Path("run"))}
+    out, task = _new((answers or embeddings or Path()).with_name("targets.parquet")), {}
+    if config.targets is not None and holds_boxes(config.targets):
+        task = {"task": "detection"}
+    return "label", {"data": data, "embeddings": embeddings, "answers": answers, "classes": classes, **task, "out": out}
+
+
+def _evidence(config: Any) -> tuple[Path | None, Path | None]:
+    """Return the answers and the embeddings of a review, or those that its targets were made from."""
+    from gpt4image.artifacts.targets import LabelEvidence
+
+    if config.answers or config.embeddings or config.targets is None:
+        return config.answers, config.embeddings
+    found = LabelEvidence.of(config.targets) or LabelEvidence()
+    each = [Path(os.path.relpath(path)) for path in (found.answers, *found.embeddings[:1]) if path]
+    there = [path if path.exists() else None for path in each]
+    return (there[0] if found.answers else None), (there[-1] if found.embeddings else None)
 
 
 def _after_train(config: Any, outcome: Any) -> Step | None:
@@ -166,10 +193,9 @@ def _export(folder: Path) -> Step | None:
 
 
 def _after_distill(config: Any, outcome: Any) -> Step | None:
-    if outcome.measured_on:
+    if outcome.measured_on or _options_of(config.out / RUN).get("task") == "segmentation":
         return _predict(outcome.model)
-    table = config.out / "embeddings"
-    return _review(config.data, config.out / "answers.db", table if table.exists() else None)
+    return "review", review_of(config.data, config.out / TARGETS)
 
 
 def audit_of(config: Any, *, held_out: bool) -> dict[str, Any]:
@@ -179,9 +205,42 @@ def audit_of(config: Any, *, held_out: bool) -> dict[str, Any]:
 
 
 def beside(data: str, name: str) -> Path:
-    """Return where a file of labels may lie: in the folder of the images, where they are files."""
-    folder = Path(data.removeprefix("folder:"))
-    return folder / name if folder.is_dir() else Path(name)
+    """Return where a file of labels may lie: in the folder of the images, where they are files, or above it."""
+    from gpt4image.data import ON_DISK, full_spec
+
+    spec = ""
+    with contextlib.suppress(Gpt4ImageError, OSError):
+        spec = full_spec(data)
+    kind, _, place = spec.partition(":")
+    if kind not in ON_DISK:
+        return Path(name)
+    table, _, root = place.partition(IMAGE_ROOT)
+    folder = Path(root or table)
+    folder = folder if folder.is_dir() else folder.parent
+    return (folder.parent if folder.name == "annotations" else folder) / name
+
+
+def _table_of(data: str) -> Path | None:
+    """Return the table that a dataset is read from; None for another dataset."""
+    from gpt4image.data import full_spec
+
+    kind, _, place = full_spec(data).partition(IMAGE_ROOT)[0].partition(":")
+    return Path(place).expanduser().resolve() if kind == "manifest" else None
+
+
+def labels_beside(data: str) -> Path:
+    """Return the file of labels that `review` goes on with, or a new one."""
+    from gpt4image.data.manifest import WHY
+
+    def reviewed(path: Path) -> bool:
+        with path.open(encoding="utf-8-sig", errors="replace") as lines:
+            return path.suffix == ".csv" and WHY in next(lines, "").strip().split(",")
+
+    with contextlib.suppress(Gpt4ImageError, OSError):
+        if (table := _table_of(data)) is not None and reviewed(table):
+            return Path(os.path.relpath(table))
+    place = beside(data, "labels.csv")
+    return place if place.is_file() and reviewed(place) else _new(place)
 
 
 def _predict(model: Path) -> Step | None:

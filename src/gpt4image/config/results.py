@@ -98,12 +98,17 @@ class LabelResult(Rows):
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewResult(Outcome):
-    """Numbers of images with a label after ``review``."""
+    """Numbers of images with a label after ``review``; those ``sampled_at_random`` may measure, the others teach.
+
+    ``classes`` are all names to choose from.
+    """
 
     total: int
     labelled: int
     checked: int
     unsure: int
+    sampled_at_random: int
+    classes: list[str] | None = unshown()
 
 
 @dataclass(frozen=True, kw_only=True)

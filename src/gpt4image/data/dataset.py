@@ -218,6 +218,12 @@ def _several(cell: object) -> list[Any] | None:
 
 
 SPLITS = ("train", "val", "test")
+RANDOM, DOUBT = "random", "doubt"
+SAMPLED = ("", RANDOM, DOUBT)
+"""Why a person was asked about an image: nobody was, or it is not known; at random; as its label was in doubt.
+
+What was in doubt teaches and never measures, for it is harder than the others.
+"""
 # Names that folders, manifests and published datasets use for them.
 SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -265,6 +271,7 @@ class Dataset:
         skipped: skipped images, with the reason.
         regions: boxes or masks of the N images, of which ``labels`` say which classes are present; None without.
         clips: whether the bytes are those of videos; see ``data.video``.
+        sampled: (N,) str, why a person was asked about each image, one of ``SAMPLED``; None where nothing says it.
     """
 
     spec: str
@@ -277,11 +284,12 @@ class Dataset:
     skipped: tuple[Skipped, ...] = ()
     regions: Regions | None = None
     clips: bool = False
+    sampled: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         """Check lengths, keys, labels and splits. Raises DataError."""
         images, classes = len(self.keys), len(self.classes)
-        parts = (self.keys, self.labels, self.splits, self.rows, self.regions)
+        parts = (self.keys, self.labels, self.splits, self.rows, self.regions, self.sampled)
         lengths = {len(part) for part in parts if part is not None}
         several = self.labels.ndim == 2
         wrong, fault = (self.labels < NO_LABEL) | (self.labels >= (2 if several else classes)), ""
@@ -323,6 +331,10 @@ class Dataset:
         known = self.labels != NO_LABEL
         return known.any(axis=1) if known.ndim == 2 else known
 
+    def was_sampled(self, why: str) -> NDArray[np.bool_]:
+        """Return (N,) which images a person was asked about for one reason of ``SAMPLED``."""
+        return np.zeros(len(self), bool) if self.sampled is None else self.sampled == why
+
     @cached_property
     def groups(self) -> NDArray[np.int64]:
         """(N,) the class by which splits are cut: the label, of several classes the rarest one that is present.
@@ -356,6 +368,7 @@ class Dataset:
             splits=self.splits[chosen],
             rows=self.rows[chosen],
             regions=None if self.regions is None else self.regions[chosen],
+            sampled=None if self.sampled is None else self.sampled[chosen],
         )
 
     def revised(self, chosen: NDArray[np.int64] | None = None, **changes: Any) -> Dataset:

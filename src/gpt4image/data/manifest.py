@@ -25,7 +25,7 @@ from gpt4image.base.files import parse_json
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.config.base import IMAGE_ROOT
-from gpt4image.data.dataset import SEPARATOR, SPLIT_OF, Dataset, encode, note_once, presence
+from gpt4image.data.dataset import SAMPLED, SEPARATOR, SPLIT_OF, Dataset, encode, note_once, presence
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import (
     OUTSIDE,
@@ -39,7 +39,7 @@ from gpt4image.data.file_source import (
 from gpt4image.data.records import Faults, Object, Record, number, require_some, to_dataset, weight_of, with_boxes
 from gpt4image.data.video import VIDEO_EXTENSIONS, require_decoder
 
-REVIEW, DIGEST = "review", "digest"
+REVIEW, DIGEST, WHY = "review", "digest", "sampled"
 DIGEST_LETTERS = 64
 SYNONYMS = {
     **dict.fromkeys(("file", "image", "filename", "file_name", "image_path", "filepath", "video", "clip"), "path"),
@@ -48,7 +48,7 @@ SYNONYMS = {
 }
 """Other usual names of columns."""
 _TYPED = ("path", "label", "labels", "tags", "boxes", "split", "key", "caption")
-COLUMNS = (*_TYPED, REVIEW, DIGEST, "confidence")
+COLUMNS = (*_TYPED, REVIEW, DIGEST, WHY, "confidence")
 LABEL_COLUMNS = ("label", "labels", "tags")
 BOXES = "boxes"
 _OF_WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
@@ -90,6 +90,9 @@ def load_manifest(argument: str, name: str = "manifest") -> Dataset:
     splits = [_text(cell) for cell in table.get("split", ["train"] * len(given))]
     if wrong := next((row for row, split in enumerate(splits, 1) if split not in SPLIT_OF), 0):
         raise DataError(f"{spec}: the split of row {wrong}, {nearest(splits[wrong - 1], SPLIT_OF)}")
+    why = [_text(cell) for cell in table.get(WHY, [""] * len(given))]
+    if odd := next((row for row, one in enumerate(why, 1) if one not in SAMPLED), 0):
+        raise DataError(f"{spec}: {WHY} of row {odd}, {nearest(why[odd - 1], SAMPLED[1:])}")
     keys = [
         posixpath.normpath(file if stated and file and posixpath.isabs(path) else path)
         for path, (file, _) in zip(given, located, strict=True)
@@ -109,7 +112,7 @@ def load_manifest(argument: str, name: str = "manifest") -> Dataset:
         images = to_dataset(spec, records, source, classes=classes, labels=labels[rows], skipped=skipped)
     if clips:
         require_decoder(f"{spec}, a table of videos,")
-    return replace(images, clips=clips)
+    return replace(images, clips=clips, sampled=np.array([why[row] for row in rows]) if WHY in table else None)
 
 
 def _unlisted(
@@ -201,7 +204,8 @@ def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str) -> di
         raise DataError(
             f"{spec}: its first line names the columns {', '.join(map(repr, usual)) or 'none'}, separated by commas; "
             f"allowed are path, label (one class per image), labels or tags (several, separated by {SEPARATOR!r}), "
-            "boxes, split, key, caption, review, digest, and one column per class with 0, 1 or empty cells." + advice
+            "boxes, split, key, caption, review, digest, sampled, and one column per class with 0, 1 or empty cells."
+            + advice
         )
     return table
 

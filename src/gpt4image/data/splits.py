@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError
-from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset
+from gpt4image.data.dataset import DOUBT, NO_LABEL, RANDOM, SPLITS, Dataset
 
+FIRST_MEASURE = 30
+"""Labels of images sampled at random that measure before others of them teach."""
 KeepInTrain = Callable[[Sequence[str]], NDArray[np.bool_]]
 
 
@@ -31,6 +33,9 @@ def with_splits(
     First ``test_fraction`` of train goes to test, then ``val_fraction`` of the rest to val, per class: at least one
     image, and one stays. Images without a label stay in train, unless ``unlabelled`` and none has one.
     ``keep_in_train`` says of n digests which images val takes last, (n,) bool.
+
+    A label that a person gave because it was in doubt stays in train. Of those of images sampled at random beside
+    them, test takes the first ``FIRST_MEASURE``, and more if it has fewer than its part of all labels.
     """
     for split, fraction in (("test", test_fraction), ("val", val_fraction)):
         if fraction > 0 and not np.any(image_set.splits == split):
@@ -38,9 +43,16 @@ def with_splits(
             digests = [image_set.digests[i] for i in train]
             last = keep_in_train(digests) if keep_in_train and split == "val" else np.zeros(len(digests), bool)
             groups = image_set.groups[train]
+            doubt, random = (image_set.was_sampled(why)[train] & (groups != NO_LABEL) for why in (DOUBT, RANDOM))
+            measure = set[str]()
+            if doubt.any():
+                count = max(FIRST_MEASURE, round(fraction * np.sum(groups != NO_LABEL))) if split == "test" else 0
+                order = sorted({digests[row] for row in np.flatnonzero(random)})
+                measure.update(order[: min(count, round(fraction * len(train)))])
+                groups = np.where(doubt | random, NO_LABEL, groups)
             if unlabelled and split == "val" and not np.any(groups != NO_LABEL):
                 groups = np.zeros_like(groups)
-            held_out = _held_out(groups, digests, last, fraction)
+            held_out = _held_out(groups, digests, last, fraction) | np.isin(digests, [*measure])
             splits = image_set.splits.astype("<U5")
             splits[train[held_out]] = split
             image_set = image_set.revised(splits=splits)

@@ -56,8 +56,8 @@ from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import evaluate, share_by_looks
 from gpt4image.labelling.label import label
-from gpt4image.labelling.looks import doubt_of, expected_right, share_of_targets
-from gpt4image.next_steps import audit_of, beside, command
+from gpt4image.labelling.looks import Share, doubt_of, expected_right, share_of_targets
+from gpt4image.next_steps import audit_of, command, review_of
 from gpt4image.pages.numbers import duration
 from gpt4image.reporting.report import PAGE, report
 from gpt4image.tasks.base import Task
@@ -336,10 +336,12 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
     if measured is None:
         notes.append(_by_looks(config, targets, held_out=bool(len(images.indices("test")))))
     if targets is not None:
-        review = {"data": config.data, "targets": out / TARGETS, "labels": beside(config.data, "labels.csv")}
         looks = audit_of(config, held_out=False)["labels"]
         accuracy = score(measured).get("accuracy")
-        commands = (command("review", review), command("audit", audit_of(config, held_out=False)))
+        commands = (
+            command("review", review_of(config.data, out / TARGETS)),
+            command("audit", audit_of(config, held_out=False)),
+        )
         notes.append(worth_of_labels(targets, looks, accuracy, *commands))
     made = [model, *(out / name for name in (PAGE, COMPARISON, RUN, TARGETS, EMBEDDINGS, ANSWERS))]
     return DistillResult(

@@ -141,6 +141,20 @@ def answered_classes(path: Path) -> tuple[str, ...]:
     raise TableError(f"{path} holds {what}, so that the classes are not known; name them with --classes.")
 
 
+def with_answered(names: tuple[str, ...], path: Path) -> tuple[str, ...]:
+    """Return class names and those of the list that answers chose from, in its order: a class does not vanish as
+    nobody has labelled it."""
+    try:
+        answered = answered_classes(path)
+    except TableError:
+        if not names:
+            raise
+        return names
+    find = _class_finder(names)
+    own = ((name, find(name)) for name in answered)
+    return tuple(dict.fromkeys([*(names[number] if number >= 0 else name for name, number in own), *names]))
+
+
 def read_for(path: Path, images: Dataset) -> Read:
     """Return the class answers about the images of a dataset, or the tags where they have several classes.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts.table import EmbeddingTable, texts_behind
 from gpt4image.artifacts.targets import BoxLabels, Facts, Targets
-from gpt4image.artifacts.top_k_probs import Probabilities, chosen, two_best
+from gpt4image.artifacts.top_k_probs import Probabilities, built, chosen, two_best
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import parquet_rows, write_text
 from gpt4image.base.intervals import wilson
@@ -21,12 +21,12 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.config import LabelConfig
 from gpt4image.config.results import LabelResult
 from gpt4image.data import NO_LABEL, Dataset, annotation, load_with_splits
-from gpt4image.data.dataset import note_other_classes, used_classes
+from gpt4image.data.dataset import DOUBT, note_other_classes, used_classes
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import representatives
 from gpt4image.describing.class_lists import class_list
 from gpt4image.encoding.class_names import find_class_names, not_read
-from gpt4image.labelling.answers import Answers, Read, answered_classes, read_boxes, read_for
+from gpt4image.labelling.answers import Answers, Read, read_boxes, read_for, with_answered
 from gpt4image.labelling.boxes import KINDS, Suspect, TaughtBoxes, quality, suspected_boxes, teach
 from gpt4image.labelling.label_noise import contradicted, suspected_errors
 from gpt4image.labelling.looks import doubt_of, promised
@@ -155,20 +155,26 @@ def label(config: LabelConfig) -> LabelResult:
 
 
 def _images(config: LabelConfig) -> Dataset:
-    """Return the dataset, each picture once, with class names: those of the answers where no image has a label."""
+    """Return the dataset, each picture once, with class names: those of its labels and, where some images have none, of
+    the answers."""
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
     names = tuple(option.name for option in class_list(config.classes)) if config.classes else images.classes
-    if not names and config.answers is not None:
-        names = answered_classes(config.answers)
+    if config.answers is not None and not config.classes and not _annotated(images).all():
+        names = with_answered(names, config.answers)
     if not names:
         raise ConfigError(
             f"No image of {config.data} has a label, so its classes are not known; name them with --classes."
         )
-    asked = "--classes" if config.classes else f"--answers {config.answers}"
-    note_other_classes(asked, names, images.classes, config.data)
+    if config.classes:
+        note_other_classes("--classes", names, images.classes, config.data)
     images = images.with_classes(names)
     preferred = 2 * (images.splits != "train") + ~images.labelled
     return images.select(np.unique(representatives(images.digests, preferred)))  # no copy may be in another fold
+
+
+def _annotated(images: Dataset) -> NDArray[np.bool_]:
+    """Return (N,) which images have a label, boxes or a mask."""
+    return annotation.known(images.labels if images.regions is None else images.regions)
 
 
 def _classes(config: LabelConfig, given: _Evidence) -> _Made:
@@ -196,6 +202,7 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
         answers=answers,
         evidence=config.evidence,
         pictures=pictures,
+        judging=~images.was_sampled(DOUBT),
     )
     found = _targets(config, given, labels, predicted, read, task)
     kept, notes = found, list[str]()
@@ -208,7 +215,8 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
     scores, counts = _how_good(task, found, explains, images.labels[predicted.known])
     if answers is not None and task.exclusive:
         name = "accuracy_of_answers" if found.facts.noise == 0.0 else "agreement_of_answers_with_given_labels"
-        scores[name], counts[name] = _answers_right(answers, labels)
+        judging = np.where(images.was_sampled(DOUBT), NO_LABEL, labels)
+        scores[name], counts[name] = _answers_right(answers, judging)
     usable = predicted.known & annotation.known(labels)
     facts: dict[str, Any] = {
         "images": len(images),
@@ -280,6 +288,7 @@ def _targets(
     config: LabelConfig, given: _Evidence, labels: NDArray[Any], predicted: Predictions, read: Read | None, task: Task
 ) -> Targets:
     images, rows, matrix = given.images, np.flatnonzero(predicted.known), predicted.noise.transition
+    doubtful = images.was_sampled(DOUBT) & images.labelled
     evidence: str = config.evidence
     if evidence == "fused" and read is None:
         evidence = "texts" if "texts" in predicted.weights else "names"
@@ -288,7 +297,7 @@ def _targets(
         digests=tuple(images.digests[i] for i in rows),
         splits=images.splits[rows],
         labels=labels[rows],
-        probabilities=predicted.probabilities if len(rows) == len(images) else chosen(predicted.probabilities, rows),
+        probabilities=_with_labels(chosen(predicted.probabilities, rows), labels[rows], doubtful[rows]),
         out_of_fold=predicted.out_of_fold[rows],
         firm=None if predicted.firm is None or not predicted.firm[rows].any() else predicted.firm[rows],
         facts=Facts(
@@ -309,6 +318,19 @@ def _targets(
             answered=0 if read is None else int(read.answers.given.sum()),
         ),
     )
+
+
+def _with_labels(found: Probabilities, labels: NDArray[Any], doubtful: NDArray[np.bool_]) -> Probabilities:
+    """Return probabilities; of images that were in doubt and have a label now, the label."""
+    if not doubtful.any():
+        return found
+    true = labels if labels.ndim == 2 else np.eye(found.shape[1], dtype=np.float32)[labels]
+
+    def block(rows: slice) -> NDArray[Any]:
+        own = true[rows].reshape(len(true[rows]), -1)
+        return np.where(doubtful[rows, None] & (own >= 0), own, found[rows])
+
+    return built(len(labels), found.shape[1], block)
 
 
 def _warnings(
@@ -390,9 +412,10 @@ def _boxes(config: LabelConfig, given: _Evidence) -> _Made:
     answered, strange = read_boxes(config.answers, images.digests, images.classes)
     every = images.regions if isinstance(images.regions, Boxes) else Boxes.of_images([None] * len(images))
     human = every.hidden(~train)
+    judging = human.hidden(images.was_sampled(DOUBT))
     taught = teach(
         answered,
-        human,
+        judging,
         given.texts if given.texts.described.any() else None,
         len(images.classes),
         seed=config.seed,
@@ -401,7 +424,7 @@ def _boxes(config: LabelConfig, given: _Evidence) -> _Made:
     )
     targets = taught.targets(human)
     weights = targets.weights[targets.places(targets.known & ~human.known)]
-    scores, counts = _box_scores(taught, human, every.hidden(images.splits != "val"))
+    scores, counts = _box_scores(taught, judging, every.hidden(images.splits != "val"))
     facts: dict[str, Any] = {
         "images": len(images),
         "described": int(given.texts.described.sum()),
@@ -433,11 +456,13 @@ def _boxes(config: LabelConfig, given: _Evidence) -> _Made:
     if strange:
         notes.append(f"{strange.total()} answered boxes are of none of the classes: {first_few(strange)}.")
     recall = facts["recall_of_answers"]
-    if recall is not None and recall < FEW_FOUND and len(human.labels) >= FEWEST_BOXES:
+    if recall is not None and recall < FEW_FOUND and len(judging.labels) >= FEWEST_BOXES:
         notes.append(OTHER_NUMBERS.format(recall))
     if facts["precision_of_answers"] is None:
         notes.append(WORDS_OF_BOXES)
-    cards = [(one.kind, partial(_suspected_box, images, human, taught, one)) for one in suspected_boxes(taught, human)]
+    cards = [
+        (one.kind, partial(_suspected_box, images, human, taught, one)) for one in suspected_boxes(taught, judging)
+    ]
     head = ("image", "human box", "class", "teacher", "doubt")
     return _Made(found, facts, counts, cards, ("Suspected errors of human boxes, the surest first", head), notes)
 

@@ -100,9 +100,11 @@ def predict_labels(  # noqa: PLR0913
     evidence: Evidence = "fused",
     groups: Ints | None = None,
     pictures: Pictures | None = None,
+    judging: Bools | None = None,
 ) -> Predictions:
     """Predict class probabilities of N images from text embeddings, answers, features of pictures and labels.
 
+    All labels teach; those of the images ``judging`` (N,) say how right the evidence is, by default all.
     Labels are (N,) classes, negative where there is none; or (N, K) 1 present, 0 absent, -1 not known. Only texts and
     answers of the images of ``reference`` (N,) shape what is said of others. Images of a group (N,) are predicted by
     labels and answers of others. Raises TableError where the evidence is not there.
@@ -128,6 +130,7 @@ def predict_labels(  # noqa: PLR0913
         None if pictures is None else pictures.principal(shaping),
         np.isin(np.arange(len(rows)), shaping),
         None if groups is None else groups[rows],
+        np.ones(len(rows), bool) if judging is None else judging[rows],
     )
     if labels.ndim == 2:
         inputs = inputs._replace(vectors=inputs.vectors[:])
@@ -136,7 +139,8 @@ def predict_labels(  # noqa: PLR0913
         inputs = inputs._replace(vectors=smooth(inputs.vectors, shaping[texts.described[shaping]], seed))
         if only_texts and (labels >= 0).any():
             more: Any = {"seed": seed, "names": inputs.names, "groups": inputs.groups}
-            found = _by_labels(partial(classify, inputs.vectors, labels, n_classes, **more), labels, seed)
+            fit = partial(classify, inputs.vectors, labels, n_classes, **more)
+            found = _by_labels(fit, labels, seed, inputs.judging)
         else:
             free, unrelated = _free_sources(inputs, n_classes, seed, evidence)
             found = _combined(free, inputs, labels, seed, learn_from_labels=answers is not None and evidence == "fused")
@@ -153,7 +157,7 @@ def predict_labels(  # noqa: PLR0913
 class Inputs(NamedTuple):
     """What is known of N images before a label is read: (N, D) ``vectors`` of texts, smoothed; which are ``described``;
     (K, D) class names; answers; features of pictures; (N,) whose texts and answers may shape what is said of others
-    (shaping), and (N,) groups, each of which is in one fold."""
+    (shaping), (N,) groups, each of which is in one fold, and (N,) whose labels say how right the others are."""
 
     vectors: Vectors
     described: Bools
@@ -162,6 +166,7 @@ class Inputs(NamedTuple):
     pictures: Pictures | None
     shaping: Bools
     groups: Ints | None
+    judging: Bools
 
     def of_class(self, k: int) -> Inputs:
         """Return what is known of the absence (0) and presence (1) of class k."""
@@ -294,7 +299,7 @@ def _combined(
     ``judge_labels``.
     """
     n_classes = free[0].probabilities.shape[1]
-    rows = np.flatnonzero((labels >= 0) & np.any([source.known for source in free], axis=0))
+    rows = np.flatnonzero((labels >= 0) & inputs.judging & np.any([source.known for source in free], axis=0))
     if inputs.answers is not None and inputs.answers.examples is not None:
         rows = rows[~inputs.answers.examples[rows]]
     read = rows
@@ -380,7 +385,7 @@ def _several_labels(inputs: Inputs, labels: NDArray[Any], seed: int, evidence: E
             probabilities[:, k] = (counts[1] + 1) / (counts.sum() + 2) if counts.any() else np.nan
             continue
         known = fit.probabilities.any(axis=1)
-        probabilities[known, k], out_of_fold[:, k] = fit.probabilities[known, 1], fit.out_of_fold
+        probabilities[known, k], out_of_fold[:, k] = fit.probabilities[known, 1], fit.out_of_fold & inputs.judging
         fits.append(fit)
     right = ((probabilities >= 0.5) == labels)[out_of_fold]
     searched = [fit.c for fit in fits if fit.c is not None]
@@ -397,11 +402,11 @@ def _several_labels(inputs: Inputs, labels: NDArray[Any], seed: int, evidence: E
     )
 
 
-def _by_labels(fit: Callable[..., Classification], labels: Ints, seed: int) -> Predictions:
+def _by_labels(fit: Callable[..., Classification], labels: Ints, seed: int, judging: Bools) -> Predictions:
     """Return predictions of a text classifier that learns from labels, and their noise, both fitted in turn if by
     class."""
     result, noise, agreement = fit(), Noise(), None
-    held_out = result.out_of_fold
+    held_out = result.out_of_fold & judging
     own = labels[held_out]
     if held_out.any():
         raw = result.probabilities
@@ -417,7 +422,8 @@ def _by_labels(fit: Callable[..., Classification], labels: Ints, seed: int) -> P
                 if (before := noise.transition) is None:
                     break
                 result = fit(transition=before)
-                noise = find_transition(chosen(result.probabilities, result.out_of_fold), own, uniform, seed)
+                noise = find_transition(chosen(result.probabilities, held_out), own, uniform, seed)
                 if noise.transition is not None and np.abs(noise.transition - before).max() < SETTLED:
                     break
+    result = replace(result, out_of_fold=held_out)
     return Predictions(**vars(result), noise=noise, weights={"texts": 1.0}, agreement=agreement)

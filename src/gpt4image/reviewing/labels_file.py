@@ -1,7 +1,8 @@
 """The file of labels: a CSV manifest of all images of a dataset, written anew as a whole at every action.
 
 Its column ``review`` says which labels a person gave or confirmed, and which images were too hard to say. Labels belong
-to pictures: the column ``digest`` finds them again where keys have moved to other pictures.
+to pictures: the column ``digest`` finds them again where keys have moved to other pictures. The column ``sampled`` says
+why a person was asked, for labels that were in doubt must not measure.
 """
 
 from __future__ import annotations
@@ -20,11 +21,10 @@ from gpt4image.base.files import make_folder, parse_json, write_text
 from gpt4image.base.locks import acquire_lock
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import csv_line
-from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data import Dataset
-from gpt4image.data.dataset import SEPARATOR
+from gpt4image.data.dataset import SAMPLED, SEPARATOR
 from gpt4image.data.file_source import FileSource, file_state, is_below, write_beside
-from gpt4image.data.manifest import BOXES, DIGEST, REVIEW, read_table
+from gpt4image.data.manifest import BOXES, DIGEST, REVIEW, WHY, read_table
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.data.splits import representatives
 
@@ -38,10 +38,12 @@ COLUMN: Mapping[Kind, str] = {"classification": "label", "multilabel": "labels",
 
 
 class Mark(NamedTuple):
-    """Label of an image as its cell in the file, empty for none, and whether a person gave or confirmed it."""
+    """Label of an image as its cell in the file, empty for none; whether a person gave or confirmed it, and why that
+    person was asked, one of ``SAMPLED``."""
 
     label: str = ""
     note: Note = ""
+    sampled: str = ""
 
 
 class _Saved(NamedTuple):
@@ -52,11 +54,12 @@ class _Saved(NamedTuple):
     label: str
     split: str
     note: Note
+    sampled: str
     digest: str
 
     @property
     def mark(self) -> Mark:
-        return Mark(self.label.strip(), self.note)
+        return Mark(self.label.strip(), self.note, self.sampled)
 
 
 def kind_of(images: Dataset) -> Kind:
@@ -122,10 +125,7 @@ class LabelsFile:
         own = None if kind and fresh else kind_of(images)
         self.path, self.images = path, images
         self.kind: Kind = kind or kind_of(images)
-        self._columns = ("path", "key", COLUMN[self.kind], "split", REVIEW, DIGEST)
-        dataset_kind, _, place = images.spec.partition(IMAGE_ROOT)[0].partition(":")
-        if dataset_kind == "manifest" and Path(place).expanduser().resolve() == path.resolve():
-            raise ConfigError(f"--labels {path} is the file that --data reads, and would be replaced: give another.")
+        self._columns = ("path", "key", COLUMN[self.kind], "split", REVIEW, WHY, DIGEST)
         make_folder(path.parent)
         advice, lock = "go on there, end it, or give another file.", path.with_name(f".{path.name}.lock")
         self._lock = acquire_lock(lock, 0, lambda who: ConfigError(f"--labels {path} is written by {who}: {advice}"))
@@ -205,7 +205,7 @@ class LabelsFile:
     def _line(self, row: int) -> str:
         images, mark = self.images, self._marks[row]
         split, digest = str(images.splits[row]), images.digests[row]
-        return csv_line((self.paths[row], images.keys[row], mark.label, split, mark.note, digest))
+        return csv_line((self.paths[row], images.keys[row], mark.label, split, mark.note, mark.sampled, digest))
 
     def _read(self) -> list[_Saved]:
         """Take over what the file says of each picture; return the rows of pictures that are not there."""
@@ -239,16 +239,17 @@ class LabelsFile:
         """Return the rows of a file that this stage wrote. Raises DataError: another wrote it."""
         spec = f"--labels {self.path}"
         table = read_table(self.path, spec)
-        if lacks := [name for name in self._columns if name not in table and name != DIGEST]:
+        if odd := ({*table} ^ {*self._columns}) - {DIGEST}:
             raise DataError(
-                f"{spec} was not written by review of these images, as it has no column {first_few(lacks)}, and would "
-                "be replaced; give a new file. Labels of a manifest are read by --data manifest:FILE."
+                f"{spec} was not written by review of these images, by its columns ({first_few(sorted(odd))}), and "
+                "would be replaced; give a new file. Labels of a manifest are read by --data manifest:FILE."
             )
         empty = [""] * len(table["path"])
         saved = [_Saved(*cells) for cells in zip(*(table.get(name, empty) for name in self._columns), strict=True)]
         for one in saved:
-            if one.note not in NOTES:
-                raise DataError(f"{spec}: review is {one.note!r} for {one.key!r}; it is one of {NOTES}.")
+            for name, value, allowed in ((REVIEW, one.note, NOTES), (WHY, one.sampled, SAMPLED)):
+                if value not in allowed:
+                    raise DataError(f"{spec}: {name} is {value!r} for {one.key!r}; it is one of {allowed}.")
             try:
                 cell_of(self.kind, value_of(self.kind, one.mark.label))
             except (ValueError, ConfigError):

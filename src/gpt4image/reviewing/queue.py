@@ -47,7 +47,7 @@ class Shown(NamedTuple):
 class Opinion:
     """What all evidence says of N images, given the labels so far: those without a label, the most valuable first;
     those with one, the most suspicious first, of which so many look wrong; the expected share of wrong proposals, None
-    without any; and what is shown of an image.
+    without any; what is shown of an image; and whether the order is by doubt, or nothing is known to order by.
 
     ``classes`` are names to choose from, where they follow from the labels, as those of clusters; such an order has all
     images, also those with a label.
@@ -59,6 +59,7 @@ class Opinion:
     wrong: float | None = None
     shown: Callable[[int], Shown]
     classes: Sequence[str] | None = None
+    by_doubt: bool = True
 
 
 class Adviser(Protocol):
@@ -86,6 +87,7 @@ class Things:
         """Take what ``things_of`` returns; without doubts, images come as they are in the dataset."""
         self._kind: Kind = kind
         self._said = said
+        self._by_doubt = doubt is not None
         self._order = range(len(said)) if doubt is None else np.argsort(-doubt, kind="stable").tolist()
 
     def opinion(self, cells: Sequence[str], classes: Sequence[str], *, learn: bool = True) -> Opinion:
@@ -100,6 +102,7 @@ class Things:
             labelled=sorted((row for row, value in enumerate(values) if value is not None), key=lambda row: -far[row]),
             suspects=sum(count > 0 for count in far),
             shown=lambda row: Shown(self._said[row]),
+            by_doubt=self._by_doubt,
         )
 
 
@@ -195,6 +198,7 @@ class Teacher:
             suspects=len(suspected),
             wrong=float(1 - together.max(axis=1)[known].mean()) if len(known) else None,
             shown=shown,
+            by_doubt=bool(sources),
         )
 
     def _evidence(self, labels: Ints, classes: tuple[str, ...], learn: bool) -> dict[str, Probabilities]:

@@ -22,6 +22,7 @@ from gpt4image.base.progress import say
 from gpt4image.config import AuditConfig, ReviewConfig
 from gpt4image.config.results import AuditResult, DiscoverResult, ReviewResult
 from gpt4image.data import Dataset, load_dataset
+from gpt4image.data.dataset import RANDOM
 from gpt4image.data.splits import representatives
 from gpt4image.describing.class_lists import class_list
 from gpt4image.labelling.answers import answered_classes, read_answers
@@ -78,7 +79,9 @@ def review(config: ReviewConfig) -> ReviewResult:
         def outcome() -> ReviewResult:
             facts = session.news(0)
             counts = {name: facts[name] for name in ("total", "labelled", "checked", "unsure")}
-            return ReviewResult(path=config.labels, **counts, skipped=(*images.skipped, *file.skipped))
+            skipped = (*images.skipped, *file.skipped)
+            more: Any = {"sampled_at_random": facts[RANDOM], "classes": session.classes, "skipped": skipped}
+            return ReviewResult(path=config.labels, **counts, **more)
 
         return after(page, outcome)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections import Counter
@@ -14,13 +15,15 @@ from PIL import Image
 
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, first_line, nearest
 from gpt4image.base.interrupts import Stopped, stopped_by
-from gpt4image.data.dataset import SEPARATOR
+from gpt4image.data.dataset import DOUBT, RANDOM, SEPARATOR
 from gpt4image.data.video import picture_of
+from gpt4image.labelling.looks import order_of
 from gpt4image.reviewing.labels_file import NOTES, LabelsFile, Mark, cell_of, value_of
-from gpt4image.reviewing.queue import Adviser, Opinion
+from gpt4image.reviewing.queue import Adviser, Opinion, Shown
 
 MOST_SHOWN = 96
 LONGEST_NAME = 200
+EVERY = 4  # one of so many images on a page is sampled at random, to measure
 PAUSE = 2.0  # seconds between two fits, at least
 
 
@@ -28,7 +31,8 @@ PAUSE = 2.0  # seconds between two fits, at least
 class Card:
     """What the page shows of one image; ``likely`` are its most probable classes, best first.
 
-    A label is a class name, empty for none; or a list of names or of boxes, None for none, see ``value_of``.
+    A label is a class name, empty for none; or a list of names or of boxes, None for none, see ``value_of``. An image
+    that is sampled at random comes without a proposal, so that its label does not depend on one; boxes are corrected.
     """
 
     id: str
@@ -39,6 +43,7 @@ class Card:
     share: float
     reason: str
     likely: Sequence[str]
+    sampled: str
 
 
 class Session:
@@ -57,6 +62,10 @@ class Session:
         self.tell: Callable[[], str] = str
         self.changes = 0
         self._changed: dict[int, int] = {}
+        self._random = order_of(self.digests).tolist()
+        self._place = {item: place for place, item in enumerate(self._random)}
+        self._drawn = frozenset[int]()  # on the page, sampled at random
+        self._train = (file.distinct.splits == "train").tolist()
         self._lock, self._stale, self._ended = threading.RLock(), threading.Event(), threading.Event()
         self._fault = ""
         self._count: Counter[str] = Counter()
@@ -90,11 +99,18 @@ class Session:
             for digest, (value, note) in wanted.items():
                 if note not in NOTES:
                     raise ConfigError(f"note {nearest(note, NOTES)}")
-                marks[self._known_item(digest)] = Mark(cell_of(self.file.kind, value, name_of), note)
-            before = {item: self._mark(item) for item in marks}
-            self.file.set({row: mark for item, mark in marks.items() for row in self.file.copies[item]})
-            for mark, sign in [*((mark, 1) for mark in marks.values()), *((mark, -1) for mark in before.values())]:
-                self._tally(mark, sign)
+                item = self._known_item(digest)
+                marks[item] = Mark(cell_of(self.file.kind, value, name_of), note, self._why(item, bool(note)))
+            places = (self._place[item] for item, mark in marks.items() if mark.sampled == RANDOM)
+            # What lies before it in the random order and was in doubt is sampled at random, too.
+            passed = {item: self._mark(item) for item in self._random[: max(places, default=0)] if item not in marks}
+            passed = {item: mark._replace(sampled=RANDOM) for item, mark in passed.items() if mark.sampled == DOUBT}
+            every = marks | passed
+            before = {item: self._mark(item) for item in every}
+            self.file.set({row: mark for item, mark in every.items() for row in self.file.copies[item]})
+            for item, mark in every.items():
+                self._tally(before[item], -1)
+                self._tally(mark, 1)
             self.classes = classes
             self.changes += 1
             self._changed |= dict.fromkeys(marks, self.changes)
@@ -102,13 +118,15 @@ class Session:
                 self._stale.set()
             else:  # names of clusters: the next click may take one over
                 self._take(self._teacher.opinion(*self._known()))
-            return {self.digests[item]: (self._value(mark), mark.note) for item, mark in before.items()}
+            return {self.digests[item]: (self._value(before[item]), before[item].note) for item in marks}
 
     def cards(self, mode: str, count: int) -> list[Card]:
         """Return the images to look at next, most valuable first; those that somebody was not sure of come last."""
         with self._lock:
             wanted = [(item, self._mark(item)) for item in self._queue(mode)]
             sure = [item for item, mark in wanted if mark.note != "unsure"]
+            if mode != "correct" and self._opinion.classes is None:
+                sure = self._page(sure, min(count, MOST_SHOWN))
             chosen = [*sure, *(item for item, mark in wanted if mark.note == "unsure")][: min(count, MOST_SHOWN)]
             return [self._card(item) for item in chosen]
 
@@ -134,7 +152,7 @@ class Session:
                 "classes": self.classes,
                 "open": self.is_open,
                 "total": len(self.digests),
-                **{name: self._count[name] for name in ("labelled", "checked", "unsure")},
+                **{name: self._count[name] for name in ("labelled", "checked", "unsure", RANDOM)},
                 "suspects": len(self._unchecked(self._opinion.labelled[: self._opinion.suspects])),
                 "wrong": self._opinion.wrong,
                 "wrong_before": self._wrong_before,
@@ -160,6 +178,28 @@ class Session:
         order = dict.fromkeys([*self._opinion.order, *self._changed])
         return [item for item in order if not self._mark(item).label]
 
+    def _page(self, items: Sequence[int], count: int) -> list[int]:
+        """Return the images of a page: each ``EVERY``-th one at random, the others by doubt; only of train, as labels
+        of other splits measure."""
+        there = set(items)
+        by_chance = [item for item in self._random if item in there]
+        drawn = by_chance[: count // EVERY]
+        doubt = [item for item in items if self._train[item] and item not in drawn] if self._opinion.by_doubt else []
+        if len(doubt) < count - len(drawn):
+            drawn = [item for item in by_chance if item not in doubt][: count - len(doubt)]
+        self._drawn = frozenset(drawn)
+        page, left = list[int](), iter(drawn)
+        for item in doubt[: count - len(drawn)]:
+            page += [item, *(itertools.islice(left, 1) if len(page) % EVERY == EVERY - 2 else ())]
+        return [*page, *left]
+
+    def _why(self, item: int, given: bool) -> str:
+        """Return why a person is asked about an image, of which the answer is ``given`` or taken back."""
+        mark = self._mark(item)
+        if not given or mark.note or (mark.label and not mark.sampled):
+            return mark.sampled if given else ""
+        return RANDOM if item in self._drawn else DOUBT
+
     def _row(self, item: int) -> int:
         return self.file.copies[item][0]
 
@@ -167,7 +207,8 @@ class Session:
         return [item for item in items if self._mark(item).note != "checked" and self._mark(item).label]
 
     def _tally(self, mark: Mark, sign: int) -> None:
-        self._count.update({"labelled": sign * bool(mark.label), mark.note: sign})
+        at_random = sign * bool(mark.label and mark.sampled == RANDOM)
+        self._count.update({"labelled": sign * bool(mark.label), mark.note: sign, RANDOM: at_random})
 
     def _mark(self, item: int) -> Mark:
         return self.file[self._row(item)]
@@ -177,8 +218,11 @@ class Session:
 
     def _card(self, item: int) -> Card:
         mark, key = self._mark(item), self.file.images.keys[self._row(item)]
-        shown = self._opinion.shown(item)._asdict()
-        return Card(id=self.digests[item], key=key, label=self._value(mark), note=mark.note, **shown)
+        shown, why = self._opinion.shown(item), mark.sampled or (RANDOM if item in self._drawn else "")
+        if why == RANDOM and not mark.label and self.file.kind != "detection" and self._opinion.classes is None:
+            shown = Shown(value_of(self.file.kind, ""))
+        value = self._value(mark)
+        return Card(id=self.digests[item], key=key, label=value, note=mark.note, sampled=why, **shown._asdict())
 
     def _known_item(self, digest: str) -> int:
         if digest not in self._item:
