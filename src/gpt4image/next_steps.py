@@ -223,9 +223,11 @@ def beside(data: str, name: str) -> Path:
 def _table_of(data: str) -> Path | None:
     """Return the table that a dataset is read from; None for another dataset."""
     from gpt4image.data import full_spec
+    from gpt4image.data.file_source import table_in
 
-    kind, _, place = full_spec(data).partition(IMAGE_ROOT)[0].partition(":")
-    return Path(place).expanduser().resolve() if kind == "manifest" else None
+    kind, _, named = full_spec(data).partition(IMAGE_ROOT)[0].partition(":")
+    place = Path(named).expanduser().resolve()
+    return (table_in(place) if place.is_dir() else place) if kind == "manifest" else None
 
 
 def labels_beside(data: str) -> Path:

@@ -163,7 +163,9 @@ def test_what_may_not_be_replaced_is_refused(pictures: Path, colour_folder: Path
         ("label", "cat,train,1", "review is '1' for 'cat/0.png'"),
         ("boxes", "cat,train,", "'cat' of 'cat/0.png' is no label for detection"),
     ]:
-        path.write_text(f"path,key,{column},split,review,sampled\nphotos/cat/0.png,cat/0.png,{row},\n", encoding="utf-8")
+        path.write_text(
+            f"path,key,{column},split,review,sampled\nphotos/cat/0.png,cat/0.png,{row},\n", encoding="utf-8"
+        )
         with pytest.raises(DataError, match=message):
             LabelsFile(path, images, "detection" if column == "boxes" else None)
     path.unlink()

@@ -184,6 +184,33 @@ def test_keys_alone_type_a_new_class_undo_and_see_another_tab(pictures: Path, tm
         assert browser.messages == []
 
 
+@pytest.mark.slow
+def test_ten_classes_have_buttons_in_an_audit_and_after_the_last_card_a_word_is_for_none(
+    pictures: Path, tmp_path: Path
+) -> None:
+    images, names = load_dataset(f"folder:{pictures}"), ("cat", "dog", *"abcdefgh")
+    made_of(images, names, np.full((len(images), 10), 0.1, np.float32)).save(tmp_path / "t.parquet")
+    words = ("--data", f"folder:{pictures}", "--labels", "labels.csv", "--targets", "t.parquet")
+    with served(*words, cwd=tmp_path) as (_, address), Browser(tmp_path) as browser:
+        browser.open(address)
+        browser.wait_for(FOCUSED)
+        assert browser.read("document.querySelectorAll('.card').length") == 6
+        assert "at random: measures the model" in browser_texts(browser, ".reason")
+        for count in range(1, 7):
+            last = browser.read(FOCUSED)
+            for key in ("d", "o", "Enter"):
+                browser.press(key)
+            browser.wait_for(f"document.querySelectorAll('.card.done').length === {count}")
+        for key in ("c", "a", "Enter"):
+            browser.press(key)
+        browser.wait_for("!document.querySelector('#empty').hidden")
+        assert labels_of(tmp_path / "labels.csv")[last] == "dog"
+        browser.click("[data-mode=audit]")
+        browser.wait_for("document.querySelectorAll('.card').length === 11")
+        assert {"1 cat", "9 g", "h"} <= set(browser_texts(browser, ".card:first-child .choices button"))
+        assert browser.messages == []
+
+
 def boxes_of(path: Path, key: str) -> list[list[Any]] | None:
     with path.open(encoding="utf-8", newline="") as file:
         [cell] = [row["boxes"] for row in csv.DictReader(file) if row["key"] == key]
@@ -222,8 +249,7 @@ def test_boxes_are_drawn_moved_renamed_and_deleted_by_mouse_keys_and_finger(pict
 
         browser.drag(at(0.1, 0.1), at(0.5, 0.4))
         browser.wait_for("document.querySelector('#choose[open] li')")
-        for letter in ("c", "a", "Enter"):
-            browser.press(letter)
+        browser.press("1")
         assert near(saved(1)[0], "cat", 0.1, 0.1, 0.5, 0.4), saved(1)
         browser.drag(at(0.3, 0.3), at(0.5, 0.5))
         assert near(saved(1)[0], "cat", 0.3, 0.3, 0.7, 0.6), "moved"

@@ -27,7 +27,7 @@ from gpt4image.artifacts.table import MANIFEST as TABLE
 from gpt4image.artifacts.targets import Targets, holds_boxes
 from gpt4image.artifacts.top_k_probs import chosen
 from gpt4image.base.errors import ConfigError, DescriberError, RunError, first_few
-from gpt4image.base.files import fingerprint, make_folder, move, write_text
+from gpt4image.base.files import fingerprint, make_folder, move, parquet_rows, write_text
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import console, say
 from gpt4image.base.secrets import hidden
@@ -46,6 +46,7 @@ from gpt4image.config.results import (
     TrainResult,
 )
 from gpt4image.data import NO_LABEL, SPLITS, Dataset, annotation, load_with_splits
+from gpt4image.data.dataset import DOUBT, RANDOM
 from gpt4image.deploying.export import export
 from gpt4image.deploying.formats import require_onnx
 from gpt4image.describing.class_lists import class_list, compare_with
@@ -102,6 +103,8 @@ HELD_BACK, OFTEN_WRONG = 0.02, 0.1
 NOTHING_HELD_OUT = (
     "The model learned from all images. New ones show how good it is: gpt4image audit --data NEW --split train --model"
 )
+FEWEST_AT_RANDOM = 20
+"""Labels of images sampled at random by which two models are compared."""
 PLACES = frozenset({"data", "out", "store", "embeddings", "answers", "targets", "run_dir", "as_json"})
 """Options that say where something lies."""
 
@@ -333,6 +336,7 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
         notes.append(
             f"{missing:,} images have no answer{why}; the model learned from the others. The same command {again}."
         )
+    notes.append(_gain(config, images))
     if measured is None:
         notes.append(_by_looks(config, targets, held_out=bool(len(images.indices("test")))))
     if targets is not None:
@@ -364,6 +368,49 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
         skipped=tuple(dict.fromkeys(item for outcome in stages.outcomes.values() for item in outcome.skipped)),
         wrote=tuple(path for path in made if path.exists()),
     )
+
+
+def _gain(config: DistillConfig, images: Dataset) -> str:
+    """Return how much better the model is than an earlier one, the first that can be compared; or how many images would
+    tell. Nothing without labels of `review`.
+
+    They are compared on images sampled at random that neither has learned from, by the records of both.
+    """
+    reviewed = (images.was_sampled(RANDOM) | images.was_sampled(DOUBT)).sum()
+    if not reviewed or not config.test_fraction:
+        return ""
+    needed = min(FEWEST_AT_RANDOM, round(config.test_fraction * len(images)))
+
+    def rows(folder: Path) -> dict[str, Any]:
+        record = folder / RUN / "predictions-test.parquet"
+        return {row["digest"]: row for row in parquet_rows(record)} if record.is_file() else {}
+
+    found, most = rows(config.out), 0
+    earlier_ones = (config.out / f"earlier-{number}" for number in itertools.count(1))
+    for earlier in itertools.takewhile(Path.is_dir, earlier_ones):
+        pairs = [(found[digest], row) for digest, row in rows(earlier).items() if digest in found]
+        same = [now["score"] - then["score"] for now, then in pairs if now["label"] == then["label"]]
+        if len(same) >= needed:
+            more, half = paired(np.array(same))
+            low, high = (f"{100 * (more + sign * half):+.1f}" for sign in (-1, 1))
+            return (
+                f"On {len(same):,} images sampled at random the model scores {100 * more:+.1f} points more than "
+                f"{earlier / RUN} (95 % interval {low} to {high})."
+            )
+        most = max(most, len(same))
+    return (
+        f"How much better the model is by {reviewed:,} labels of `review` is not measurable yet: {needed} images would "
+        f"tell that were sampled at random and that two models have not learned from; there are {most}. Every fourth "
+        "image of the page is sampled at random: label more, then give the same command again."
+    )
+
+
+def paired(differences: NDArray[Any]) -> tuple[float, float]:
+    """Return the mean of (n,) differences of scores from -1 to 1, and half of its 95 % interval (Agresti and Min 2005:
+    half an image is added that became better, and half of one that became worse, each with one that is as before)."""
+    n, total = len(differences) + 2, float(differences.sum())
+    spread = (float((differences**2).sum()) + 1) / n - (total / n) ** 2
+    return float(differences.mean()), 1.96 * float(np.sqrt(spread / n))
 
 
 def _by_looks(config: DistillConfig, targets: Targets | None, *, held_out: bool) -> str:

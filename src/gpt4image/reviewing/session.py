@@ -183,7 +183,7 @@ class Session:
         of other splits measure."""
         there = set(items)
         by_chance = [item for item in self._random if item in there]
-        drawn = by_chance[: count // EVERY]
+        drawn = by_chance[: min(count, len(items)) // EVERY]
         doubt = [item for item in items if self._train[item] and item not in drawn] if self._opinion.by_doubt else []
         if len(doubt) < count - len(drawn):
             drawn = [item for item in by_chance if item not in doubt][: count - len(doubt)]

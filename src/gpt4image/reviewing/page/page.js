@@ -1,7 +1,7 @@
 "use strict";
 // Texts of the dataset reach the page only as textContent and attributes, never as markup.
 const $ = id => document.getElementById(id);
-const MOST_KEYS = 9, POLL = 2000;
+const MOST_KEYS = 9, MOST_NAMES = 20, POLL = 2000; // classes with a key; classes that all have a button
 const kinds = JSON.parse(document.body.dataset.kinds); // what a label is, by mode: see value_of in labels_file.py
 const state = { mode: document.body.dataset.mode, classes: [], open: false, changes: 0, learning: false, cards: [], current: 0, counts: null };
 const sitting = document.body.dataset.sitting;
@@ -51,9 +51,10 @@ const shown = card => has(card.label) ? card.label : card.proposal ?? []; // of 
 const words = label => !has(label) ? "" : !Array.isArray(label) ? label :
   boxes() ? `${label.length} ${label.length === 1 ? "box" : "boxes"}` : label.join(", ") || "no tag";
 const clone = value => JSON.parse(JSON.stringify(value));
-const offered = card => boxes() ? [] : things() ? [...new Set([...(few() ? state.classes : []), ...shown(card)])] :
-  card.likely.length ? card.likely.slice(0, 4) : few() ? state.classes : [];
-const numbered = card => (few() ? state.classes : offered(card)); // no key gives a class that is not shown
+const names = () => (state.classes.length <= MOST_NAMES ? state.classes : []);
+const offered = card => boxes() ? [] : things() ? [...new Set([...names(), ...shown(card)])] :
+  card.likely.length ? card.likely.slice(0, 4) : names();
+const numbered = card => (few() ? state.classes : offered(card)).slice(0, MOST_KEYS); // no key gives a class that is not shown
 
 // ---- cards
 
@@ -91,6 +92,7 @@ function draw(card, index) {
     button("Other…", () => choose(card, ""), { "aria-label": "Another class" }));
   choices.append(button("Not sure", () => mark(card, card.given, "unsure")));
   own.append(picture, element("p", card.key, { class: "key" }), element("p", status, { class: "state" }));
+  if (card.sampled === "random" && state.cards.some(other => other.sampled !== "random")) own.append(element("p", "at random: measures the model", { class: "reason" }));
   if (card.reason) own.append(element("p", card.reason, { class: "reason" }));
   own.append(choices);
   card.element = own;
@@ -117,7 +119,7 @@ function go(index, focus = true) {
 function goOn() {
   const open = state.cards.findIndex((card, index) => index > state.current && !card.touched);
   const any = open >= 0 ? open : state.cards.findIndex(card => !card.touched);
-  if (any >= 0) go(any); else $("next").focus();
+  if (any >= 0) go(any); else $("next").focus(); // no card is meant any more, see onKey
 }
 
 function show(cards) {
@@ -257,7 +259,7 @@ async function news() {
   }));
   $("intro").textContent = state.mode === "audit" ? "Images at random: say what they show, so that the rest can be estimated." :
     state.mode === "correct" ? `Labels, the most suspicious first: ${found.suspects} look wrong.` :
-    "Images without a label, the most valuable first.";
+    "Images without a label, the most valuable first; those at random measure the model.";
   if (found.fault) fault(`The order is not renewed: ${found.fault}`);
   if (ready) await load(Boolean(document.activeElement?.closest?.(".card")));
 }
@@ -296,9 +298,13 @@ function matches() {
 function options(place = 0) {
   const found = matches();
   at = Math.max(0, Math.min(place, found.length - 1));
-  $("options").replaceChildren(...found.map(({ text }, index) => {
-    const made = element("li", text, { role: "option", id: `option-${index}`, "aria-selected": index === at });
-    made.addEventListener("click", () => pick(index));
+  const numbers = dialogNumbers();
+  $("options").replaceChildren(...found.map(({ name, text }, index) => {
+    const number = numbers.indexOf(name) + 1;
+    const made = element("li", undefined, { role: "option", id: `option-${index}`, "aria-selected": index === at });
+    if (number) made.append(element("kbd", number), " ");
+    made.append(text);
+    made.addEventListener("click", () => pick(name));
     return made;
   }));
   if (found.length) {
@@ -310,11 +316,12 @@ function options(place = 0) {
   }
 }
 
-function pick(index) {
-  const found = matches()[index];
-  if (!found) return;
+const dialogNumbers = () => ($("typed").value === "" ? numbered(chosen) : []); // while nothing is typed
+
+function pick(name) {
+  if (!name) return;
   $("choose").close();
-  picked(found.name);
+  picked(name);
 }
 
 // ---- the large picture, on which boxes are drawn
@@ -497,7 +504,7 @@ function onKey(event) {
   if ((event.ctrlKey || event.metaKey) && event.key === "z") { event.preventDefault(); undo(); return; }
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const own = event.target.closest?.(".card");
-  const free = event.target === document.body || own;
+  const free = own || (event.target === document.body && !state.cards[state.current]?.touched); // a word after the last card is for none
   if (event.key === "Backspace") { event.preventDefault(); undo(); return; }
   if (event.key === "PageDown") { event.preventDefault(); load(); return; }
   if (!free || !state.cards.length) return;
@@ -529,9 +536,13 @@ $("typed").addEventListener("input", () => options());
 $("typed").addEventListener("keydown", event => {
   const steps = { ArrowDown: 1, ArrowUp: -1 };
   if (event.key in steps) { event.preventDefault(); options(at + steps[event.key]); }
-  if (event.key === "Enter") { event.preventDefault(); event.stopPropagation(); pick(at); } // it means nothing to the boxes below
+  if (event.key === "Enter") { event.preventDefault(); event.stopPropagation(); pick(matches()[at]?.name); } // it means nothing to the boxes below
+  const name = /^[1-9]$/.test(event.key) && dialogNumbers()[event.key - 1];
+  if (name) { event.preventDefault(); event.stopPropagation(); pick(name); }
 });
-$("choose").addEventListener("close", () => { if (!$("large").open) go(state.current); else if (boxes()) sketch(); });
+$("choose").addEventListener("close", () => {
+  if ($("large").open) { if (boxes()) sketch(); } else if (!chosen.touched || things()) go(state.current); // else goOn has left it
+});
 $("large").addEventListener("close", () => go(state.current));
 for (const made of document.querySelectorAll("dialog .close")) made.addEventListener("click", () => made.closest("dialog").close());
 for (const made of document.querySelectorAll(".modes button")) {
