@@ -19,6 +19,7 @@ from drawn_masks import draw
 from gpt4image import next_steps
 from gpt4image.base.outcome import Outcome
 from gpt4image.cli import main
+from gpt4image.config import ExportConfig
 from made_pictures import some, write_answers, write_photos
 
 TINY = (
@@ -61,7 +62,7 @@ def click(sessions: Any, *_: Any) -> None:
     session, given = sessions["label"], json.loads(Path("tasks.json").read_text(encoding="utf-8"))
     while session.learning:
         time.sleep(0.01)
-    for _ in range(3):
+    for _page in range(3):
         session.mark(
             {card.id: (given[card.key], "checked") for card in session.cards("label", 12) if card.key in given}
         )
@@ -145,8 +146,10 @@ def test_the_printed_steps_lead_to_predictions_and_cost_nothing_more(
     assert Path("predictions.csv").stat().st_size
 
 
-FROZEN = "--model tf_efficientnet_lite0 --init pretrained --freeze --image-size 64 --epochs 40 --batch-size 32 "
-FROZEN += "--features none --threads 1 --precision fp32 --memory-format contiguous"
+FROZEN = (
+    "--model tf_efficientnet_lite0 --init pretrained --freeze --image-size 64 --epochs 40 --batch-size 32 "
+    "--features none --threads 1 --precision fp32 --memory-format contiguous"
+)
 UPPER = ("dress", "longsleeve", "outwear", "shirt", "t-shirt")
 
 
@@ -168,7 +171,7 @@ def clothes(*, tags: bool) -> tuple[str, str]:
     write_answers(Path("said.jsonl"), key_of)
     said = [json.loads(line) for line in Path("said.jsonl").read_text(encoding="utf-8").splitlines()]
     known = [{**row, "tags": [row["class"], *["upper"] * (row["class"] in UPPER)]} for row in said]
-    words = answers([row for row in known if Path("photos", row["key"]).exists()])
+    words = answers([row for row in known if (Path("photos") / str(row["key"])).exists()])
     tasks = {key: names if tags else names[0] for key, names in truth.items()}
     Path("tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
     names = ",".join([*images.classes, *["upper"] * tags])
@@ -191,6 +194,10 @@ def unboxed() -> tuple[str, str]:
     return f"distill folder:shop/photos {answers(rows)} {words}", "coco:shop/test.json"
 
 
+def unexported(config: ExportConfig) -> Outcome:
+    return Outcome(path=config.out)
+
+
 HALF_HOURS: dict[str, Callable[[], tuple[str, str]]] = {
     "classes": lambda: clothes(tags=False),
     "tags": lambda: clothes(tags=True),
@@ -205,7 +212,7 @@ def test_labels_that_a_person_gives_make_no_model_worse_on_pictures_kept_aside(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("gpt4image.reviewing.review.serve", click)
-    monkeypatch.setattr("gpt4image.distilling.distill.export", lambda config: Outcome(path=config.out))
+    monkeypatch.setattr("gpt4image.distilling.distill.export", unexported)
     command, others = HALF_HOURS[kind]()
     given = list[str]()
     while not command.startswith("predict"):
@@ -214,7 +221,6 @@ def test_labels_that_a_person_gives_make_no_model_worse_on_pictures_kept_aside(
         command = capsys.readouterr().out.rpartition("next: gpt4image ")[2]
     assert [step.split()[0] for step in given] == ["distill", "review", "distill"], given
     before, after = (gpt4image.evaluate(f"distilled/{run}", data=others).score for run in ("earlier-1/run", "run"))
-    print(kind, before, after)
     assert after > before - 0.1 and before > 0
     [table] = Path().rglob("labels.csv")
     sampled = [row["sampled"] for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from distilling_cases import made
 from gpt4image import config
+from gpt4image.artifacts.stage_records import StageRecords
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.outcome import Outcome
 from gpt4image.config import results
 from gpt4image.next_steps import with_next
+from loaded_sets import in_memory
+from tables import made_of
 
 
 def told(name: str, facts: dict[str, Any], path: Path | None = None) -> Outcome:
@@ -37,6 +42,11 @@ def train(out: str = "run", **more: Any) -> tuple[str, Any]:
     return "train", config.TrainConfig(data="photos", out=Path(out), **more)
 
 
+def review(data: str = "photos", labels: Path = Path("l.csv"), **more: Any) -> tuple[str, Any]:
+    return "review", config.ReviewConfig(data=data, labels=labels, **more)
+
+
+LABEL, LABELLED = "gpt4image label --data manifest:l.csv", {"labelled": 5, "classes": ["cat", "dog"]}
 REPLAY = "replay:t.csv"
 FAILED = "gpt4image describe --describer openai:m --data photos --store p.db"
 ENCODE = "gpt4image encode --store p.db --out p.emb"
@@ -55,7 +65,22 @@ STEPS: list[tuple[tuple[str, Any], dict[str, Any], str]] = [
     (describe("w/b.db", ask="boxes"), {}, BOXES),
     (label(embeddings=TABLE, test_fraction=0.3), {},
      "gpt4image train --data photos --test-fraction 0.3 --targets w/t.parquet --out w/run"),
-    (("review", config.ReviewConfig(data="photos", labels=Path("l.csv"))), {"labelled": 0}, ""),
+    (review(), {"labelled": 0}, ""),
+    (review(), {"labelled": 5}, "gpt4image train --data manifest:l.csv --out run"),
+    # Labels add to what was known: whatever the review read, and all classes.
+    *((review(**given), LABELLED, f"{LABEL} --answers w/p.db --classes cat,dog --out w/targets.parquet")
+      for given in ({"targets": Path("w/t.parquet")}, {"answers": Path("w/p.db")})),
+    (review(embeddings=TABLE), LABELLED, f"{LABEL} --embeddings p.emb --classes cat,dog --out targets.parquet"),
+    *((review(**{name: Path("made", file)}), LABELLED,
+       "gpt4image distill manifest:l.csv --describer openai:m --prompt long --classes cat,dog --out made")
+      for name, file in (("targets", "t.parquet"), ("answers", "answers.db"))),
+    (review("photos", labels=Path("photos/labels.csv"), targets=Path("made/t.parquet")), LABELLED,
+     "gpt4image distill photos --describer openai:m --prompt long --out made"),
+    (("distill", config.DistillConfig(data="photos", out=Path("made"), describer="openai:m")), {"measured_on": None},
+     "gpt4image review --data photos --labels photos/labels.csv --targets made/targets.parquet"),
+    (("distill", config.DistillConfig(data="coco:shop/train.json", out=Path("made"), describer="openai:m")),
+     {"measured_on": None},
+     "gpt4image review --data coco:shop/train.json --labels shop/labels.csv --targets made/targets.parquet"),
     (("descriptions import", config.ImportDescriptionsConfig(file=Path("a"), store=Path("w/b.db"), data="photos")),
      {"descriptions": 0, "boxes": 3}, BOXES),
     (train(), SPLITS | {"test_images": 0}, "gpt4image evaluate run --split val"),
@@ -86,6 +111,14 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             store.note_dataset("my photos")
             store.add([Description(digest="00" * 32, prompt=prompt, describer={}, created=0.0, text="A cat.")])
     Path("p.html").touch()
+    for name in ("photos", "shop", "made"):
+        Path(name).mkdir()
+    Path("shop/train.json").touch()
+    Path("photos/labels.csv").write_text("path,key,label,split,review,sampled,digest\n", encoding="utf-8")
+    given = {"data": "somewhere", "describer": "openai:m", "prompt": ["long"], "out": "made", "ask": None}
+    StageRecords(Path("made")).write_options(given)
+    targets = made_of(in_memory([b"a"]), ("cat", "dog"), np.array([[1, 0]], np.float32))
+    replace(targets, facts=replace(targets.facts, answers=str(Path("w/p.db").absolute()))).save(Path("w/t.parquet"))
     return tmp_path
 
 

@@ -689,7 +689,8 @@ def review(
         port (int, optional): Port of the page on 127.0.0.1; 0 takes a free one.
 
     Returns:
-        ReviewResult: Numbers of images with a label after ``review``.
+        ReviewResult: Numbers of images with a label after ``review``; those ``sampled_at_random`` may measure, the
+            others teach.
     """
 
 def audit(

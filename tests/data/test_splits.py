@@ -164,3 +164,18 @@ def test_the_exact_number_of_labels_is_flipped(n: int, fraction: float, n_classe
     assert len({true for true, _ in pairs}) == len({taken for _, taken in pairs}) == len(pairs), "one for each"
     with pytest.raises(DataError, match="two or more classes"):
         flip_labels(np.zeros(4, dtype=np.int64), np.arange(4), 0.5, 1, seed=0)
+
+
+@pytest.mark.parametrize(("random", "doubtful", "tested"), [(10, 30, 10), (50, 30, 30), (100, 150, 50), (60, 0, 12)])
+def test_labels_that_were_in_doubt_never_measure_and_those_at_random_do_first(
+    random: int, doubtful: int, tested: int
+) -> None:
+    why = np.repeat(["random", "doubt", ""], [random, doubtful, 300 - random - doubtful])
+    labels = np.where(why == "", NO_LABEL, np.arange(300) % 3)
+    images = in_memory([str(i).encode() for i in range(300)], labels, classes=("a", "b", "c"), sampled=why)
+    found = with_splits(images, val_fraction=0.1, test_fraction=0.2)
+    assert set(found.sampled[found.splits != "train"].tolist()) == {"random"}  # pyright: ignore[reportOptionalSubscript]
+    assert len(found.indices("test")) == tested
+    assert doubtful == 0 or not len(found.indices("val"))
+    half = with_splits(images.select(np.arange(0, 300, 2)), val_fraction=0, test_fraction=0.2)
+    assert half.sampled is not None and len(half.sampled) == 150

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import ClassOption, Prompt
 from gpt4image.base.errors import TableError
-from gpt4image.labelling.answers import Answers, answered_classes, read_answers, read_by_describer, read_tags
+from gpt4image.labelling.answers import (
+    Answers,
+    answered_classes,
+    read_answers,
+    read_by_describer,
+    read_tags,
+    with_answered,
+)
 from tables import write_store
 
 DIGESTS = tuple(f"{number:064x}" for number in range(5))
@@ -138,3 +145,5 @@ def test_an_answer_from_a_shorter_list_stands_for_itself_where_there_is_no_other
     found = read_answers(path, DIGESTS, CLASSES)
     assert found.answers.first[:2].tolist() == [0, 2] and found.answers.confidence[:2] == pytest.approx([0.9, 0.7])
     assert answered_classes(path) == CLASSES, "a shorter list does not hide which classes there are"
+    for labelled, classes in (((), CLASSES), (("Cat",), ("Cat", *CLASSES[1:])), (("ant", "owl"), (*CLASSES, "ant"))):
+        assert with_answered(labelled, path) == classes, "nor do labels"

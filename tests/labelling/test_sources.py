@@ -55,6 +55,26 @@ def accuracy(probabilities: NDArray, true: NDArray) -> float:
     return float((probabilities.argmax(axis=1) == true).mean())
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_labels_that_were_in_doubt_correct_their_image_and_do_not_judge_the_evidence(several: bool) -> None:
+    texts, answers, true = made(400, 0)
+    wrong = np.flatnonzero(answers.first != true)[:30]
+    labels, judging = np.full(400, -1), np.ones(400, bool)
+    labels[wrong], judging[wrong] = true[wrong], False
+    if several:
+        eye = np.eye(CLASSES, dtype=np.int8)
+        labels = np.where(labels[:, None] >= 0, eye[labels], -1)
+        answers = Answers(eye[answers.first], np.full((400, CLASSES), -1), np.full((400, CLASSES), 0.9, np.float32))
+    without = predict_labels(texts, np.full_like(labels, -1), CLASSES, 0, answers=answers)
+    found = predict_labels(texts, labels, CLASSES, 0, answers=answers, judging=judging)
+    assert not found.out_of_fold.any() and found.noise.rate == 0
+    assert (found.probabilities[:].argmax(axis=1)[wrong] == true[wrong]).all()
+    others = np.delete(np.arange(400), wrong)
+    assert accuracy(found.probabilities[others], true[others]) >= accuracy(without.probabilities[others], true[others])
+    judged = predict_labels(texts, labels, CLASSES, 0, answers=answers)
+    assert (judged.probabilities[:].argmax(axis=1)[wrong] != true[wrong]).any() or several
+
+
 @pytest.mark.parametrize("labelled", [0, 25])
 def test_all_evidence_is_at_least_as_good_as_its_best_part(labelled: int):
     texts, answers, true = made(400, 0)

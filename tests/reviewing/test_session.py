@@ -18,6 +18,7 @@ from gpt4image.base.errors import ConfigError
 from gpt4image.base.interrupts import stop_here
 from gpt4image.data import load_dataset
 from gpt4image.data.regions import Boxes
+from gpt4image.labelling.looks import order_of
 from gpt4image.reviewing import review
 from gpt4image.reviewing.labels_file import cell_of
 from gpt4image.reviewing.queue import Teacher
@@ -226,3 +227,33 @@ def test_an_audit_counts_what_is_right_and_what_is_missed(
 def test_evidence_for_one_class_is_refused_for_boxes(opened: Callable[..., Session], pictures: Path) -> None:
     with pytest.raises(ConfigError, match="for tags and boxes give --targets FILE"):
         opened(task="detection", embeddings=pictures)
+
+
+def test_a_part_of_each_page_is_sampled_at_random_without_a_proposal_and_the_file_says_so(
+    opened: Callable[..., Session], described_colours: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = described_colours[0]
+    images, targets = load_dataset(f"folder:{folder}"), tmp_path / "targets.parquet"
+    sure = np.linspace(1, 0.5, len(images), dtype=np.float32)
+    made_of(images, ("blue", "red"), np.stack([sure, 1 - sure], 1)).save(targets)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for row, key in enumerate(images.keys):
+        (bare / key.replace("/", "-")).write_bytes(images.read(row))
+    given = {"data": f"folder:{bare}", "targets": targets, "labels": bare / "labels.csv"}
+    session = opened(**given)
+    order = [session.digests[item] for item in order_of(session.digests)]
+    page = session.cards("label", 12)
+    drawn = [card for card in page if card.sampled == "random"]
+    assert [card.id for card in drawn] == order[:3]
+    assert {card.proposal for card in drawn} == {""} and all(card.proposal for card in page if card not in drawn)
+    session.mark({card.id: ("blue", "checked") for card in session.cards("label", 12)})
+    assert session.news(0)["random"] >= 3
+    for _ in range(3):
+        session.mark({card.id: ("blue", "checked") for card in session.cards("label", 12)})
+    read = load_dataset(f"manifest:{bare / 'labels.csv'}")
+    why = dict(zip(read.digests, read.was_sampled("random").tolist(), strict=True))
+    until = max(order.index(card) for card, random in why.items() if random)
+    assert all(why[one] for one in order[:until] if read.labels[read.digests.index(one)] >= 0)
+    session.mark({order[0]: ("", "")})
+    assert session.card(order[0]).sampled == "", "what is taken back was not sampled"

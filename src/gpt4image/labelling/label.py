@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts.table import EmbeddingTable, texts_behind
 from gpt4image.artifacts.targets import BoxLabels, Facts, Targets
-from gpt4image.artifacts.top_k_probs import Probabilities, built, chosen, two_best
+from gpt4image.artifacts.top_k_probs import Probabilities, chosen, two_best
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import parquet_rows, write_text
 from gpt4image.base.intervals import wilson
@@ -288,7 +288,6 @@ def _targets(
     config: LabelConfig, given: _Evidence, labels: NDArray[Any], predicted: Predictions, read: Read | None, task: Task
 ) -> Targets:
     images, rows, matrix = given.images, np.flatnonzero(predicted.known), predicted.noise.transition
-    doubtful = images.was_sampled(DOUBT) & images.labelled
     evidence: str = config.evidence
     if evidence == "fused" and read is None:
         evidence = "texts" if "texts" in predicted.weights else "names"
@@ -297,7 +296,7 @@ def _targets(
         digests=tuple(images.digests[i] for i in rows),
         splits=images.splits[rows],
         labels=labels[rows],
-        probabilities=_with_labels(chosen(predicted.probabilities, rows), labels[rows], doubtful[rows]),
+        probabilities=predicted.probabilities if len(rows) == len(images) else chosen(predicted.probabilities, rows),
         out_of_fold=predicted.out_of_fold[rows],
         firm=None if predicted.firm is None or not predicted.firm[rows].any() else predicted.firm[rows],
         facts=Facts(
@@ -318,19 +317,6 @@ def _targets(
             answered=0 if read is None else int(read.answers.given.sum()),
         ),
     )
-
-
-def _with_labels(found: Probabilities, labels: NDArray[Any], doubtful: NDArray[np.bool_]) -> Probabilities:
-    """Return probabilities; of images that were in doubt and have a label now, the label."""
-    if not doubtful.any():
-        return found
-    true = labels if labels.ndim == 2 else np.eye(found.shape[1], dtype=np.float32)[labels]
-
-    def block(rows: slice) -> NDArray[Any]:
-        own = true[rows].reshape(len(true[rows]), -1)
-        return np.where(doubtful[rows, None] & (own >= 0), own, found[rows])
-
-    return built(len(labels), found.shape[1], block)
 
 
 def _warnings(

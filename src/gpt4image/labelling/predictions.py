@@ -104,8 +104,8 @@ def predict_labels(  # noqa: PLR0913
 ) -> Predictions:
     """Predict class probabilities of N images from text embeddings, answers, features of pictures and labels.
 
-    All labels teach; those of the images ``judging`` (N,) say how right the evidence is, by default all.
-    Labels are (N,) classes, negative where there is none; or (N, K) 1 present, 0 absent, -1 not known. Only texts and
+    All labels teach. Those of the images ``judging`` (N,), by default all, say how right the evidence is; of others,
+    the label is what is predicted. Labels are (N,) classes, negative where there is none; or (N, K) 1 present, 0 absent, -1 not known. Only texts and
     answers of the images of ``reference`` (N,) shape what is said of others. Images of a group (N,) are predicted by
     labels and answers of others. Raises TableError where the evidence is not there.
     """
@@ -145,13 +145,28 @@ def predict_labels(  # noqa: PLR0913
             free, unrelated = _free_sources(inputs, n_classes, seed, evidence)
             found = _combined(free, inputs, labels, seed, learn_from_labels=answers is not None and evidence == "fused")
             found = replace(found, unrelated=unrelated)
+    told = _with_labels(found.probabilities, labels, ~inputs.judging)
     return replace(
         found,
-        probabilities=scattered(found.probabilities, rows, total, np.nan if labels.ndim == 2 else 0.0),
+        probabilities=scattered(told, rows, total, np.nan if labels.ndim == 2 else 0.0),
         out_of_fold=scattered(found.out_of_fold, rows, total),
         said={name: scattered(classes, rows, total, -1) for name, classes in found.said.items()},
         firm=scattered(np.zeros(len(rows), bool) if found.firm is None else found.firm, rows, total),
     )
+
+
+def _with_labels(found: Probabilities, labels: NDArray[Any], images: Bools) -> Probabilities:
+    """Return probabilities; of some images (N,), the label where there is one."""
+    if not images.any():
+        return found
+    if labels.ndim == 2:
+        return np.where(images[:, None] & (labels >= 0), labels, found[:]).astype(np.float32)
+    own = np.where(images, labels, -1)[:, None]
+
+    def block(rows: slice) -> Floats:
+        return np.where(own[rows] >= 0, np.arange(found.shape[1]) == own[rows], found[rows]).astype(np.float32)
+
+    return built(len(labels), found.shape[1], block)
 
 
 class Inputs(NamedTuple):

@@ -13,7 +13,7 @@ from gpt4image.artifacts.top_k_probs import Probabilities, chosen, scattered
 from gpt4image.base.errors import TableError
 from gpt4image.config.learning import Evidence
 from gpt4image.data import annotation
-from gpt4image.data.dataset import NO_LABEL
+from gpt4image.data.dataset import DOUBT, NO_LABEL
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.data.splits import representatives
 from gpt4image.labelling.answers import AnsweredBoxes, Answers, read_boxes, read_for
@@ -58,7 +58,7 @@ def taught_boxes(
     texts = texts_of(data, names).take(train)
     found = teach(
         answers.take(train),
-        human,
+        human.hidden(data.image_set.was_sampled(DOUBT)[train]),
         texts if texts.described.any() else None,
         len(data.classes),
         seed=seed,
@@ -108,6 +108,7 @@ def predict_training(
         answers=answers and answers.take(rows),
         evidence=evidence,
         pictures=pictures and pictures.take(rows),
+        judging=~data.image_set.was_sampled(DOUBT)[rows],
     )
     return replace(
         found,
