@@ -105,9 +105,10 @@ def predict_labels(  # noqa: PLR0913
     """Predict class probabilities of N images from text embeddings, answers, features of pictures and labels.
 
     All labels teach. Those of the images ``judging`` (N,), by default all, say how right the evidence is; of others,
-    the label is what is predicted. Labels are (N,) classes, negative where there is none; or (N, K) 1 present, 0 absent, -1 not known. Only texts and
-    answers of the images of ``reference`` (N,) shape what is said of others. Images of a group (N,) are predicted by
-    labels and answers of others. Raises TableError where the evidence is not there.
+    the label is what is predicted. Labels are (N,) classes, negative where there is none; or (N, K) 1 present, 0
+    absent, -1 not known. Only texts and answers of the images of ``reference`` (N,) shape what is said of others.
+    Images of a group (N,) are predicted by labels and answers of others. Raises TableError where the evidence is not
+    there.
     """
     answers = None if evidence == "names" else answers
     only_texts = evidence == "texts" or (answers is None and evidence == "fused")
