@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import drawn_masks
@@ -22,13 +24,14 @@ from gpt4image.artifacts.targets import Facts, Targets, holds_boxes
 from gpt4image.base.errors import ConfigError, DataError, DescriberError, Gpt4ImageError, ModelError, RunError
 from gpt4image.base.files import read_json
 from gpt4image.base.outcome import Outcome
-from gpt4image.config import ExportConfig
+from gpt4image.config import DistillConfig, ExportConfig
 from gpt4image.config.results import ExportResult
 from gpt4image.data import load_dataset
 from gpt4image.distilling import distill
 from gpt4image.distilling.distill import STAGES, worth_of_labels
 from gpt4image.labelling.looks import order_of
 from gpt4image.models.weights import load_tensors
+from loaded_sets import in_memory
 from made_pictures import COLOURS
 from openai_stub import Call, Handler, Reply, answer, failure, serve
 from tiny_videos import write_dots
@@ -385,3 +388,23 @@ def test_a_model_no_better_than_targets_that_are_often_wrong_is_held_back_by_the
 ) -> None:
     found = worth(tmp_path, looks=100, right=right, accuracy=accuracy)
     assert ("they hold it back" in found) == held_back and ("By a rule of thumb" in found) != held_back
+
+
+@pytest.mark.parametrize(("common", "found"), [(19, "there are 19"), (40, "scores +25.0 points more than")])
+def test_a_model_is_compared_with_an_earlier_one_on_images_at_random_that_neither_learned_from(
+    common: int, found: str, tmp_path: Path
+) -> None:
+    images = in_memory([str(row).encode() for row in range(N)], sampled=np.where(np.arange(N) < 60, "random", "doubt"))
+    for folder, count, wrong in (("", 60, 0), ("earlier-1", common, common // 4)):
+        rows = {
+            "digest": images.digests[:count],
+            "label": [0] * count,
+            "score": [0.0] * wrong + [1.0] * (count - wrong),
+        }
+        (tmp_path / folder / "run").mkdir(parents=True)
+        pq.write_table(pa.table(rows), tmp_path / folder / "run" / "predictions-test.parquet")
+    config = DistillConfig(data="photos", describer="openai:m", out=tmp_path)
+    assert found in distill._gain(config, images)
+    assert distill._gain(config, images.revised(sampled=None)) == ""
+    more, half = distill.paired(np.repeat([1.0, 0.0], [10, 30]))
+    assert (more, round(half, 3)) == (0.25, 0.137)
