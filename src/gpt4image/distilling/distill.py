@@ -374,7 +374,7 @@ def _gain(config: DistillConfig, images: Dataset) -> str:
     """Return how much better the model is than an earlier one, the first that can be compared; or how many images would
     tell. Nothing without labels of `review`.
 
-    They are compared on images sampled at random that neither has learned from, by the records of both.
+    They are compared on test images that neither has learned from, by the records of both; none of these was in doubt.
     """
     reviewed = (images.was_sampled(RANDOM) | images.was_sampled(DOUBT)).sum()
     if not reviewed or not config.test_fraction:
@@ -394,8 +394,8 @@ def _gain(config: DistillConfig, images: Dataset) -> str:
             more, half = paired(np.array(same))
             low, high = (f"{100 * (more + sign * half):+.1f}" for sign in (-1, 1))
             return (
-                f"On {len(same):,} images sampled at random the model scores {100 * more:+.1f} points more than "
-                f"{earlier / RUN} (95 % interval {low} to {high})."
+                f"On {len(same):,} test images that neither has learned from, the model scores {100 * more:+.1f} points "
+                f"more than {earlier / RUN} (95 % interval {low} to {high})."
             )
         most = max(most, len(same))
     return (
