@@ -394,8 +394,8 @@ def _gain(config: DistillConfig, images: Dataset) -> str:
             more, half = paired(np.array(same))
             low, high = (f"{100 * (more + sign * half):+.1f}" for sign in (-1, 1))
             return (
-                f"On {len(same):,} test images that neither has learned from, the model scores {100 * more:+.1f} points "
-                f"more than {earlier / RUN} (95 % interval {low} to {high})."
+                f"On {len(same):,} test images that neither has learned from, the model scores {100 * more:+.1f} "
+                f"points more than {earlier / RUN} (95 % interval {low} to {high})."
             )
         most = max(most, len(same))
     return (
