@@ -31,3 +31,8 @@ def test_intervals_hold_for_classes_and_for_images_in_groups() -> None:
     assert intervals.independent(single, range(50)) == 50
     assert intervals.independent(np.ones(6), [1, 1, 2, 2, 3, 3]) == 3
     assert (intervals.resamples(["a", "b", "a"])[:, 0] == intervals.resamples(["a", "b", "a"])[:, 2]).all()
+
+
+def test_paired_differences() -> None:
+    more, (low, high) = intervals.paired(np.repeat([1.0, 0.0], [10, 30]))
+    assert (more, round(high - more, 3), round(more - low, 3)) == (0.25, 0.137, 0.137)

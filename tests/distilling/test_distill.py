@@ -406,5 +406,3 @@ def test_a_model_is_compared_with_an_earlier_one_on_images_at_random_that_neithe
     config = DistillConfig(data="photos", describer="openai:m", out=tmp_path)
     assert found in distill._gain(config, images)
     assert distill._gain(config, images.revised(sampled=None)) == ""
-    more, half = distill.paired(np.repeat([1.0, 0.0], [10, 30]))
-    assert (more, round(half, 3)) == (0.25, 0.137)

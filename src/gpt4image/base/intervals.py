@@ -26,6 +26,16 @@ def wilson(share: float, images: float) -> Interval:
     return max(0.0, (middle - half) / (1 + tail)), min(1.0, (middle + half) / (1 + tail))
 
 
+def paired(differences: NDArray[Any]) -> tuple[float, Interval]:
+    """Return the mean of (n,) differences of scores from -1 to 1, and its interval (Agresti and Min 2005).
+
+    Half an image is added that became better, and half of one that became worse, each with one that is as before.
+    """
+    n, total, mean = len(differences) + 2, float(differences.sum()), float(differences.mean())
+    half = _Z * math.sqrt(((float((differences**2).sum()) + 1) / n - (total / n) ** 2) / n)
+    return mean, (mean - half, mean + half)
+
+
 def of_shares(scores: Mapping[str, float | None], images: float) -> dict[str, Interval]:
     """Return the intervals of those scores that are shares of ``images``."""
     return {name: wilson(scores[name] or 0.0, images) for name in SHARES if images and scores.get(name) is not None}

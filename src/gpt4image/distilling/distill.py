@@ -28,6 +28,7 @@ from gpt4image.artifacts.targets import Targets, holds_boxes
 from gpt4image.artifacts.top_k_probs import chosen
 from gpt4image.base.errors import ConfigError, DescriberError, RunError, first_few
 from gpt4image.base.files import fingerprint, make_folder, move, parquet_rows, write_text
+from gpt4image.base.intervals import paired
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import console, say
 from gpt4image.base.secrets import hidden
@@ -57,7 +58,7 @@ from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import evaluate, share_by_looks
 from gpt4image.labelling.label import label
-from gpt4image.labelling.looks import Share, doubt_of, expected_right, share_of_targets
+from gpt4image.labelling.looks import doubt_of, expected_right, share_of_targets
 from gpt4image.next_steps import audit_of, command, review_of
 from gpt4image.pages.numbers import duration
 from gpt4image.reporting.report import PAGE, report
@@ -391,8 +392,8 @@ def _gain(config: DistillConfig, images: Dataset) -> str:
         pairs = [(found[digest], row) for digest, row in rows(earlier).items() if digest in found]
         same = [now["score"] - then["score"] for now, then in pairs if now["label"] == then["label"]]
         if len(same) >= needed:
-            more, half = paired(np.array(same))
-            low, high = (f"{100 * (more + sign * half):+.1f}" for sign in (-1, 1))
+            more, interval = paired(np.array(same))
+            low, high = (f"{100 * end:+.1f}" for end in interval)
             return (
                 f"On {len(same):,} test images that neither has learned from, the model scores {100 * more:+.1f} "
                 f"points more than {earlier / RUN} (95 % interval {low} to {high})."
@@ -403,14 +404,6 @@ def _gain(config: DistillConfig, images: Dataset) -> str:
         f"tell that were sampled at random and that two models have not learned from; there are {most}. Every fourth "
         "image of the page is sampled at random: label more, then give the same command again."
     )
-
-
-def paired(differences: NDArray[Any]) -> tuple[float, float]:
-    """Return the mean of (n,) differences of scores from -1 to 1, and half of its 95 % interval (Agresti and Min 2005:
-    half an image is added that became better, and half of one that became worse, each with one that is as before)."""
-    n, total = len(differences) + 2, float(differences.sum())
-    spread = (float((differences**2).sum()) + 1) / n - (total / n) ** 2
-    return float(differences.mean()), 1.96 * float(np.sqrt(spread / n))
 
 
 def _by_looks(config: DistillConfig, targets: Targets | None, *, held_out: bool) -> str:
