@@ -128,7 +128,7 @@ def test_the_command_line_imports_a_function_from_the_working_folder(
     asked: dict[str, Any] = {"data": colour_folder, "store": tmp_path / "a.db", "limit": 2}
     assert gpt4image.describe(**asked, describer="python:my_words:say").described == 2
     for name in ("my_words:tell", "absent_words:say", "gone"):
-        with pytest.raises(ConfigError, match=re.escape(f"describer=python:{name}: ")):
+        with pytest.raises(ConfigError, match=re.escape(f"describer=python:{name} ")):
             gpt4image.describe(**asked, describer=f"python:{name}")
 
 
