@@ -32,7 +32,7 @@ def test_a_thumbnail_is_small_and_broken_pictures_are_set_aside_once() -> None:
 def test_a_page_about_images_without_a_label_does_not_say_that_their_labels_are_right() -> None:
     facts = {"labelled": 0, "described": 0, "answered": 400, "images": 400, "noise": 0.0, "suspected": 0}
     classes = [("cat", 300, 0.9), ("dog", 100, 0.8)]
-    page = render("label-page.html", data="x", sections=[], facts=facts, agreement=None, classes=classes)
+    page = render("label-page.html", data="x", sections=[], facts=facts, agreement=None, classes=classes, more=[])
     assert (
         "400 training images have a target. No label says how many are right" in page
         and "400 images, 0 described, 400 with an answer." in page
