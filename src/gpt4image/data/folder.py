@@ -6,7 +6,6 @@ those of the files. Which frames are read is an option of the stages (``--frames
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -112,7 +111,7 @@ def _class_folders(name: str, argument: str, extensions: Collection[str]) -> Dat
 def _without_images(root: Path, parts: Sequence[Sequence[str]], above: Sequence[str]) -> list[str]:
     """Return the folders without an image beside the class folders, which lie in ``above``."""
     used = {"/".join(part[:depth]) for part in parts for depth in range(1, len(part))}
-    beside = [f"{place}{entry.name}" for place in above for entry in os.scandir(root / place) if entry.is_dir()]
+    beside = [f"{place}{path.name}" for place in above for path in (root / place).iterdir() if path.is_dir()]
     names = {name: name.rpartition("/")[2] for name in beside if name not in used}
     return sorted(
         name
