@@ -88,7 +88,7 @@ def of_seed(options: Options, seed: int) -> dict[str, Comparison]:
     }
     if options.weights is not None:
         given = {"arm": SCRATCH, "init": str(options.weights)}
-        lite = {"imagenet": given, "imagenet-probe": given | {"freeze": True}}
+        lite = {"imagenet": given, "imagenet-probe": given | {"freeze": "all"}}
         model = {"model": MODEL, "model_args": {}, "stem": "standard", "image_size": 96, "arms": SCRATCH}
         for title, where in sets.items():
             name = f"{title}, {MODEL}"

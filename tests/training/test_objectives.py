@@ -175,7 +175,7 @@ def test_pretrained_weights_are_tuned_or_probed_and_predict_nothing_alone(
     named = {"model": None, "model_args": {}, "image_size": None}  # the weights say which
     fresh = worded | {"embeddings": None, "epochs": 1, "optimizer": "adamw", "lr": 0.01}
     train(TrainConfig(**fresh | named | {"out": tmp_path / "tuned", "init": init}))
-    train(TrainConfig(**fresh | named | {"out": tmp_path / "probe", "init": init, "freeze": True}))
+    train(TrainConfig(**fresh | named | {"out": tmp_path / "probe", "init": init, "freeze": "all"}))
     first = {name: runs.read_run(tmp_path / name)["metrics"][0]["loss"] for name in ("tuned", "probe")}
     assert len(set(first.values())) == 2
     given, probe, tuned = (
@@ -208,8 +208,8 @@ def test_pretrained_weights_are_tuned_or_probed_and_predict_nothing_alone(
         ({"pretrain": "simclr", "embeddings": Path("t")}, "reads no description: add captions"),
         ({"mixup": 0.2, "consistency": 1.0}, "does not use --consistency, --mixup"),
         ({"targets": Path("t.parquet")}, "does not use --targets"),
-        ({"freeze": True, "init": "pretrained"}, "does not use --freeze"),
-        ({"task": "auto", "freeze": True}, "--freeze keeps weights as they are: name them by --init"),
+        ({"freeze": "all", "init": "pretrained"}, "does not use --freeze"),
+        ({"task": "auto", "freeze": "all"}, "--freeze all keeps weights as they are: name them by --init"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

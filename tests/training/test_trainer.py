@@ -153,10 +153,10 @@ def test_few_labels_and_pretrained_weights_that_all_learn_are_advised_to_freeze(
     def advised(**changes: Any) -> bool:
         ready = prepare(options(colour_folder, Path("unused"), val_fraction=0.0))
         told = block(replace(ready, config=ready.config.model_copy(update={"init": "pretrained", **changes})))
-        return "all weights learn from 12 images; with so few, --freeze is far better." in told
+        return "all weights learn from 12 images; with so few, --freeze all is far better." in told
 
     assert not advised(), "38 learn"
     for folder in colour_folder.iterdir():
         for path in sorted(folder.iterdir())[5:]:
             path.unlink()
-    assert advised() and not advised(freeze=True) and not advised(init="scratch")
+    assert advised() and not advised(freeze="all") and not advised(init="scratch")

@@ -21,7 +21,7 @@ from gpt4image.base.errors import DamagedError, DataError, ModelError, RunError,
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data import load_dataset
-from gpt4image.data.pixels import MemoryPixels
+from gpt4image.data.pixels import KeptFeatures, MemoryPixels
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.models.weights import load_tensors
 from gpt4image.tasks.classification import Classification
@@ -34,7 +34,7 @@ from gpt4image.training.train import train
 from gpt4image.training.trainer import idle_options
 from gpt4image.training.training_data import TextTargets
 from models.small_models import small_resnet
-from small_training import SMALL
+from small_training import SMALL, resumed, same
 from tables import made_of, make_table
 from training.cases import WIDTH
 
@@ -212,7 +212,7 @@ def options_of_predictions(colour_folder: Path, tmp_path: Path) -> dict[str, Any
     return {
         "data": f"folder:{colour_folder}",
         "init": str(tmp_path / "given.safetensors"),
-        "freeze": True,
+        "freeze": "all",
         **own,
         **exact,
     }
@@ -244,6 +244,48 @@ def test_features_computed_once_make_the_same_model_as_features_of_each_step(
     assert "top1" in evaluate(EvaluateConfig(run_dir=tmp_path / "kept")).summary
     config = runs.read_config(tmp_path / "kept")
     assert (config["flip"], config["shift"]) == (False, 0.0) and {"flip", "shift"} <= config["chosen"].keys()
+
+
+STAGES = {"freeze": "2", "min_scale": 0.6, "lr": 1e-3, "optimizer": "adamw"}
+
+
+def test_the_last_stages_learn_from_kept_views_of_the_first(
+    options_of_predictions: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = options_of_predictions | STAGES
+    ready = predictions.with_features(prepare(TrainConfig(**own, out=tmp_path / "run")))
+    kept = ready.data.pixels
+    assert isinstance(kept, KeptFeatures) and len(kept) == len(ready.data.usable)
+    train_rows, val_rows = (kept.rows[ready.data.indices(split)] for split in ("train", "val"))
+    assert (np.diff(train_rows, axis=1) == 1).all() and (val_rows == val_rows[:, :1]).all()
+    views = kept.images[torch.from_numpy(train_rows[0])].flatten(1)
+    assert torch.pdist(views.float()).min() > 0, "each view is another one"
+    batches = [ready.data.indices("train")[:8]] * 2
+    one, two = kept.drawn(batches, 0, 0)
+    again = [*kept.drawn(batches[:1], 0, 1)]
+    assert not torch.equal(one, two) and torch.equal(again[0], two)
+    config = TrainConfig(**own, out=tmp_path / "run")
+    train(config)
+    resumed(config, tmp_path / "resumed", 5)
+    assert same(tmp_path / "run", tmp_path / "resumed")
+    given = load_tensors(tmp_path / "given.safetensors")[0]
+    found = load_tensors(tmp_path / "run" / runs.MODEL)[0]
+    changed = {name.split(".")[0] for name, each in found.items() if not torch.equal(each, given.get(name, each))}
+    assert {"fc", "layer4"} <= changed <= {"layer2", "layer3", "layer4", "fc"}
+    measured = evaluate(EvaluateConfig(run_dir=tmp_path / "run", split="val")).accuracy
+    assert measured == pytest.approx(runs.read_run(tmp_path / "run")["metrics"][-1]["val"]["top1"], abs=1e-4)
+    train(TrainConfig(**own, memory_limit_gb=1e-6, workers=0, out=tmp_path / "anew"))
+    assert runs.is_finished(tmp_path / "anew"), "activations that do not fit are computed anew"
+
+
+def test_a_run_is_not_worse_than_the_classifier_that_it_begins_with(
+    options_of_predictions: dict[str, Any], tmp_path: Path
+) -> None:
+    train(TrainConfig(**options_of_predictions | STAGES | {"lr": 30.0, "val_fraction": 0.4}, out=tmp_path / "run"))
+    first, *_, last = runs.read_run(tmp_path / "run")["metrics"]
+    assert first["epoch"] == 0 and first["val"]["top1"] > last["val"]["top1"]
+    measured = evaluate(EvaluateConfig(run_dir=tmp_path / "run", split="val")).accuracy
+    assert measured == pytest.approx(first["val"]["top1"], abs=1e-4)
 
 
 @pytest.mark.parametrize("more", [{"colour": 0.2}, {"flip": True}, {"mixup": 0.2}, {"auto_augment": "rand-m5"}])

@@ -180,7 +180,7 @@ def require_predicting(run_dir: Path) -> None:
     if read_config(run_dir).get("task") == "pretrain":
         raise RunError(
             f"{run_dir} was trained with --task pretrain, so it predicts nothing. Fine-tune its weights: `gpt4image "
-            f"train --data SPEC --init {run_dir / MODEL} --out DIR`, with --freeze for a linear probe."
+            f"train --data SPEC --init {run_dir / MODEL} --out DIR`, with --freeze all for a linear probe."
         )
 
 

@@ -212,7 +212,8 @@ def run_job(job: Job, progress: Callable[[int, int, str], None]) -> dict[str, An
         if not runs.is_finished(job.config.out):
             data = training_data(ARMS[job.arm], situation(job, ready.data, described, record=job.config.out))
             mine = with_features(replace(ready, chosen=job.chosen, data=data))
-            measured = replace(ready.data, pixels=mine.data.pixels)
+            if mine.config.freeze == "all":  # pooled features serve to measure, too
+                measured = replace(ready.data, pixels=mine.data.pixels)
             run(mine, job.config.out, arm=job.arm, resume=True, on_step=progress, extra=asdict(job.regime))
         tidy(job.config.out)
         return measure_run(job.config.out, measured, "test", names=job.class_names)

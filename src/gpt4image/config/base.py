@@ -66,7 +66,7 @@ class StageConfig(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _explain(cls, value: Any, handler: ModelWrapValidatorHandler[StageConfig]) -> StageConfig:
-        given = current_names(value) if isinstance(value, dict) else {}
+        given: dict[str, Any] = value if isinstance(value, dict) else {}
         for name, field in cls.model_fields.items():
             if fault := _unusable(given.get(name), is_path="Path" in str(field.annotation), exact=name == "images"):
                 raise ConfigError(f"{cls.option(name)} {fault}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
@@ -131,12 +132,21 @@ class ModelOptions(StageConfig):
     init: str = "auto"
     """scratch, pretrained or a .safetensors file. auto: pretrained where the model's weights lie on this machine and
     there are fewer than 200,000 training images; nothing is downloaded unasked."""
-    freeze: bool = False
-    """Train only the classifier, for boxes and masks also the head, on the weights of --init: a linear probe."""
+    freeze: str = "auto"
+    """Which weights stay as --init gives them: none; all but the classifier (for boxes and masks the head); or a
+    number, the first layers and so many stages. Default, auto: for one class or several per image, from pretrained
+    weights on a CPU, a number of stages that ends in minutes; otherwise none."""
     stem: Rare[Literal["auto", "standard", "small"]] = "auto"
     """First layers: small keeps the resolution, as for CIFAR. auto: small up to 96 pixels, where known."""
     image_size: int | None = Field(default=None, ge=8, le=4096)
     """Side of the square input, in pixels. Default: chosen from the images."""
+
+    @field_validator("freeze")
+    @classmethod
+    def _known_freeze(cls, value: str) -> str:
+        if value not in ("auto", "none", "all") and not re.fullmatch(r"[1-9]\d?", value):
+            raise ValueError("allowed are auto, none, all, or a number of stages from 1 on")
+        return value
 
     @field_validator("init")
     @classmethod
@@ -159,7 +169,7 @@ class ScheduleOptions(StageConfig):
     """Batches per optimiser step."""
     optimizer: str | None = None
     """Any timm optimiser: muon, adamw, sgd, momentum, ... Default: muon for models with batch norm, and from scratch on
-    fewer than 200,000 images; otherwise, with --fsdp, and for classes with --freeze, adamw."""
+    fewer than 200,000 images; otherwise, with --fsdp, and for classes with --freeze all or a number, adamw."""
     lr: float | None = Field(default=None, gt=0.0)
     """Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except ConvNeXts), 0.1 * batch / 256 for
     sgd, 1e-3 for others; mostly a tenth of it from given weights."""
@@ -286,8 +296,14 @@ class TrainOptions(
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
         over_time = (self.model or "").startswith("transformers:")
-        if self.freeze and self.init in ("auto", "scratch") and not (self.model or "").startswith("python:"):
-            raise ConfigError("--freeze keeps weights as they are: name them by --init pretrained or --init FILE.")
+        if (
+            self.freeze not in ("auto", "none")
+            and self.init in ("auto", "scratch")
+            and not (self.model or "").startswith("python:")
+        ):
+            raise ConfigError(
+                f"--freeze {self.freeze} keeps weights as they are: name them by --init pretrained or --init FILE."
+            )
         if over_time and self.memory_format == "channels_last":
             raise ConfigError(f"--memory-format channels_last is for models of timm, not for {self.model}.")
         if self.frame_differences and (self.frames == 1 or over_time):
@@ -301,9 +317,16 @@ class TrainOptions(
             if self.embeddings is not None and not reads and not self.only_described:
                 raise ConfigError(f"{asked} reads no description: add captions, or leave --embeddings out.")
             unread = ("freeze", "consistency", "mixup", "cutmix", "targets", "paper_compat")
-            if idle := ", ".join(flag_of(name) for name in unread if getattr(self, name)):
+            if idle := ", ".join(
+                flag_of(name) for name in unread if getattr(self, name) not in (False, 0.0, None, "auto")
+            ):
                 raise ConfigError(f"{asked} does not use {idle}: leave that out.")
         return self
+
+    @property
+    def kept_stages(self) -> int:
+        """Stages of the backbone, with the layers before them, that stay as they are; 0 for none, or all."""
+        return int(self.freeze) if self.freeze.isdigit() else 0
 
     @property
     def pretraining(self) -> tuple[str, ...]:

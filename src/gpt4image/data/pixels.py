@@ -113,19 +113,36 @@ class WorkerPixels:
 
 
 class KeptFeatures(MemoryPixels):
-    """Pooled features (N, C) float32 in place of pixels, for a model of which only the classifier learns."""
+    """What layers that stay as they are make of N images, in place of their pixels.
 
-    def __init__(self, features: torch.Tensor, of: MemoryPixels | WorkerPixels) -> None:
+    ``features`` are (M, C) float32, pooled, where only the classifier learns, else (M, C, H, W) float16. ``rows``,
+    (N, V), are those of the V views of each image, of which the first is the plain one; without it N = M.
+    """
+
+    def __init__(
+        self, features: torch.Tensor, of: MemoryPixels | WorkerPixels, rows: NDArray[np.int64] | None = None
+    ) -> None:
         super().__init__(features, of.skipped)
         self.size, self._of = of.size, of
+        self.rows = np.arange(len(features))[:, None] if rows is None else rows
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.rows)
 
     def broken(self, indices: Indices) -> NDArray[np.bool_]:
         """Return (B,) which of the images at ``indices`` could not be decoded."""
         return self._of.broken(indices)
 
     def stream(self, batches: Iterable[Indices], edit: Edit | None = None, first: int = 0) -> Iterator[torch.Tensor]:
-        """Yield the features of each batch, (B, C); there are no pixels that could be edited."""
-        return super().stream(batches)
+        """Yield the features of the plain views of each batch; there are no pixels that could be edited."""
+        return super().stream(self.rows[indices, 0] for indices in batches)
+
+    def drawn(self, batches: Iterable[Indices], seed: int, first: int) -> Iterator[torch.Tensor]:
+        """Yield the features of a random view of each image, a function of the seed and the number of the batch."""
+        for number, indices in enumerate(batches, first):
+            views = np.random.default_rng((seed, number)).integers(self.rows.shape[1], size=len(indices))
+            yield from super().stream([self.rows[indices, views]])
 
 
 Pixels = MemoryPixels | WorkerPixels

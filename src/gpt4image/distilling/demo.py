@@ -25,7 +25,7 @@ from gpt4image.config.results import CompareResult
 
 DATA, UNLABELLED = "clothes", "clothes-unlabelled"
 MODEL = "tf_efficientnet_lite0"
-TRAINING: dict[str, Any] = {"model": MODEL, "init": "pretrained", "freeze": True, "image_size": 160}
+TRAINING: dict[str, Any] = {"model": MODEL, "init": "pretrained", "freeze": "all", "image_size": 160}
 FEW, NONE, TEN = "5 labels per class", "no label", "10 labels per class"
 ARMS: dict[str, tuple[str, int]] = {
     FEW: ("baseline,asked,fused,oracle", 5),

@@ -296,8 +296,8 @@ def _load(
         runs.require_classes(config.run_dir, with_run.classes)
     cut = with_splits(image_set, **how) if other else image_set
     splits = np.where(cut.splits == "val", "train", cut.splits) if other and options.train_on_val else cut.splits
-    read = ("train", "val") if record["config"].get("arm") == "train" else SPLITS
-    rows, its = np.flatnonzero(np.isin(splits, read)), record["config"].get(runs.IMAGES)
+    read = ("train", "val") if record["config"]["arm"] == "train" else SPLITS
+    rows, its = np.flatnonzero(np.isin(splits, read)), record["config"][runs.IMAGES]
     same = len(rows) > 0 and its == identity_of(cut.revised(splits=splits).select(rows), None, None, [])
     if not same and config.data is None:
         raise RunError(

@@ -15,6 +15,7 @@ from gpt4image.base.errors import ConfigError, ModelError, nearest
 from gpt4image.config.learning import PAPER_LOSSES
 from gpt4image.models.alignment_losses import LOSSES
 from gpt4image.models.backbones import classifier_names
+from gpt4image.models.stages import behind, stages
 from gpt4image.parallel import processes
 
 Head = Literal["linear", "mlp", "mlp-bn"]
@@ -53,12 +54,23 @@ class Headed(nn.Module):
         self.heads = nn.ModuleDict()
         self._tap = FeatureTap()
         self._hook = layer.register_forward_pre_hook(self._tap)
+        self._behind: tuple[nn.Module, ...] = ()
+
+    def begin_behind(self, stage: str) -> None:
+        """Take activations of a stage, (B, C, H, W), in the place of images from now on; see ``models.stages``."""
+        self._behind = (behind(self.backbone, stage),)  # in a tuple: it holds no weights of its own
+
+    def classify(self, inputs: Tensor) -> Any:
+        """Return what the backbone makes of images, or of activations, or its classifier of features (B, C)."""
+        if inputs.ndim == 2:
+            return self.backbone.get_classifier()(inputs)  # pyright: ignore[reportCallIssue]
+        return (*self._behind, self.backbone)[0](inputs)
 
     def read(self, images: Tensor) -> tuple[Any, Tensor]:
         """Return what the backbone returns, and the mean over places of what its classifier reads, (B, C)."""
         self._tap.open = True
         try:
-            logits = self.backbone(images)
+            logits = self.classify(images)
             features = self._tap.features
         finally:
             self._tap.open, self._tap.features = False, None
@@ -72,7 +84,7 @@ class Headed(nn.Module):
     def forward(self, images: Tensor) -> tuple[Any, ...]:
         """Return logits (B, K) of images or of kept features, None, and the table of the outputs of the heads."""
         if not len(self.heads):
-            return classified(self.backbone, images), None
+            return self.classify(images), None
         logits, pooled = self.read(images)
         return (logits, None, *self.of_heads(pooled))
 
@@ -90,13 +102,6 @@ class Headed(nn.Module):
         return self.backbone
 
 
-def classified(backbone: nn.Module, inputs: Tensor) -> Any:
-    """Return what a backbone makes of images, or its classifier of their features (B, C)."""
-    if inputs.ndim == 2:
-        return backbone.get_classifier()(inputs)  # pyright: ignore[reportCallIssue]
-    return backbone(inputs)
-
-
 def freeze_all_but_classifier(backbone: nn.Module, new_layers: Collection[str] = ()) -> tuple[str, ...]:
     """Let only the classifier of a backbone learn, from zeros if it is new, and return its layers by name."""
     names = classifier_names(backbone)
@@ -106,6 +111,18 @@ def freeze_all_but_classifier(backbone: nn.Module, new_layers: Collection[str] =
         for parameter in layer.parameters() if name in new_layers else ():
             nn.init.zeros_(parameter)
     return names
+
+
+def freeze_stages(backbone: nn.Module, count: int) -> None:
+    """Let only what is behind the first ``count`` stages of a backbone learn. Raises ModelError: it has no so many."""
+    names = stages(backbone)
+    if count > len(names):
+        raise ModelError(
+            f"--freeze {count}: {type(backbone).__name__} has {len(names)} stages that can be told apart; give a "
+            "smaller number, none or all."
+        )
+    backbone.requires_grad_(requires_grad=False)
+    behind(backbone, names[count - 1]).requires_grad_(requires_grad=True)
 
 
 def _pool(features: Tensor, classifier: nn.Module) -> Tensor:

@@ -30,6 +30,7 @@ from gpt4image.base.errors import ModelError, first_few, first_line, install_com
 from gpt4image.base.files import read_json
 from gpt4image.models import small_stem
 from gpt4image.models.hugging_face import OF_TRANSFORMERS, create_of_transformers, hub_asked_once
+from gpt4image.models.stages import cut, operations, stages
 from gpt4image.models.weights import load_tensors
 from gpt4image.parallel import batch_layers
 
@@ -258,6 +259,20 @@ def convolves(name: str) -> bool:
     """Whether a model of timm has convolutions beyond the one that cuts an image into patches."""
     layers = () if name.startswith(OF_TRANSFORMERS) else _structure(name).modules()
     return sum(isinstance(layer, nn.Conv2d) for layer in layers) > 1
+
+
+@functools.cache
+def operations_behind(name: str, image_size: int) -> tuple[int, ...]:
+    """Return the operations for one image behind each stage of a timm model; nothing if it cannot be cut there."""
+    if name.startswith((OF_TRANSFORMERS, OF_PYTHON)):
+        return ()
+    args = {"num_classes": 2, **_size_args(name, image_size, "standard")}
+    module = _build(name, args, pretrained=False)
+    if not (names := stages(module)) or cut(module, names[0], image_size) is None:
+        return ()
+    with torch.device("meta"):
+        costs = operations(_build(name, args, pretrained=False), image_size)
+    return tuple(sum(costs.values()) - sum(costs[each] for each in names[: number + 1]) for number in range(len(names)))
 
 
 def _structure(name: str) -> nn.Module:

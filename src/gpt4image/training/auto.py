@@ -17,7 +17,13 @@ from gpt4image.config import TrainOptions
 from gpt4image.config.learning import PRETRAIN
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.video import USUAL_FRAMES
-from gpt4image.models.backbones import convolves, has_batch_norm, has_small_stem, pretrained_weights
+from gpt4image.models.backbones import (
+    convolves,
+    has_batch_norm,
+    has_small_stem,
+    operations_behind,
+    pretrained_weights,
+)
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.parallel.devices import choose_device, suited_memory_format, suited_precision
 from gpt4image.tasks.base import Task
@@ -38,6 +44,18 @@ OF_DENSE = {"min_scale": 0.4, "shift": 0.0}
 DENSE_BATCH = 16
 # Unchanged pixels give the same features, which are then computed once; see run_model.with_features.
 OF_FROZEN = {"flip": False, "shift": 0.0}
+CACHED = ("classification", "multilabel")
+"""Tasks whose default, from pretrained weights on a CPU, is to train the last stages on kept activations."""
+MINUTES, SPEED = 10, 4e10
+"""That these stages may take, by the floating-point operations per second of one thread."""
+OF_STAGES = {
+    "min_scale": 0.5,
+    "shift": 0.0,
+    "new_layers_lr_scale": 3.0,
+    "label_smoothing": 0.0,
+    "epochs": 12,
+    "batch_size": 32,
+}
 # Pretrained weights know things at their own size: small pictures serve them better enlarged (docs/research/log.md).
 PRETRAINED_SIZE = 96
 
@@ -59,21 +77,22 @@ def choose(config: TrainOptions, image_set: Dataset) -> tuple[Any, dict[str, Any
     if image_set.clips:
         fill("frames", USUAL_FRAMES)
     dense = config.task in DENSE
-    frozen = config.freeze and not dense and not image_set.clips
-    own = OF_DENSE if dense else OF_FROZEN if frozen else {}
-    chosen |= {name: value for name, value in own.items() if name not in named}
     if config.model is None:
         of_run = model_of_run(init)
         chosen |= {name: value for name, value in of_run.items() if getattr(config, name) in (None, "auto", {})}
     size = config.image_size or chosen.get("image_size") or image_size(image_set, count, init)
     fill("image_size", size)
-    batch = fill("batch_size", min(DENSE_BATCH if dense else batch_size(count), max(2, count)))
-    fill("epochs", epochs(max(count, 1), init))
     small = count < SMALL_SET and size <= 96 and init != "pretrained"
     if config.model is None and "model" not in chosen and small and not config.model_args:
         chosen["model_args"] = SMALL_MODEL[1]
     model = fill("model", SMALL_MODEL[0] if small else PRETRAINED_MODEL)
     device = choose_device(config.device).type
+    freeze = fill("freeze", "none" if init != "pretrained" or device != "cpu" else freezing(config, count, model, size))
+    frozen = freeze != "none" and not dense and not image_set.clips
+    own: dict[str, Any] = OF_DENSE if dense else {} if not frozen else OF_FROZEN if freeze == "all" else OF_STAGES
+    chosen |= {name: value for name, value in own.items() if name not in named}
+    batch = fill("batch_size", min(DENSE_BATCH if dense else batch_size(count), max(2, count)))
+    fill("epochs", epochs(max(count, 1), init))
     fill("precision", suited_precision(device))
     fill("memory_format", suited_memory_format(device, convolves=convolves(model)))
     fill("stem", "small" if size <= 96 and init != "pretrained" and has_small_stem(model) else "standard")
@@ -83,9 +102,24 @@ def choose(config: TrainOptions, image_set: Dataset) -> tuple[Any, dict[str, Any
     excluded = config.fsdp or frozen or model.startswith(OF_TRANSFORMERS)
     muon = not excluded and (has_batch_norm(model) or (init == "scratch" and count < LARGE_SET))
     optimizer = fill("optimizer", "muon" if muon else "adamw")
-    fill("lr", learning_rate(optimizer, init, batch * config.grad_accumulation, model, frozen=frozen))
+    fill("lr", learning_rate(optimizer, init, batch * config.grad_accumulation, model, frozen=freeze == "all"))
     fill("weight_decay", WEIGHT_DECAY.get(optimizer.lower(), ADAPTIVE_WEIGHT_DECAY))
     return config.model_copy(update=chosen), chosen
+
+
+def freezing(config: TrainOptions, count: int, model: str, size: int) -> str:
+    """Return the least number of stages that stay as they are with which a run ends within MINUTES; none otherwise.
+
+    It is meant for one thread of a CPU; a run that draws pixels anew for each step trains everything.
+    """
+    draws = (config.auto_augment, config.mixes, config.colour, config.erase, config.consistency, config.compile)
+    if any(draws) or config.fsdp or config.task not in CACHED:
+        return "none"
+    behind = operations_behind(model, size)
+    epochs = config.epochs or OF_STAGES["epochs"]
+    # A step computes the outputs, then the gradients of activations and of weights.
+    fits = (stages for stages, each in enumerate(behind, 1) if 3 * each * count * epochs <= SPEED * 60 * MINUTES)
+    return str(next(fits, len(behind))) if behind else "none"
 
 
 def start(config: TrainOptions, count: int) -> Literal["scratch", "pretrained"]:

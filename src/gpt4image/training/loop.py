@@ -27,12 +27,14 @@ from gpt4image.base.interrupts import deferred_interrupt
 from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data import annotation
 from gpt4image.data.geometry import Geometry
+from gpt4image.data.pixels import KeptFeatures
 from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.models.weights import load_tensors, save_tensors
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, memory_format_of, peak_memory_bytes, reset_peak_memory
 from gpt4image.parallel.sharding import averaging, like, whole
 from gpt4image.training.augment import mix, normalised, random_geometry, recoloured
+from gpt4image.training.linear_start import fit_classifier
 from gpt4image.training.objectives import Batch, Outputs
 from gpt4image.training.run_model import predict
 from gpt4image.training.trainer import TextTower, Trainer
@@ -110,8 +112,8 @@ def inputs_of(
     trainer: Trainer, pixels: Tensor, number: int, images: NDArray[np.int64]
 ) -> tuple[Tensor, Geometry | None]:
     """Return the inputs of one batch, (B, 3, T, T) float32, then the second views; and the geometry of the former."""
-    if pixels.ndim == 2:
-        return pixels, None
+    if pixels.is_floating_point():  # what layers that stay as they are make of them
+        return pixels.float(), None
     how, rng = trainer.augmentation, trainer.batches.rng(torch.default_generator)
     if trainer.cpu_augmentation is None:
         geometry = random_geometry(pixels.shape[-1], how, rng, torch.from_numpy(trainer.data.weak(images)))
@@ -146,7 +148,7 @@ def gradient_of_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -
     config = trainer.config
     seed_step(config.seed, step, trainer.device)
     trainer.model.train()
-    if config.freeze:
+    if config.freeze != "none":
         trainer.backbone.eval()  # statistics of batch norm are weights too
     means: dict[str, float] = {}
     for part, batch in enumerate(pixels):
@@ -183,8 +185,10 @@ def _diverged(config: ResolvedOptions, what: str) -> TrainingError:
 
 def pixels_of(trainer: Trainer, numbers: range) -> Iterator[Tensor]:
     """Yield the pixels of the batches of a run: uint8 (B, 3, S, S), or the views of them where there are some."""
-    batches = map(trainer.batches.batch, numbers)
-    return trainer.data.pixels.stream(batches, trainer.cpu_augmentation, numbers.start)
+    batches, pixels = map(trainer.batches.batch, numbers), trainer.data.pixels
+    if isinstance(pixels, KeptFeatures):
+        return pixels.drawn(batches, trainer.config.seed, numbers.start)
+    return pixels.stream(batches, trainer.cpu_augmentation, numbers.start)
 
 
 def validate(trainer: Trainer) -> Validated:
@@ -196,8 +200,7 @@ def validate(trainer: Trainer) -> Validated:
     labels = data.all_labels[indices]
     if not len(indices) or not (task.has_thresholds or annotation.known(labels).any()):
         return Validated()
-    backbone: Any = trainer.evaluated.backbone
-    predictions = predict(backbone, data, indices, trainer.augmentation, trainer.config)
+    predictions = predict(trainer.evaluated, data, indices, trainer.augmentation, trainer.config)
     if not np.isfinite(predictions.values if isinstance(predictions, TopKProbs) else predictions).all():
         raise _diverged(trainer.config, "Predictions for the validation images are not finite")
     seen = data.without_met().usable[indices]
@@ -234,6 +237,8 @@ def fit(trainer: Trainer, out: Path, on_step: OnStep, on_epoch: MayStop, checkpo
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "best": None, "epoch_losses": []}
     if processes.from_first(checkpoint.is_file()):
         state = processes.together(lambda: load_checkpoint(checkpoint, trainer.modules, trainer.optimizers))
+    elif trainer.starts_linear:
+        state["history"] = [_linear_epoch(trainer)]
     trainer.history = state["history"]
     trainer.best = tuple(state["best"]) if state["best"] else None
     processes.by_first(lambda: write_json_lines(out / runs.METRICS, trainer.history))
@@ -279,6 +284,7 @@ def fit(trainer: Trainer, out: Path, on_step: OnStep, on_epoch: MayStop, checkpo
                 if any(processes.any_of(interrupt.requested)):  # also one that came while it was saved
                     raise KeyboardInterrupt
     seconds = earlier + time.monotonic() - started
+    trainer.best = trainer.best or _linear_is_better(trainer)
     save_weights(trainer, out)
     return _summary(trainer, done, seconds) | {"set_aside": skipped()}
 
@@ -286,7 +292,8 @@ def fit(trainer: Trainer, out: Path, on_step: OnStep, on_epoch: MayStop, checkpo
 def _summary(trainer: Trainer, done: int, seconds: float) -> dict[str, Any]:
     """Return what a run that has ended says of itself."""
     images = done * trainer.config.grad_accumulation * trainer.batches.size
-    kept = trainer.history[trainer.best[1] - 1 if trainer.best else -1]
+    last = trainer.history[-1]
+    kept = next(row for row in trainer.history if row["epoch"] == (trainer.best[1] if trainer.best else last["epoch"]))
     return {
         "seconds": round(seconds, 3),
         "steps": done,
@@ -295,6 +302,25 @@ def _summary(trainer: Trainer, done: int, seconds: float) -> dict[str, Any]:
         "peak_memory_bytes": peak_memory_bytes(trainer.device),
         **({runs.THRESHOLDS: kept[runs.THRESHOLDS]} if runs.THRESHOLDS in kept else {}),
     }
+
+
+def _linear_epoch(trainer: Trainer) -> dict[str, Any]:
+    """Return the row of epoch 0: the classifier on features as they are, which is kept where nothing is better."""
+    row: dict[str, Any] = {"epoch": 0, "step": 0, "lr": 0.0, "loss": fit_classifier(trainer), "align_loss": None}
+    row |= {"val": None, "seconds": 0.0}
+    for copied in (trainer.modules["best"], trainer.evaluated):
+        copied.load_state_dict(trainer.model.state_dict())
+    keep_if_best(trainer, row)
+    return row
+
+
+def _linear_is_better(trainer: Trainer) -> tuple[float, int] | None:
+    """Return the score of epoch 0 and its number if it is better on the validation images than the last epoch."""
+    first, last, primary = trainer.history[0], trainer.history[-1], trainer.data.task.primary
+    if first["epoch"] or not first["val"] or not last["val"]:
+        return None
+    score = first["val"][primary.name]
+    return (score, 0) if primary.better(score, last["val"][primary.name]) else None
 
 
 def end_epoch(

@@ -1,7 +1,8 @@
 """The model of a finished run, and what models say of images: predictions, pooled features, text-space embeddings.
 
-Features are computed once with ``--freeze``, if nothing changes the pixels, as is its default: a step then costs a
-thousandth of one that runs the whole model, and the arms of a comparison share the features.
+What layers that stay as they are (``--freeze``) make of images is computed once, and the runs of a comparison share it.
+A step of a classifier alone then costs a thousandth of one that runs the whole model. Where the last stages learn too,
+activations of several views of each image are kept: random crops and flips, drawn anew in each epoch.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from gpt4image.artifacts.top_k_probs import Probabilities, built, chosen, joined
 from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.base.progress import say
+from gpt4image.base.progress import progress_bar, say
 from gpt4image.config import TrainConfig
 from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data import annotation
@@ -33,9 +34,10 @@ from gpt4image.data.pixels import KeptFeatures, Pixels, WorkerPixels, available_
 from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.registry import load_known_encoder
 from gpt4image.encoding.text_encoders.tuning import FOLDER
-from gpt4image.models.aligner import Headed, classified, projection_head
-from gpt4image.models.backbones import OF_PYTHON, in_timm, require_backed, require_weights_of
+from gpt4image.models.aligner import Headed, projection_head
+from gpt4image.models.backbones import OF_PYTHON, Backbone, in_timm, require_backed, require_weights_of
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
+from gpt4image.models.stages import cut, stages
 from gpt4image.models.weights import load_tensors
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, choose_device, memory_format_of
@@ -44,7 +46,7 @@ from gpt4image.tasks.base import Predictions, Task
 from gpt4image.tasks.multilabel import checked_thresholds
 from gpt4image.tasks.registry import find_task
 from gpt4image.tasks.segmentation import png
-from gpt4image.training.augment import Augmentation, eval_batch
+from gpt4image.training.augment import Augmentation, BatchRng, eval_batch, random_geometry, recoloured
 from gpt4image.training.auto import stored_as
 from gpt4image.training.batches import all_have_targets
 from gpt4image.training.prepare import Prepared
@@ -57,8 +59,15 @@ AT_ONCE = 256
 """Images whose predicted masks are in memory before they are packed."""
 EVAL_BATCH, EVAL_SIZE = 256, 224
 """Images of a batch, and the largest at which it has so many: of larger ones it has as many pixels."""
+<<<<<<< HEAD
 OF_FEATURES = ("model", "model_args", "init", "image_size", "stem", "drop_path", "device", "memory_format")
+=======
+OF_FEATURES = ("model", "model_args", "init", "image_size", "stem", "drop_path", "device", "precision", "memory_format",
+               "freeze", "flip", "shift", "min_scale")  # fmt: skip
+>>>>>>> 01d81a0b (Wip: the last stages of pretrained weights learn on kept activations)
 """Options that features depend on."""
+VIEWS = 4
+"""Random views of a training image that are kept beside the plain one."""
 ON_CPU = 32
 """Images at once there: larger batches take memory anew for each layer, which took more time than the layers."""
 _last: list[tuple[Pixels, dict[str, Any], KeptFeatures]] = []
@@ -143,7 +152,7 @@ class RunModel:
 
         def read(inputs: Tensor) -> tuple[Tensor, Tensor]:
             if inputs.ndim == 2:  # features that a comparison keeps
-                return tail(classified(self.backbone, inputs).float()), inputs
+                return tail(reader.classify(inputs).float()), inputs
             found, features = reader.read(inputs)
             if mirrored:
                 found = (found + reader.read(inputs.flip(3))[0].flip(3)) / 2
@@ -272,7 +281,7 @@ def images_at_once(task: Task, classes: int, size: int) -> int:
 
 
 def predict(
-    model: nn.Module,
+    model: Headed,
     data: TrainingData,
     indices: NDArray[np.int64],
     augmentation: Augmentation,
@@ -286,7 +295,7 @@ def predict(
     few, at_once = data.task.exclusive, images_at_once(data.task, len(data.classes), config.image_size)
 
     def read(inputs: Tensor) -> tuple[Tensor]:
-        return (tail(classified(model, inputs).float()),)
+        return (tail(model.classify(inputs).float()),)
 
     return outputs(read, data.pixels, indices, augmentation, config, at_once, few_classes=few)[0]
 
@@ -316,40 +325,107 @@ def outputs(
     rows: dict[int, tuple[Any, ...]] = {}
     for number, batch in zip(numbers, pixels.stream(batches[number] for number in numbers), strict=True):
         inputs = batch.to(device)
+<<<<<<< HEAD
         if inputs.ndim == 4:  # else they are features
             inputs = eval_batch(inputs, augmentation).contiguous(memory_format=memory_format_of(config.memory_format))
         found = read(inputs)
+=======
+        inputs = inputs.float() if inputs.is_floating_point() else eval_batch(inputs, augmentation)
+        if inputs.ndim == 4:  # else they are pooled features
+            inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
+        with autocast(device, config.precision):
+            found = read(inputs)
+>>>>>>> 01d81a0b (Wip: the last stages of pretrained weights learn on kept activations)
         arrays = [(part.float() if part.is_floating_point() else part).cpu().numpy() for part in found]
         rows[number] = (packed(arrays[0], len(indices)), *arrays[1:]) if few_classes else tuple(arrays)
     return tuple(joined(parts) for parts in zip(*processes.merged(rows), strict=True))
 
 
 def with_features(ready: Prepared) -> Prepared:
-    """Return a run with features in the place of its pixels, where its body stays as it is and sees the same pixels."""
+    """Return a run with what its frozen layers make of the images in the place of their pixels, where that can be."""
     config, data = ready.config.resolved, ready.data
     task, text = data.task, data.text is not None and config.aligns
-    changed = (config.flip, config.shift, config.colour, config.erase, config.auto_augment, config.mixes)
-    more = (config.consistency, config.pretraining, config.fsdp, text, task.frames, task.output != "probabilities")
-    if not config.freeze or config.min_scale != 1.0 or any((*changed, *more)):
+    changed = (config.colour, config.erase, config.auto_augment, config.mixes)
+    more = (config.consistency, config.pretraining, config.fsdp, config.compile, task.frames)
+    if config.freeze == "none" or any((*changed, *more)) or task.output != "probabilities":
+        return ready
+    if isinstance(data.pixels, KeptFeatures):
+        return ready
+    pooled = config.freeze == "all"
+    if pooled and (text or config.min_scale != 1.0 or config.flip or config.shift):
         return ready
     options = {name: getattr(config, name) for name in OF_FEATURES}
     for pixels, those, kept in _last:
         if pixels is data.pixels and those == options:
             return replace(ready, data=replace(data, pixels=kept))
-    found = make_backbone(config, task.outputs(data.classes))
+    body = make_backbone(config, task.outputs(data.classes))
+    kept = _pooled(config, data, body) if pooled else _activations(config, data, body.module)
+    if kept is None:
+        return ready
+    _last[:] = [(data.pixels, options, kept)]
+    return replace(ready, data=replace(data, pixels=kept))
+
+
+def _pooled(config: ResolvedOptions, data: TrainingData, found: Backbone) -> KeptFeatures | None:
+    """Return the pooled features of all images; None where the classifier is not the one layer that learns."""
     body = found.module
     classifier: Any = body.get_classifier() if hasattr(body, "get_classifier") else None  # pyright: ignore[reportCallIssue]
-    if not isinstance(classifier, nn.Linear) or len(found.new_layers) > 1 or isinstance(data.pixels, KeptFeatures):
-        return ready
+    if not isinstance(classifier, nn.Linear) or len(found.new_layers) > 1:
+        return None
     if processes.rank() == 0:
-        say(f"computing the features of {len(data.pixels):,} images once, as --freeze keeps the weights")
+        say(f"computing the features of {len(data.pixels):,} images once, as --freeze all keeps the weights")
     device = choose_device(config.device)
     body.to(device, memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
     reader = Headed(body).eval()
-    at_once = images_at_once(task, len(data.classes), config.image_size)
+    at_once = images_at_once(data.task, len(data.classes), config.image_size)
     at_once = min(at_once, ON_CPU) if device.type == "cpu" else at_once
     every, how = np.arange(len(data.pixels)), augmentation_of(config, body)
     (features,) = outputs(lambda inputs: (reader.read(inputs)[1],), data.pixels, every, how, config, at_once)
-    kept = KeptFeatures(torch.from_numpy(features), data.pixels)
-    _last[:] = [(data.pixels, options, kept)]
-    return replace(ready, data=replace(data, pixels=kept))
+    return KeptFeatures(torch.from_numpy(features), data.pixels)
+
+
+@torch.inference_mode()
+def _activations(config: ResolvedOptions, data: TrainingData, body: nn.Module) -> KeptFeatures | None:
+    """Return what the frozen stages make of the plain view of each image, and of VIEWS random ones to train on.
+
+    None where the memory does not hold it, where processes share the run, or where the model cannot be cut.
+    """
+    device, memory_format = choose_device(config.device), memory_format_of(config.memory_format)
+    parts = cut(body, stages(body)[config.kept_stages - 1], config.image_size)
+    if parts is None or processes.count() > 1:
+        return None
+    how, every = augmentation_of(config, body), np.arange(len(data.pixels))
+    body.to(device, memory_format=memory_format).eval()  # pyright: ignore[reportCallIssue]
+
+    def kept(inputs: Tensor) -> Tensor:
+        with autocast(device, config.precision):
+            return parts.kept(inputs.contiguous(memory_format=memory_format)).to("cpu", torch.float16)
+
+    shape = kept(torch.zeros(1, 3, config.image_size, config.image_size, device=device)).shape[1:]
+    train = np.isin(every, data.indices("train"))
+    views = np.where(train, 1 + VIEWS, 1)
+    size = int(views.sum()) * shape.numel() * 2
+    if size > config.memory_limit_gb * 1e9:
+        say(
+            f"the activations of {config.kept_stages} stages would take {size / 1e9:.1f} GB, more than "
+            f"--memory-limit-gb {config.memory_limit_gb:g}: each epoch computes them again"
+        )
+        return None
+    say(f"computing {int(views.sum()):,} views of {len(every):,} images once: {size / 1e6:,.0f} MB in memory")
+    features = torch.empty((int(views.sum()), *shape), dtype=torch.float16)
+    first = np.concatenate([[0], np.cumsum(views)[:-1]])
+    batches = [every[start : start + ON_CPU] for start in range(0, len(every), ON_CPU)]
+    with progress_bar() as bar:
+        row = bar.add_task("views", total=len(every), note="")
+        for number, (indices, images) in enumerate(zip(batches, data.pixels.stream(batches), strict=True)):
+            pixels = images.to(device)
+            features[torch.from_numpy(first[indices])] = kept(eval_batch(pixels, how))
+            learned = np.flatnonzero(train[indices])
+            state = torch.Generator().manual_seed(number)
+            rng = BatchRng(generator=state, total=len(learned), rows=torch.arange(len(learned)))
+            for view in range(1, 1 + VIEWS if len(learned) else 1):
+                moved = random_geometry(pixels.shape[-1], how, rng).pixels(pixels[learned])
+                features[torch.from_numpy(first[indices[learned]] + view)] = kept(recoloured(moved, how, rng))
+            bar.advance(row, len(indices))
+    rows = first[:, None] + np.where(train[:, None], np.arange(1 + VIEWS), 0)
+    return KeptFeatures(features, data.pixels, rows)

@@ -241,9 +241,9 @@ def block(ready: Prepared) -> str:
     }
     notes = [("note", idle) for idle in idle_options(config.resolved, data)]
     count = (labelled | from_text | taught).sum()
-    all_learn = config.task == "classification" and config.init != "scratch" and not config.freeze
+    all_learn = config.task == "classification" and config.init != "scratch" and config.freeze == "none"
     if all_learn and count <= FEW_TO_FINE_TUNE * len(data.classes):
-        notes += [("note", f"all weights learn from {count:,} images; with so few, --freeze is far better.")]
+        notes += [("note", f"all weights learn from {count:,} images; with so few, --freeze all is far better.")]
     return "\n".join(f"{name:10}{value}" for name, value in [*rows.items(), *notes] if value)
 
 

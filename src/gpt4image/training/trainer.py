@@ -28,12 +28,13 @@ from gpt4image.artifacts.table import EmbeddingTable, find_digests
 from gpt4image.base.errors import ConfigError, ModelError, TableError, first_line
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, ResolvedOptions, TrainOptions
+from gpt4image.data.pixels import KeptFeatures
 from gpt4image.encoding.encode import read_descriptions
 from gpt4image.encoding.text_encoders.long_texts import chunked, whole
 from gpt4image.encoding.text_encoders.neural import NeuralEncoder, single_or_double, to_device
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.encoding.text_encoders.tuning import How, Made, make_trainable, save_tuned, trained_weights
-from gpt4image.models.aligner import Aligner, Headed, freeze_all_but_classifier, projection_head
+from gpt4image.models.aligner import Aligner, Headed, freeze_all_but_classifier, freeze_stages, projection_head
 from gpt4image.models.backbones import (
     CLASSIFIER,
     Backbone,
@@ -43,6 +44,7 @@ from gpt4image.models.backbones import (
     load_own_layers,
 )
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
+from gpt4image.models.stages import stages
 from gpt4image.parallel import processes
 from gpt4image.parallel.batch_layers import see_whole_batch
 from gpt4image.parallel.devices import choose_device, computes_bf16, depthwise_in_fp32, memory_format_of
@@ -155,7 +157,8 @@ class Trainer:
 
     ``model`` maps images to logits and image embeddings or None; a step calls ``parallel`` in its place, which averages
     gradients over processes. ``optimizers`` stand by their names in a checkpoint. ``objectives`` are the terms of the
-    loss beside the task's, ``best`` the best validation score so far and its epoch, from 1.
+    loss beside the task's, ``best`` the best validation score so far and its epoch, from 1, or 0 for the classifier
+    that a run which ``starts_linear`` begins with; ``best_model`` holds it until then.
     """
 
     config: ResolvedOptions
@@ -174,6 +177,7 @@ class Trainer:
     steps_per_epoch: int
     texts: TextTower | None
     objectives: tuple[Objective, ...]
+    starts_linear: bool
     history: list[dict[str, Any]] = field(default_factory=list)
     best: tuple[float, int] | None = None
 
@@ -220,7 +224,10 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         placing="on-top" if data.weak(others).any() else "apart" if config.consistency > 0.0 else "among",
     )
     batches = replace(batches, twice=config.compares_views)
-    parallel, ema, best_model = _placed(config, model, device, batches)
+    starts_linear = bool(config.kept_stages) and isinstance(data.pixels, KeptFeatures)
+    if starts_linear:
+        model.begin_behind(stages(backbone)[config.kept_stages - 1])
+    parallel, ema, best_model = _placed(config, model, device, batches, copied=starts_linear)
     if config.compile:
         compile_training(backbone)
     steps_per_epoch = max(1, count // (batch_size * config.grad_accumulation))
@@ -256,6 +263,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         steps_per_epoch=steps_per_epoch,
         texts=tower,
         objectives=tuple(objectives),
+        starts_linear=starts_linear,
     )
 
 
@@ -293,8 +301,10 @@ def make_model(
 ) -> Backbone:
     """Return the model of a task, its layers that start from random weights, and notes on its weights."""
     plain, notes, new_layers = make_backbone(config, task.outputs(classes), place)
-    if config.freeze:
+    if config.freeze == "all":
         new_layers = freeze_all_but_classifier(plain, new_layers)
+    elif config.kept_stages:
+        freeze_stages(plain, config.kept_stages)
     model = task.model(plain, config.image_size)
     if model is not plain:
         own: Sequence[str] = [name for name, child in model.named_children() if child is not plain]
@@ -307,7 +317,7 @@ def make_model(
 
 
 def _placed(
-    config: ResolvedOptions, model: nn.Module, device: torch.device, batches: Batches
+    config: ResolvedOptions, model: nn.Module, device: torch.device, batches: Batches, *, copied: bool
 ) -> tuple[nn.Module, ModelEmaV3 | None, nn.Module | None]:
     """Bring a model to its device, or its shards to all; return what a step calls, moving average and best model."""
     see_whole_batch(model, device, *batches.seen(second=config.consistency > 0.0 or batches.twice))
@@ -318,7 +328,7 @@ def _placed(
     ema = None
     if config.ema > 0.0:
         ema = ModelEmaV3(model, decay=config.ema, **EMA_WARMUP, foreach=not config.fsdp)
-    best_model = copy.deepcopy(model) if config.select == "best" else None
+    best_model = copy.deepcopy(model) if copied or config.select == "best" else None
     if not config.fsdp:
         return replicate(model, device), ema, best_model
     for each in (model, None if ema is None else ema.module, best_model):
