@@ -59,12 +59,8 @@ AT_ONCE = 256
 """Images whose predicted masks are in memory before they are packed."""
 EVAL_BATCH, EVAL_SIZE = 256, 224
 """Images of a batch, and the largest at which it has so many: of larger ones it has as many pixels."""
-<<<<<<< HEAD
-OF_FEATURES = ("model", "model_args", "init", "image_size", "stem", "drop_path", "device", "memory_format")
-=======
-OF_FEATURES = ("model", "model_args", "init", "image_size", "stem", "drop_path", "device", "precision", "memory_format",
+OF_FEATURES = ("model", "model_args", "init", "image_size", "stem", "drop_path", "device", "memory_format",
                "freeze", "flip", "shift", "min_scale")  # fmt: skip
->>>>>>> 01d81a0b (Wip: the last stages of pretrained weights learn on kept activations)
 """Options that features depend on."""
 VIEWS = 4
 """Random views of a training image that are kept beside the plain one."""
@@ -325,17 +321,10 @@ def outputs(
     rows: dict[int, tuple[Any, ...]] = {}
     for number, batch in zip(numbers, pixels.stream(batches[number] for number in numbers), strict=True):
         inputs = batch.to(device)
-<<<<<<< HEAD
-        if inputs.ndim == 4:  # else they are features
-            inputs = eval_batch(inputs, augmentation).contiguous(memory_format=memory_format_of(config.memory_format))
-        found = read(inputs)
-=======
         inputs = inputs.float() if inputs.is_floating_point() else eval_batch(inputs, augmentation)
         if inputs.ndim == 4:  # else they are pooled features
             inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
-        with autocast(device, config.precision):
-            found = read(inputs)
->>>>>>> 01d81a0b (Wip: the last stages of pretrained weights learn on kept activations)
+        found = read(inputs)
         arrays = [(part.float() if part.is_floating_point() else part).cpu().numpy() for part in found]
         rows[number] = (packed(arrays[0], len(indices)), *arrays[1:]) if few_classes else tuple(arrays)
     return tuple(joined(parts) for parts in zip(*processes.merged(rows), strict=True))
@@ -398,8 +387,7 @@ def _activations(config: ResolvedOptions, data: TrainingData, body: nn.Module) -
     body.to(device, memory_format=memory_format).eval()  # pyright: ignore[reportCallIssue]
 
     def kept(inputs: Tensor) -> Tensor:
-        with autocast(device, config.precision):
-            return parts.kept(inputs.contiguous(memory_format=memory_format)).to("cpu", torch.float16)
+        return parts.kept(inputs.contiguous(memory_format=memory_format)).to("cpu", torch.float16)
 
     shape = kept(torch.zeros(1, 3, config.image_size, config.image_size, device=device)).shape[1:]
     train = np.isin(every, data.indices("train"))
