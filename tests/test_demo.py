@@ -14,7 +14,7 @@ from gpt4image.config import DemoConfig
 from gpt4image.distilling import demo as packaged_demo
 from made_pictures import write_folders
 
-SHORT: dict[str, Any] = {"image_size": 32, "epochs": 1, "model": "resnet10t", "init": "scratch", "freeze": False,
+SHORT: dict[str, Any] = {"image_size": 32, "epochs": 1, "model": "resnet10t", "init": "scratch", "freeze": "none",
                          "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8}}  # fmt: skip
 PER_CLASS = 3
 
@@ -26,7 +26,8 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("gpt4image.data.known_sets.ANSWERS", tmp_path / "answers.jsonl")
     monkeypatch.setattr(packaged_demo, "DATA", f"folder:{tmp_path / 'labelled'}")
     monkeypatch.setattr(packaged_demo, "UNLABELLED", f"folder:{tmp_path / 'unlabelled'}")
-    monkeypatch.setattr(packaged_demo, "TRAINING", packaged_demo.TRAINING | SHORT)
+    for options in ("FROZEN", "DEPLOYED"):
+        monkeypatch.setattr(packaged_demo, options, getattr(packaged_demo, options) | SHORT)
     monkeypatch.setattr(packaged_demo, "ARMS", {"few": ("baseline,asked", 2), "none": ("asked", 0)})
     return tmp_path / "out"
 

@@ -58,7 +58,7 @@ CLOTHES_PER_CLASS, EPOCHS, PIXELS = 4, 1, 32  # where a page names none, as a us
 FASTER = {"--image-size 160": "--image-size 32", "--seeds [35]": "--seeds 2",
           "--arms baseline,(text-labels,)?asked,fused,oracle": "--arms baseline,fused", r" \| head -\d$": "",
           "distill wardrobe ": "distill wardrobe --encoder bag-of-words:64 ",
-          r"--model tf_efficientnet_lite0\s+--init pretrained --freeze all": "",
+          r"--model tf_efficientnet_lite0\s+--init pretrained( --freeze all)?": "",
           "torchrun .* -m gpt4image": "gpt4image"}  # fmt: skip
 
 

@@ -165,7 +165,7 @@ def distill(
     model: Model | None = None,
     model_args: Mapping[str, Any] = {},
     init: StrPath = 'auto',
-    freeze: bool = False,
+    freeze: str = 'auto',
     stem: Literal['auto', 'standard', 'small'] = 'auto',
     image_size: int | None = None,
     epochs: int | None = None,
@@ -337,8 +337,9 @@ def distill(
             transformers, as JSON.
         init (str | Path, optional): scratch, pretrained or a .safetensors file. auto: pretrained where the model's
             weights lie on this machine and there are fewer than 200,000 training images; nothing is downloaded unasked.
-        freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=:
-            a linear probe.
+        freeze (str, optional): Which weights stay as init= gives them: none; all but the classifier (for boxes and
+            masks the head); or a number, the first layers and so many stages. Default, auto: for one class or several
+            per image, from pretrained weights on a CPU, a number of stages that ends in minutes; otherwise none.
         stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution, as for CIFAR.
             auto: small up to 96 pixels, where known.
         image_size (int | None, optional): Side of the square input, in pixels. Default: chosen from the images.
@@ -347,7 +348,7 @@ def distill(
         grad_accumulation (int, optional): Batches per optimiser step.
         optimizer (str | None, optional): Any timm optimiser: muon, adamw, sgd, momentum, ... Default: muon for models
             with batch norm, and from scratch on fewer than 200,000 images; otherwise, with fsdp=, and for classes with
-            freeze=, adamw.
+            freeze= all or a number, adamw.
         lr (float | None, optional): Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except
             ConvNeXts), 0.1 * batch / 256 for sgd, 1e-3 for others; mostly a tenth of it from given weights.
         new_layers_lr_scale (float, optional): With init=: learning rate of new layers (classifier, alignment head), as
@@ -832,7 +833,7 @@ def train(
     model: Model | None = None,
     model_args: Mapping[str, Any] = {},
     init: StrPath = 'auto',
-    freeze: bool = False,
+    freeze: str = 'auto',
     stem: Literal['auto', 'standard', 'small'] = 'auto',
     image_size: int | None = None,
     epochs: int | None = None,
@@ -936,8 +937,9 @@ def train(
             transformers, as JSON.
         init (str | Path, optional): scratch, pretrained or a .safetensors file. auto: pretrained where the model's
             weights lie on this machine and there are fewer than 200,000 training images; nothing is downloaded unasked.
-        freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=:
-            a linear probe.
+        freeze (str, optional): Which weights stay as init= gives them: none; all but the classifier (for boxes and
+            masks the head); or a number, the first layers and so many stages. Default, auto: for one class or several
+            per image, from pretrained weights on a CPU, a number of stages that ends in minutes; otherwise none.
         stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution, as for CIFAR.
             auto: small up to 96 pixels, where known.
         image_size (int | None, optional): Side of the square input, in pixels. Default: chosen from the images.
@@ -946,7 +948,7 @@ def train(
         grad_accumulation (int, optional): Batches per optimiser step.
         optimizer (str | None, optional): Any timm optimiser: muon, adamw, sgd, momentum, ... Default: muon for models
             with batch norm, and from scratch on fewer than 200,000 images; otherwise, with fsdp=, and for classes with
-            freeze=, adamw.
+            freeze= all or a number, adamw.
         lr (float | None, optional): Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except
             ConvNeXts), 0.1 * batch / 256 for sgd, 1e-3 for others; mostly a tenth of it from given weights.
         new_layers_lr_scale (float, optional): With init=: learning rate of new layers (classifier, alignment head), as
@@ -1069,7 +1071,7 @@ def compare(
     model: str | None = None,
     model_args: Mapping[str, Any] = {},
     init: StrPath = 'auto',
-    freeze: bool = False,
+    freeze: str = 'auto',
     stem: Literal['auto', 'standard', 'small'] = 'auto',
     image_size: int | None = None,
     epochs: int | None = None,
@@ -1180,8 +1182,9 @@ def compare(
             transformers, as JSON.
         init (str | Path, optional): scratch, pretrained or a .safetensors file. auto: pretrained where the model's
             weights lie on this machine and there are fewer than 200,000 training images; nothing is downloaded unasked.
-        freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=:
-            a linear probe.
+        freeze (str, optional): Which weights stay as init= gives them: none; all but the classifier (for boxes and
+            masks the head); or a number, the first layers and so many stages. Default, auto: for one class or several
+            per image, from pretrained weights on a CPU, a number of stages that ends in minutes; otherwise none.
         stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution, as for CIFAR.
             auto: small up to 96 pixels, where known.
         image_size (int | None, optional): Side of the square input, in pixels. Default: chosen from the images.
@@ -1190,7 +1193,7 @@ def compare(
         grad_accumulation (int, optional): Batches per optimiser step.
         optimizer (str | None, optional): Any timm optimiser: muon, adamw, sgd, momentum, ... Default: muon for models
             with batch norm, and from scratch on fewer than 200,000 images; otherwise, with fsdp=, and for classes with
-            freeze=, adamw.
+            freeze= all or a number, adamw.
         lr (float | None, optional): Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except
             ConvNeXts), 0.1 * batch / 256 for sgd, 1e-3 for others; mostly a tenth of it from given weights.
         new_layers_lr_scale (float, optional): With init=: learning rate of new layers (classifier, alignment head), as

@@ -35,9 +35,24 @@ RESNET, VIT = "resnet18", "vit_tiny_patch16_224"
         ({"init": "pretrained"}, {"image_size": 96, "model": RESNET, "model_args": {}, "stem": "standard"}),
         ({"init": "pretrained", "image_size": 32}, {"image_size": 32}),
         ({"init": "run/model.safetensors"}, {"image_size": 32, "model_args": auto.SMALL_MODEL[1]}),
-        ({"init": "pretrained", "model": RESNET}, {"optimizer": "muon", "stem": "standard", "lr": 2e-3}),
-        ({"init": "pretrained", "model": VIT}, {"lr": 1e-4}),
-        ({"init": "pretrained", "model": RESNET, "optimizer": "adamw"}, {"lr": 1e-3}),  # the whole rate: batch norm
+        (
+            {"init": "pretrained", "model": RESNET, "freeze": "none"},
+            {"optimizer": "muon", "stem": "standard", "lr": 2e-3},
+        ),
+        (
+            {"init": "pretrained", "model": RESNET, "task": "classification"},
+            {"freeze": "3", "optimizer": "adamw", "lr": 1e-3, "epochs": 12, "min_scale": 0.5, "label_smoothing": 0.0},
+        ),
+        (
+            {"init": "pretrained", "model": RESNET, "task": "multilabel", "image_size": 224, "epochs": 9000},
+            {"freeze": "5", "epochs": 9000},
+        ),
+        ({"init": "pretrained", "model": RESNET, "mixup": 0.2}, {"freeze": "none", "epochs": 200}),
+        ({"init": "pretrained", "model": VIT}, {"freeze": "none", "lr": 1e-4}),
+        (
+            {"init": "pretrained", "model": RESNET, "freeze": "none", "optimizer": "adamw"},
+            {"lr": 1e-3},
+        ),  # the whole rate: batch norm
         ({"fsdp": True}, {"optimizer": "adamw"}),
         ({"task": "detection"}, {"min_scale": 0.4, "shift": 0.0, "optimizer": "muon", "lr": 0.02}),
         (
@@ -61,7 +76,7 @@ def test_what_was_given_is_kept_and_not_named(colour_folder: Path) -> None:
     given = {"image_size": 24, "batch_size": 4, "epochs": 3, "optimizer": "sgd", "lr": 0.3, "model": "resnet18"}
     config, chosen = choose(colour_folder, **given)
     assert all(getattr(config, name) == value for name, value in given.items())
-    assert chosen.keys() == {"weight_decay", "stem", "init", "precision", "memory_format"}
+    assert chosen.keys() == {"weight_decay", "stem", "init", "freeze", "precision", "memory_format"}
     assert config.weight_decay == 5e-4
     assert config.model_args == {}, "the arguments of the small model belong to it alone"
 

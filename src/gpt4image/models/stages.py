@@ -99,17 +99,18 @@ class _Until(nn.Module):
 def behind(backbone: nn.Module, stage: str) -> nn.Module:
     """Return a backbone whose layers up to a stage do nothing; the others are those of the backbone itself."""
     whole = node = _with_own_children(backbone)
-    *parents, last = stage.split(".")
-    for name in (*parents, last):
-        children: Any = node._modules
+    names = stage.split(".")
+    for depth, name in enumerate(names, 1):
+        children = dict(node.named_children())
         for earlier in list(children)[: list(children).index(name)]:
-            children[earlier] = nn.Identity()
-        children[name] = nn.Identity() if name == last else _with_own_children(children[name])
-        node = children[name]
+            setattr(node, earlier, nn.Identity())
+        child = nn.Identity() if depth == len(names) else _with_own_children(children[name])
+        setattr(node, name, child)
+        node = child
     return whole
 
 
 def _with_own_children(module: nn.Module) -> nn.Module:
     shallow = copy.copy(module)
-    shallow._modules = dict(module._modules)
+    vars(shallow)["_modules"] = dict(vars(module)["_modules"])
     return shallow

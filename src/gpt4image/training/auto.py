@@ -48,12 +48,13 @@ CACHED = ("classification", "multilabel")
 """Tasks whose default, from pretrained weights on a CPU, is to train the last stages on kept activations."""
 MINUTES, SPEED = 10, 4e10
 """That these stages may take, by the floating-point operations per second of one thread."""
+EPOCHS_OF_STAGES = 12
 OF_STAGES = {
     "min_scale": 0.5,
     "shift": 0.0,
     "new_layers_lr_scale": 3.0,
     "label_smoothing": 0.0,
-    "epochs": 12,
+    "epochs": EPOCHS_OF_STAGES,
     "batch_size": 32,
 }
 # Pretrained weights know things at their own size: small pictures serve them better enlarged (docs/research/log.md).
@@ -108,18 +109,22 @@ def choose(config: TrainOptions, image_set: Dataset) -> tuple[Any, dict[str, Any
 
 
 def freezing(config: TrainOptions, count: int, model: str, size: int) -> str:
-    """Return the least number of stages that stay as they are with which a run ends within MINUTES; none otherwise.
+    """Return how many stages stay as they are: half of them, or as many more as let a run end within MINUTES.
 
-    It is meant for one thread of a CPU; a run that draws pixels anew for each step trains everything.
+    That is meant for one thread of a CPU; "none" where pixels are drawn anew for each step, or a model has no stages.
     """
     draws = (config.auto_augment, config.mixes, config.colour, config.erase, config.consistency, config.compile)
     if any(draws) or config.fsdp or config.task not in CACHED:
         return "none"
-    behind = operations_behind(model, size)
-    epochs = config.epochs or OF_STAGES["epochs"]
+    found = seconds_behind(model, size, count, config.epochs or EPOCHS_OF_STAGES)
+    half = -(-len(found) // 2)
+    return str(next((n for n in range(half, len(found)) if found[n - 1] <= 60 * MINUTES), len(found)) or "none")
+
+
+def seconds_behind(model: str, size: int, images: int, epochs: int) -> list[float]:
+    """Return about how long one thread takes if what is behind each stage of a model learns; [] if it has none."""
     # A step computes the outputs, then the gradients of activations and of weights.
-    fits = (stages for stages, each in enumerate(behind, 1) if 3 * each * count * epochs <= SPEED * 60 * MINUTES)
-    return str(next(fits, len(behind))) if behind else "none"
+    return [3 * each * images * epochs / SPEED for each in operations_behind(model, size)]
 
 
 def start(config: TrainOptions, count: int) -> Literal["scratch", "pretrained"]:

@@ -6,9 +6,12 @@ A classifier that starts from random weights would first spoil the features that
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
+from gpt4image.models.aligner import Headed
 from gpt4image.parallel.devices import choose_device
 from gpt4image.training.run_model import images_at_once, outputs
 from gpt4image.training.trainer import Trainer
@@ -20,14 +23,18 @@ STEPS = 200
 
 def fit_classifier(trainer: Trainer) -> float:
     """Fit the classifier of a run to the pooled features of its training images; return the mean loss."""
-    config, data, model = trainer.config, trainer.data, trainer.model
+    config, data, model = trainer.config, trainer.data, cast("Headed", trainer.model)
     targeted = data.pools()[0]
     at_once = images_at_once(data.task, len(data.classes), config.image_size)
     model.eval()
-    read = (lambda inputs: (model.read(inputs)[1],), data.pixels, targeted, trainer.augmentation, config, at_once)
-    features = torch.from_numpy(outputs(*read)[0]).to(choose_device(config.device))
+
+    def read(inputs: Tensor) -> tuple[Tensor]:
+        return (model.read(inputs)[1],)
+
+    found = outputs(read, data.pixels, targeted, trainer.augmentation, config, at_once)[0]
+    features = torch.from_numpy(found).to(choose_device(config.device))
     targets = data.targets(targeted).to(features.device)
-    classifier: nn.Module = model.backbone.get_classifier()
+    classifier: nn.Module = model.backbone.get_classifier()  # pyright: ignore[reportCallIssue]
     weights = list(classifier.parameters())
     for each in weights:
         nn.init.zeros_(each)

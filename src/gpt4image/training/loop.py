@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from gpt4image.data import annotation
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.pixels import KeptFeatures
 from gpt4image.encoding.text_encoders.tuning import FOLDER
+from gpt4image.models.aligner import Headed
 from gpt4image.models.weights import load_tensors, save_tensors
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, memory_format_of, peak_memory_bytes, reset_peak_memory
@@ -200,7 +201,7 @@ def validate(trainer: Trainer) -> Validated:
     labels = data.all_labels[indices]
     if not len(indices) or not (task.has_thresholds or annotation.known(labels).any()):
         return Validated()
-    predictions = predict(trainer.evaluated, data, indices, trainer.augmentation, trainer.config)
+    predictions = predict(cast("Headed", trainer.evaluated), data, indices, trainer.augmentation, trainer.config)
     if not np.isfinite(predictions.values if isinstance(predictions, TopKProbs) else predictions).all():
         raise _diverged(trainer.config, "Predictions for the validation images are not finite")
     seen = data.without_met().usable[indices]

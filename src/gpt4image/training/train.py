@@ -21,11 +21,13 @@ from gpt4image.base.files import fingerprint
 from gpt4image.base.intervals import of_shares
 from gpt4image.base.progress import LINE_SECONDS, progress_bar, say
 from gpt4image.config import TrainConfig
+from gpt4image.config.learning import ResolvedOptions
 from gpt4image.config.results import Epoch, TrainResult
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, cpu_threads, device_name
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.multilabel import USUAL, MultiLabel
+from gpt4image.training import auto
 from gpt4image.training.prepare import Prepared, prepare
 
 FINISHED = "This run was finished before, and nothing was trained now; its images were not read again."
@@ -237,6 +239,7 @@ def block(ready: Prepared) -> str:
         "learn": f"{config.pretrain}, no label is read" if config.pretraining else "",
         "classes": "" if config.pretraining else f"{len(data.classes):,}",
         "model": f"{config.model} ({config.init}), {config.image_size} x {config.image_size} pixels",
+        "learns": _learning(config.resolved, len(train)),
         "steps": f"{config.epochs:,} epochs of {steps:,} steps, {config.batch_size} images each",
     }
     notes = [("note", idle) for idle in idle_options(config.resolved, data)]
@@ -245,6 +248,15 @@ def block(ready: Prepared) -> str:
     if all_learn and count <= FEW_TO_FINE_TUNE * len(data.classes):
         notes += [("note", f"all weights learn from {count:,} images; with so few, --freeze all is far better.")]
     return "\n".join(f"{name:10}{value}" for name, value in [*rows.items(), *notes] if value)
+
+
+def _learning(config: ResolvedOptions, images: int) -> str:
+    """Return which weights learn, and about how long that takes; "" where all do."""
+    if not config.kept_stages:
+        return "only the classifier, or the head" if config.freeze == "all" else ""
+    what = f"what is behind the first {config.freeze} stages"
+    seconds = auto.seconds_behind(config.model, config.image_size, images, config.epochs)
+    return f"{what}, {about(seconds[config.kept_stages - 1])} on one thread of a CPU" if seconds else what
 
 
 def about(seconds: float) -> str:
