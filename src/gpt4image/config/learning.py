@@ -318,7 +318,7 @@ class TrainOptions(
                 raise ConfigError(f"{asked} reads no description: add captions, or leave --embeddings out.")
             unread = ("freeze", "consistency", "mixup", "cutmix", "targets", "paper_compat")
             if idle := ", ".join(
-                flag_of(name) for name in unread if getattr(self, name) not in (False, 0.0, None, "auto")
+                flag_of(name) for name in unread if getattr(self, name) not in (False, 0.0, None, "auto", "none")
             ):
                 raise ConfigError(f"{asked} does not use {idle}: leave that out.")
         return self
