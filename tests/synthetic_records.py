@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from scipy import stats
 
+from gpt4image.artifacts import runs
 from gpt4image.base.files import append_json_line, write_json
 from gpt4image.data.known_sets import load_openmoji
 from made_pictures import packaged_texts
@@ -65,7 +66,15 @@ def comparison_record(seeds: int = 3, means: Mapping[str, float] = MEANS, **more
     pairs = [pair_record(arms, name) for name in arms if name != "baseline"]
     if {"text-labels", "zero-shot"} <= arms.keys():
         pairs.append(pair_record(arms, "text-labels", "zero-shot"))
-    data = {"spec": "openmoji", "train": 1007, "val": 112, "test": 430, "classes": len(CLASSES), "labelled": 90}
+    data = {
+        "spec": "openmoji",
+        "train": 1007,
+        "val": 112,
+        "val_labelled": 112,
+        "test": 430,
+        "classes": len(CLASSES),
+        "labelled": 90,
+    }
     return {
         "metric": "top1",
         "arms": arms,
@@ -82,7 +91,8 @@ def write_run(folder: Path, arm: str = "text-labels", seed: int = 0, top1: float
     """Write the records of a finished run."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
-    config = {"arm": arm, "seed": seed, "data": "openmoji", "lr": 0.002, "chosen": {"epochs": epochs}, "out": "x"}
+    config = {"arm": arm, "seed": seed, "data": "openmoji", "task": "classification", "lr": 0.002, "out": "x"}
+    config["chosen"] = {"epochs": epochs}
     write_json(folder / "config.json", config | ({"align_weight": 0.3} if arm == "aligned" else {}))
     about = {"python": "3.11.9", "torch": "2.10.0", "cpu": "Xeon", "device": "cpu"}
     write_json(folder / "environment.json", about | {"command": "gpt4image train --out run"})
@@ -101,11 +111,12 @@ def write_run(folder: Path, arm: str = "text-labels", seed: int = 0, top1: float
     scores = {"top1": top1, "top5": 0.9, "ece": 0.041, "mean_class_accuracy": top1 - 0.01, "loss": 1.4}
     of_classes = {"classes": list(CLASSES), "support": [43] * count, "per_class": [*accuracy[:-1].tolist(), None]}
     measured = {"split": "test", "metric": "top1", "titles": titles, "images": 430, "labelled": 430, **scores}
-    write_json(folder / "evaluation-test.json", {**measured, **of_classes, "confused": confused})
     facts = {"status": "finished", "classes": list(CLASSES), "seconds": 42.0, "peak_memory_bytes": 612_000_000}
     facts |= {"steps": 384, "images_per_second": 570.2, "parameters": 701_034, "data": comparison_record()["data"]}
     skipped = [{"name": "broken.png", "reason": "cannot identify image file"}]
-    write_json(folder / "run.json", {**facts, "set_aside": skipped})
+    runs.finish(folder, {**facts, "set_aside": skipped})
+    measured |= {**of_classes, "confused": confused, **runs.evaluation_facts(folder, [])}
+    write_json(folder / "evaluation-test.json", measured)
     return folder
 
 

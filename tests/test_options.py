@@ -75,8 +75,6 @@ def test_words_are_options_written_in_any_usual_way() -> None:
     assert (among.model, among.images, among.top) == (Path("run"), ("a.jpg", "b.jpg"), 3)
     several = ["--data", "x", "--store", "s", "--describer", "d", "--price", "1", "2.5"]
     assert vars(parse("gpt4image describe", DescribeConfig, several, {}))["price"] == (1.0, 2.5)
-    earlier: Any = parse("gpt4image train", TrainConfig, [*NEEDED, "--text-labels", "t.parquet", "--teacher=run"], {})
-    assert (earlier.targets, earlier.self_train) == (Path("t.parquet"), Path("run")), "names of before"
 
 
 def test_help_shows_what_everybody_needs_help_all_every_option_and_it_fits_the_terminal(
@@ -135,7 +133,7 @@ def test_a_recipe_says_what_is_different_from_those_it_extends(tmp_path: Path) -
     assert {"paper", "bag-of-words"} <= both.keys(), "variants are added to those of the recipes below"
     given = load_recipe(tmp_path / "r.toml", TrainConfig, data="openmoji", out=tmp_path, lr=0.2)
     assert (given.batch_size, given.lr, given.data) == (64, 0.2, "openmoji"), "what is given beside it wins"
-    (tmp_path / "paths.toml").write_text('embeddings = "t.emb"\ntext-labels = "t.parquet"\n')
+    (tmp_path / "paths.toml").write_text('embeddings = "t.emb"\ntargets = "t.parquet"\n')
     assert read_recipe(tmp_path / "paths.toml", TrainConfig) == {
         "embeddings": Path("t.emb"),
         "targets": Path("t.parquet"),

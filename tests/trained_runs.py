@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.artifacts import runs
+from gpt4image.base.checksums import FILES, file_digest, file_facts
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import DescribeConfig, EncodeConfig, EvaluateConfig, TrainConfig
 from gpt4image.data import load_dataset
@@ -47,19 +48,20 @@ def trained(spec: str, out: Path, **options: Any) -> Path:
     return out
 
 
-def rewrite_config(run: Path, record: dict[str, Any]) -> None:
-    """Give a run other options, as one of another version has them; what had a checksum has none."""
+def rewrite_config(run: Path, record: dict[str, Any], **of_run: Any) -> None:
+    """Give a run other options, and other facts in run.json, with their checksums."""
     write_json(run / runs.CONFIG, record)
-    for path in (run / runs.RUN, *run.glob("evaluation-*.json")):
-        known = read_json(path)
-        write_json(path, {name: value for name, value in known.items() if name not in ("files", runs.OF_RUN)})
+    known = read_json(run / runs.RUN) | of_run
+    write_json(run / runs.RUN, known | {FILES: file_facts(run, known[FILES])})
+    for path in run.glob("evaluation-*.json"):
+        write_json(path, read_json(path) | {runs.OF_RUN: file_digest(run / runs.RUN)})
 
 
 def of_several_labels(run: Path, out: Path, classes: Sequence[str], thresholds: Sequence[float]) -> Path:
     """Copy a run, as if it had been trained for several labels per image."""
     shutil.copytree(run, out)
-    rewrite_config(out, {**read_json(out / runs.CONFIG), "task": "multilabel"})
-    write_json(out / runs.RUN, {**read_json(out / runs.RUN), "classes": list(classes), "thresholds": thresholds})
+    config = read_json(out / runs.CONFIG) | {"task": "multilabel"}
+    rewrite_config(out, config, classes=list(classes), thresholds=thresholds)
     return out
 
 

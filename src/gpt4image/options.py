@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 
 from gpt4image.base.errors import ConfigError, first_few, first_line, nearest
 from gpt4image.base.files import parse_json, parse_toml
-from gpt4image.config.base import EARLIER, RARE, StageConfig, current_names, flag_of
+from gpt4image.config.base import RARE, StageConfig
 
 METAVARS = {int: "N", float: "NUMBER", str: "TEXT", Path: "PATH", dict: "JSON"}
 WIDTH = 100
@@ -177,8 +177,7 @@ def _json(text: str) -> Any:
 
 def _with_dashes(word: str) -> str:
     option, sign, value = word.partition("=")
-    name = option[2:].replace("-", "_")
-    return flag_of(EARLIER.get(name, name)) + sign + value if word.startswith("--") else word
+    return option.replace("_", "-") + sign + value if word.startswith("--") else word
 
 
 def read_recipe(path: Path, stage: type[StageConfig], above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -216,7 +215,7 @@ def read_recipe(path: Path, stage: type[StageConfig], above: tuple[Path, ...] = 
 
 
 def _by_field(table: Mapping[str, Any]) -> dict[str, Any]:
-    return current_names({key.replace("-", "_"): value for key, value in table.items()})
+    return {key.replace("-", "_"): value for key, value in table.items()}
 
 
 def _value(path: Path, stage: type[StageConfig], key: str, value: Any) -> Any:

@@ -146,9 +146,9 @@ def database(path: Path, *statements: str) -> bytes:
 def test_what_is_no_store_is_refused_and_kept(tmp_path: Path, write: bool) -> None:
     path = tmp_path / "a.db"
     DescriptionStore(path, write=True).close()
+    path.unlink()
     for content, message in (
-        (database(path, "PRAGMA user_version = 99"), "layout 99"),
-        (database(path, "CREATE TABLE results (x)"), "another program"),
+        (database(path, "CREATE TABLE results (x)"), "another SQLite file"),
         (b"key,label\n1,2\n", "give another --store"),
         (b"SQLite format 3\0 but then nothing of the kind" * 40, "give another --store|damaged"),
         (bytes(4096), "give another --store|damaged"),

@@ -10,7 +10,7 @@ import pytest
 from scipy.special import softmax
 
 from gpt4image.artifacts import top_k_probs
-from gpt4image.artifacts.targets import FEW_CLASSES, Facts, Targets
+from gpt4image.artifacts.targets import Facts, Targets
 from gpt4image.artifacts.top_k_probs import MOST, TopKProbs, built, chosen, mapped, scattered, two_best, zeros
 from gpt4image.base.errors import TableError
 from gpt4image.labelling.answers import Answers
@@ -96,7 +96,6 @@ def test_a_file_of_text_labels_holds_the_few_classes(few: None, tmp_path: Path, 
     some = read.of(["f" * 64, f"{7:064x}"])
     assert not some[0].any() and np.array_equal(some[1], read.probabilities[7])
     table = pq.read_table(tmp_path / "few.parquet")
-    assert FEW_CLASSES.encode() in table.schema.metadata
     at = table.column_names.index("rest")
     pq.write_table(table.set_column(at, "rest", [[0.5] * N]), tmp_path / "few.parquet")
     with pytest.raises(TableError, match="does not match its checksum"):

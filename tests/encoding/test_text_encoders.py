@@ -395,12 +395,12 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        *([], {"format_version": 2}, {"encoder": None}, {"revision": 3}, {"how": "both"}, {"rank": 10**400}),
+        *([], {"encoder": None}, {"revision": 3}, {"how": "both"}, {"rank": 10**400}),
         {"encoder": "tuned:HERE"},  # made from itself
     ],
 )
 def test_a_record_with_wrong_values_is_named(wrong: Any, tmp_path: Path) -> None:
-    right = {"format_version": 1, "encoder": "minilm", "revision": "x", "how": "lora", "rank": 2}
+    right = {"encoder": "minilm", "revision": "x", "how": "lora", "rank": 2}
     (tmp_path / "weights.safetensors").write_bytes(b"")
     record = json.dumps({**right, **wrong} if isinstance(wrong, dict) else wrong)
     (tmp_path / "tuned.json").write_text(record.replace("HERE", str(tmp_path)))

@@ -16,6 +16,7 @@ from gpt4image.base.files import read_json, write_json
 from gpt4image.base.outcome import Outcome
 from gpt4image.reporting import charts
 from synthetic_records import CLASSES, MEANS, comparison_record, write_comparison, write_run
+from trained_runs import rewrite_config
 
 HOSTILE = "<script>alert('x')</script> & \"$\\frac{1}{2}$\"\n\x00\x1b\ud800 日本語 🙂"
 
@@ -84,9 +85,7 @@ def test_confusions_are_summed_and_sorted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("images", "drawn"), [(FEW_IMAGES, True), (FEW_IMAGES - 1, False)])
 def test_no_curve_is_drawn_of_few_validation_images(tmp_path: Path, images: int, drawn: bool) -> None:
     folder = write_run(tmp_path / "run")
-    facts = read_json(folder / "run.json")
-    facts["data"]["val_labelled"] = images
-    write_json(folder / "run.json", facts)
+    rewrite_config(folder, read_json(folder / "config.json"), data={"val_labelled": images})
     chart = charts.score_curves("x", {"train": [load_run(folder)]}, reference=None)
     assert ("<svg" in chart) == drawn
     assert ("Not drawn: only 19 validation images." in chart) != drawn

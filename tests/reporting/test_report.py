@@ -18,6 +18,7 @@ from gpt4image.config import ReportConfig
 from gpt4image.reporting.extras import Example
 from gpt4image.reporting.report import report
 from synthetic_records import comparison_record, data_url, descriptions, examples, write_comparison, write_run
+from trained_runs import rewrite_config
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'\n`{{ 7*7 }}` \x00"
 
@@ -150,10 +151,9 @@ def hostile_pages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     record["comparisons"][HOSTILE]["arms"]["baseline"]["runs"] = ["run"]
     write_json(tmp_path / "comparison.json", record)
     run = write_run(tmp_path / "run", HOSTILE)
-    for name in ("config.json", "environment.json", "run.json"):
-        write_json(
-            run / name, read_json(run / name) | {HOSTILE: HOSTILE, "set_aside": [{"name": HOSTILE, "reason": "x"}]}
-        )
+    write_json(run / "environment.json", read_json(run / "environment.json") | {HOSTILE: HOSTILE})
+    skipped = [{"name": HOSTILE, "reason": "x"}]
+    rewrite_config(run, read_json(run / "config.json") | {HOSTILE: HOSTILE}, **{HOSTILE: HOSTILE, "set_aside": skipped})
     evaluation = read_json(run / "evaluation-test.json")
     write_json(run / "evaluation-test.json", evaluation | {"classes": [HOSTILE, *evaluation["classes"][1:]]})
     guess = {"class": HOSTILE, "probability": 0.5}
@@ -206,10 +206,7 @@ def test_without_facts_and_optional_files_the_rest_is_shown(tmp_path: Path) -> N
     assert "Text labels raised test accuracy from 35.1 % to 49.4 %" in text
     for absent in ("Pictures", "Suspected", "Training losses", "Machine and versions", "To do it again", "Skipped"):
         assert absent not in text
-    run = write_run(tmp_path / "run")
-    for name, key in (("run.json", "data"), ("environment.json", "command")):
-        write_json(run / name, {kept: value for kept, value in read_json(run / name).items() if kept != key})
-    assert report(ReportConfig(dir=run)).skipped == ()
+    assert report(ReportConfig(dir=write_run(tmp_path / "run"))).skipped == ()
 
 
 def test_the_outcome_has_findings_and_table(outcome: Outcome) -> None:
@@ -223,7 +220,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run that was evaluated, with pictures and descriptions, and its report."""
     folder = write_run(tmp_path_factory.mktemp("of-a-run") / "run", "aligned", top1=0.437)
     config = {"model": "resnet10t", "embeddings": "/data/photos.emb", "targets": "labels.parquet"}
-    write_json(folder / "config.json", read_json(folder / "config.json") | config)
+    rewrite_config(folder, read_json(folder / "config.json") | config)
     pictures = examples(12)
     for picture, arm in zip(pictures, ("baseline", "text-labels") * 6, strict=True):
         picture["predictions"] = {"predicted": picture["predictions"][arm]} if picture["predictions"] else {}

@@ -30,7 +30,6 @@ from gpt4image.base.intervals import Interval
 from gpt4image.base.locks import acquire_lock
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.secrets import hidden
-from gpt4image.config.base import current_names
 
 RUN, CONFIG, ENVIRONMENT, METRICS = "run.json", "config.json", "environment.json", "metrics.jsonl"
 DOUBTFUL, LOCK = "doubtful.json", ".lock"
@@ -141,7 +140,7 @@ def is_finished(run_dir: Path) -> bool:
 
 def read_config(run_dir: Path) -> dict[str, Any]:
     """Return the options of a run that has begun. Raises RunError."""
-    return current_names(_read_record(run_dir / CONFIG, {"data"}, tables={"chosen"}))
+    return _read_record(run_dir / CONFIG, {"data", "task", "arm", "chosen"}, tables={"chosen"})
 
 
 def read_run(run_dir: Path) -> RunRecord:
@@ -154,7 +153,7 @@ def read_run(run_dir: Path) -> RunRecord:
         advice = "it is no run folder" if inside is None else f"give {inside}"
         advice = "finish it with `gpt4image train ... --resume`" if has_begun(run_dir) else advice
         raise RunError(f"{run_dir} holds no finished run ({RUN} is missing): {advice}.")
-    run = _read_record(run_dir / RUN, {"set_aside"}, tables={"data"})
+    run = _read_record(run_dir / RUN, {"set_aside", "data"}, tables={"data"})
     for name in (CONFIG, ENVIRONMENT, METRICS):
         require_recorded(run_dir, name, run)
     metrics = read_json_lines(run_dir / METRICS)
@@ -177,7 +176,7 @@ def require_model(path: Path) -> None:
 
 def require_predicting(run_dir: Path) -> None:
     """Refuse a run whose model predicts nothing. Raises RunError."""
-    if read_config(run_dir).get("task") == "pretrain":
+    if read_config(run_dir)["task"] == "pretrain":
         raise RunError(
             f"{run_dir} was trained with --task pretrain, so it predicts nothing. Fine-tune its weights: `gpt4image "
             f"train --data SPEC --init {run_dir / MODEL} --out DIR`, with --freeze all for a linear probe."
@@ -208,7 +207,7 @@ def read_evaluation(path: Path) -> Any:
     """Return the record of a split. Raises DamagedError: it is damaged, or of another run than that of its folder."""
     record = read_json(path)
     run = path.with_name(RUN)
-    if isinstance(record, dict) and record.get(OF_RUN, "") not in ("", file_digest(run) if run.is_file() else ""):
+    if not isinstance(record, dict) or not run.is_file() or record.get(OF_RUN) != file_digest(run):
         raise DamagedError(damaged(path, f"it is of another run than {run}"))
     return record
 
@@ -445,7 +444,7 @@ class Evaluation(Record):
     images: int
     labelled: int
     metric: str
-    titles: dict[str, str] = Field(default_factory=dict)
+    titles: dict[str, str]
     class_metric: str = "accuracy"
     scores: dict[str, float]
     ci95: dict[str, Interval] = Field(default_factory=dict)
@@ -488,10 +487,9 @@ class Run(Record):
     evaluation: Evaluation | None = None
 
     @property
-    def held_out(self) -> int | None:
-        """Validation images with a label, or all of them where that is not recorded; None where neither is."""
-        data = self.run.get("data", {})
-        return data.get("val_labelled", data.get("val"))
+    def held_out(self) -> int:
+        """Validation images with a label."""
+        return self.run["data"]["val_labelled"]
 
 
 T = TypeVar("T")

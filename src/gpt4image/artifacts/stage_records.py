@@ -19,14 +19,9 @@ RECORD = "distill.json"
 KEPT = ("notes", "metric")  # facts that are noted beside those which the command line prints
 
 
-def changed(before: Any, now: Mapping[str, Any]) -> list[str]:
-    """Return the names of ``now`` whose value was another; all where ``before`` is a fingerprint of earlier versions.
-
-    Names that only one of both has do not count: an option that is new or gone makes nothing anew.
-    """
-    if not isinstance(before, Mapping):
-        return list(now)
-    return [name for name in now if name in before and _plain(before[name]) != _plain(now[name])]
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the names of ``now`` whose value was another."""
+    return [name for name in now if _plain(before.get(name)) != _plain(now[name])]
 
 
 def _plain(value: Any) -> str:
@@ -34,11 +29,10 @@ def _plain(value: Any) -> str:
 
 
 class _Stage(BaseModel):
-    """A stage that was begun ``of`` something; with a ``key`` it is finished, and the rest is what came of it. Both are
-    by name; earlier versions wrote fingerprints."""
+    """A stage that was begun ``of`` something; with a ``key`` it is finished, and the rest is what came of it."""
 
-    of: str | dict[str, Any]
-    key: str | dict[str, Any] | None = None
+    of: dict[str, Any]
+    key: dict[str, Any] | None = None
     path: Path | None = None
     summary: dict[str, Any] = {}
     counts: dict[str, int] = {}
@@ -70,7 +64,7 @@ class StageRecords:
         """The options of the last run; empty before the first one."""
         return self._record.options
 
-    def begun(self, stage: str) -> Any:
+    def begun(self, stage: str) -> dict[str, Any] | None:
         """Return of what a stage was made or begun to be made; None where it was never begun."""
         return self._record.stages[stage].of if stage in self._record.stages else None
 

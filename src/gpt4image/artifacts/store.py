@@ -31,7 +31,7 @@ from gpt4image.artifacts.answers import (
     in_thousandths,
     max_side_of,
 )
-from gpt4image.base.checksums import SMALL
+from gpt4image.base.checksums import SMALL, require_format
 from gpt4image.base.errors import StoreError, first_few, first_line, nearest
 from gpt4image.base.files import UNREADABLE, atomic_path, flush, make_folder
 from gpt4image.base.locks import FileLock, acquire_lock
@@ -40,7 +40,7 @@ from gpt4image.config import BOX_FORMATS
 
 __all__ = ["ClassOption", "Description", "DescriptionStore", "Prompt", "StoredAnswer", "StoredText", "canonical_json"]
 
-SCHEMA_VERSION = 3
+FORMAT = 4
 APPLICATION_ID = 0x67344931
 PROMPT = ("name", "version", "text", "class_conditioned", "asked")
 """Columns that identify a prompt, in the order of ``Prompt.row``."""
@@ -62,40 +62,35 @@ CREATE TABLE results (
     prompt INTEGER NOT NULL REFERENCES prompts, describer INTEGER NOT NULL REFERENCES describers,
     sample INTEGER NOT NULL, status TEXT NOT NULL CHECK (status IN ('ok', 'failed')), text TEXT, finish_reason TEXT,
     error TEXT, tokens_in INTEGER, tokens_out INTEGER, cost_usd REAL, latency_s REAL, created REAL NOT NULL,
-    answer TEXT, checksum INTEGER, UNIQUE (digest, prompt, describer, sample)) STRICT;
+    answer TEXT, checksum INTEGER NOT NULL, UNIQUE (digest, prompt, describer, sample)) STRICT;
+CREATE TABLE written (results INTEGER NOT NULL) STRICT;
+INSERT INTO written VALUES (0);
+CREATE TABLE box_formats (
+    describer INTEGER PRIMARY KEY REFERENCES describers, format TEXT NOT NULL, evidence TEXT NOT NULL) STRICT;
+CREATE TABLE unbilled (
+    payee TEXT PRIMARY KEY, usd REAL NOT NULL, in_flight REAL NOT NULL, calls INTEGER NOT NULL) STRICT;
+CREATE TABLE dataset (spec TEXT NOT NULL) STRICT;
+CREATE TABLE examples (
+    describer INTEGER NOT NULL REFERENCES describers, digest BLOB NOT NULL, class TEXT NOT NULL,
+    PRIMARY KEY (describer, digest)) STRICT, WITHOUT ROWID;
+CREATE TABLE batches (
+    id INTEGER PRIMARY KEY, describer INTEGER NOT NULL REFERENCES describers, token TEXT NOT NULL UNIQUE,
+    created REAL NOT NULL, input_file TEXT, server_id TEXT, closed REAL) STRICT;
+CREATE TABLE batch_requests (
+    digest BLOB NOT NULL CHECK (length(digest) = 32), prompt INTEGER NOT NULL REFERENCES prompts,
+    describer INTEGER NOT NULL REFERENCES describers, sample INTEGER NOT NULL,
+    batch INTEGER NOT NULL REFERENCES batches, line INTEGER NOT NULL, usd REAL NOT NULL,
+    PRIMARY KEY (digest, prompt, describer, sample)) STRICT, WITHOUT ROWID;
+CREATE INDEX requests_of_batch ON batch_requests (batch);
 PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
+PRAGMA user_version = {FORMAT};
 COMMIT;
 """
-
-# Tables that came later: a writer adds those that are missing, a reader has empty ones in their place.
 # written: how many results were ever written, counted in the transaction that wrote them. The same number stands in a
 # file beside the store, where a log that is cut or damaged cannot take it along: SQLite skips such a log silently.
 # box_formats: how describers write boxes. unbilled: what models may have cost besides the answers here.
 # batches, batch_requests: what is at a Batch API, and its price at most. dataset: what answers were last brought for.
 # examples: labelled images that every question of a describer began with.
-_LATER = {
-    "written": "(results INTEGER NOT NULL) STRICT",
-    "box_formats": "(describer INTEGER PRIMARY KEY REFERENCES describers, format TEXT NOT NULL, "
-    "evidence TEXT NOT NULL) STRICT",
-    "unbilled": "(payee TEXT PRIMARY KEY, usd REAL NOT NULL, in_flight REAL NOT NULL, calls INTEGER NOT NULL) STRICT",
-    "dataset": "(spec TEXT NOT NULL) STRICT",
-    "examples": "(describer INTEGER NOT NULL REFERENCES describers, digest BLOB NOT NULL, class TEXT NOT NULL, "
-    "PRIMARY KEY (describer, digest)) STRICT, WITHOUT ROWID",
-    "batches": "(id INTEGER PRIMARY KEY, describer INTEGER NOT NULL REFERENCES describers, token TEXT NOT NULL UNIQUE, "
-    "created REAL NOT NULL, input_file TEXT, server_id TEXT, closed REAL) STRICT",
-    "batch_requests": "(digest BLOB NOT NULL CHECK (length(digest) = 32), prompt INTEGER NOT NULL REFERENCES prompts, "
-    "describer INTEGER NOT NULL REFERENCES describers, sample INTEGER NOT NULL, "
-    "batch INTEGER NOT NULL REFERENCES batches, line INTEGER NOT NULL, usd REAL NOT NULL, "
-    "PRIMARY KEY (digest, prompt, describer, sample)) STRICT, WITHOUT ROWID",
-}
-_ADD_LATER = f"""
-BEGIN IMMEDIATE;
-{"".join(f"CREATE TABLE IF NOT EXISTS {name} {columns};" for name, columns in _LATER.items())}
-CREATE INDEX IF NOT EXISTS requests_of_batch ON batch_requests (batch);
-INSERT INTO written SELECT count(*) FROM results WHERE NOT EXISTS (SELECT * FROM written);
-COMMIT;
-"""
 
 MEND = (
     "Restore a backup, or save what can be read: `sqlite3 FILE .recover`. The same `gpt4image describe` command then "
@@ -163,7 +158,7 @@ class References:
             for number, *own in self._connection.execute(f"SELECT id, {columns} FROM {table}"):
                 self._texts[table, number] = repr(own)
         wrong = f"SELECT id FROM results WHERE checksum IS NOT row_checksum({', '.join(COLUMNS)})"
-        for (row,) in self._connection.execute(f"{wrong} AND checksum IS NOT NULL ORDER BY id LIMIT 1"):
+        for (row,) in self._connection.execute(f"{wrong} ORDER BY id LIMIT 1"):
             raise StoreError(
                 f"{path} is damaged: row {row} of its results does not match its checksum. Restore a backup; or remove "
                 f"it, `sqlite3 {path} 'DELETE FROM results WHERE id = {row}'`, and ask again with `gpt4image describe`."
@@ -192,13 +187,7 @@ def connect_writer(path: Path, *, any_thread: bool = False) -> sqlite3.Connectio
     refuse_orphaned_log(path)
     if _is_absent(path):
         _make_store(path)
-
-    def prepare(connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA synchronous = FULL")
-        if set(_LATER) - _tables(connection):
-            connection.executescript(_ADD_LATER)
-
-    return _connect(path, "mode=rw", prepare, check_same_thread=not any_thread)
+    return _connect(path, "mode=rw", "PRAGMA synchronous = FULL", check_same_thread=not any_thread)
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
@@ -208,42 +197,29 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         raise StoreError(
             f"{path}: there is no description store; make one with `gpt4image describe` or `descriptions import`."
         )
-
-    def prepare(connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA temp_store = MEMORY")
-        for name in set(_LATER) - _tables(connection):
-            connection.execute(f"CREATE TEMP TABLE {name} {_LATER[name]}")
-        connection.execute("PRAGMA query_only = ON")
-
+    reading = "PRAGMA temp_store = MEMORY; PRAGMA query_only = ON"
     try:
         # Opened for writing, where that is allowed, only so that the last reader tidies SQLite's side files away.
-        return _connect(path, "mode=rw", prepare)
+        return _connect(path, "mode=rw", reading)
     except sqlite3.OperationalError:
         # In a read-only folder SQLite cannot make the files that WAL needs. Without a log that is not merged yet the
         # file is complete and can be read as it is.
         if any(log.name.endswith("-wal") for log in _logs(path)):
             raise
-        return _connect(path, "immutable=1", prepare)
+        return _connect(path, "immutable=1", reading)
 
 
-def _connect(
-    path: Path, how: str, prepare: Callable[[sqlite3.Connection], None], *, check_same_thread: bool = True
-) -> sqlite3.Connection:
-    """Open a file that is a store of this layout. Raises StoreError, sqlite3.Error."""
+def _connect(path: Path, how: str, pragmas: str, *, check_same_thread: bool = True) -> sqlite3.Connection:
+    """Open a file that is a store of this format. Raises StoreError, FormatError, sqlite3.Error."""
     address = f"{path.absolute().as_uri()}?{how}"
     connection = sqlite3.connect(address, uri=True, check_same_thread=check_same_thread)
     try:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if application != APPLICATION_ID:
-            kind = "an SQLite file of another program" if _tables(connection) else "an empty SQLite file"
-            raise StoreError(f"{path}: this is not a description store but {kind}; give another --store.")
-        if version != SCHEMA_VERSION:
-            found = f"the store has layout {version}, but this gpt4image reads layout {SCHEMA_VERSION}"
-            raise StoreError(
-                f"{path}: {found}; update gpt4image, or export its descriptions with the version that wrote it."
-            )
-        prepare(connection)
+            raise StoreError(f"{path}: this is not a description store but another SQLite file; give another --store.")
+        require_format(path, version, FORMAT)
+        connection.executescript(pragmas)
         _require_nothing_lost(connection, path)
     except BaseException:
         connection.close()
@@ -254,7 +230,7 @@ def _connect(
 def _make_store(path: Path) -> None:
     """Write an empty store in one step: a process that is killed leaves a whole one or none."""
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(_SCHEMA + _ADD_LATER)
+        connection.executescript(_SCHEMA)
         content = bytearray(connection.serialize())
     content[18:20] = b"\2\2"  # WAL, as the file format has it
     count_file(path).unlink(missing_ok=True)
@@ -293,13 +269,9 @@ def refuse_orphaned_log(path: Path) -> None:
         )
 
 
-def _tables(connection: sqlite3.Connection) -> set[str]:
-    return {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-
-
 def written(connection: sqlite3.Connection) -> int:
     """Return how many results were ever written to a store."""
-    return connection.execute("SELECT max(results) FROM written").fetchone()[0] or 0
+    return connection.execute("SELECT results FROM written").fetchone()[0]
 
 
 def _require_nothing_lost(connection: sqlite3.Connection, path: Path) -> None:
@@ -630,7 +602,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
 
     @property
     def dataset(self) -> str | None:
-        """The SPEC of the dataset that answers were last brought for; None in older stores."""
+        """The SPEC of the dataset that answers were last brought for; None before any."""
         return next((spec for (spec,) in self._query("SELECT spec FROM dataset")), None)
 
     def note_dataset(self, spec: str) -> None:

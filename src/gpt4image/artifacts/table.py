@@ -29,7 +29,7 @@ from pydantic.dataclasses import dataclass
 
 from gpt4image import __version__
 from gpt4image.artifacts.store import DescriptionStore, Prompt
-from gpt4image.base.checksums import FILES, file_facts, recorded_files, require_recorded
+from gpt4image.base.checksums import FILES, file_facts, recorded_files, require_format, require_recorded
 from gpt4image.base.errors import DamagedError, DataError, TableError, first_line
 from gpt4image.base.files import atomic_path, make_folder, open_npy, read_json, write_json
 from gpt4image.base.locks import acquire_lock
@@ -67,8 +67,6 @@ class Manifest:
     gpt4image: str
     length_policy: str = "cut"
     pooled: int = 0
-    normalised: bool = True
-    dtype: str = "float16"
     format_version: int = FORMAT_VERSION
     files: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
@@ -282,13 +280,11 @@ def manifest_of(path: Path, kind: type[M], version: int, what: str) -> M:
     """Return the manifest in the file ``path``; ``what`` names the folder, as "an index". Raises TableError."""
     try:
         values = read_json(path)
+        require_format(path, values["format_version"], version)
         recorded_files(values)
-        if values["format_version"] == version:
-            return TypeAdapter(kind).validate_python(values)
+        return TypeAdapter(kind).validate_python(values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TableError(f"{path} is not the manifest of {what} ({first_line(error)}).") from None
-    written = values["format_version"]
-    raise TableError(f"{path.parent}: format {written} of {what}; this gpt4image reads {version}. Make it anew.")
 
 
 def open_arrays(

@@ -29,8 +29,8 @@ from gpt4image.artifacts.top_k_probs import (
     of_columns,
     scattered,
 )
-from gpt4image.base.checksums import SEAL, canonical, fingerprint, is_store
-from gpt4image.base.errors import TableError, first_line
+from gpt4image.base.checksums import SEAL, canonical, fingerprint, is_store, require_format
+from gpt4image.base.errors import FormatError, TableError, first_line
 from gpt4image.base.files import (
     ROW_GROUP,
     UNREADABLE,
@@ -43,10 +43,8 @@ from gpt4image.base.files import (
 from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.regions import Boxes
 
-FORMAT = "gpt4image-text-labels-1"
-BOXES = "gpt4image-box-labels-1"
-FEW_CLASSES = "gpt4image-text-labels-2"
-"""Of many classes: ``probabilities`` are those of ``classes`` of each image, and ``rest`` that of each other one."""
+TARGETS, BOXES = "gpt4image-targets", "gpt4image-boxes"  # names of their metadata, JSON with the format
+FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,20 +74,16 @@ class LabelEvidence:
 
     @staticmethod
     def of(path: Path) -> LabelEvidence | None:
-        """Return what a file of targets was made from; None where it is missing or cannot be read."""
+        """Return what a file of targets was made from; None where it does not say, is missing or cannot be read."""
         try:
             if not holds_boxes(path):
                 return Targets.load(path).facts
             known = BoxLabels.load(path).facts
-        except TableError:
+            tables = tuple(filter(None, [known["embeddings"]]))
+            own = {name: known[name] for name in ("evidence", "answers", "seed")}
+        except (FormatError, TableError, KeyError):
             return None
-        return LabelEvidence(
-            task="detection",
-            evidence=str(known.get("evidence", "fused")),
-            embeddings=(str(known["embeddings"]),) if known.get("embeddings") else (),
-            answers=str(known.get("answers", "")),
-            seed=int(known.get("seed", 0)),
-        )
+        return LabelEvidence(task="detection", embeddings=tables, **own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,10 +166,8 @@ class Targets:
 
     def save(self, path: str | Path) -> None:
         """Write one Parquet file, atomically."""
-        facts = asdict(self.facts)
-        facts |= {SEAL: self._checksum(facts)}
-        name = FEW_CLASSES if isinstance(self.probabilities, TopKProbs) else FORMAT
-        metadata = {name: json.dumps(facts, ensure_ascii=False)}
+        facts = {"format": FORMAT, **asdict(self.facts)}
+        metadata = {TARGETS: json.dumps({**facts, SEAL: self._checksum(facts)}, ensure_ascii=False)}
 
         def table(rows: slice) -> Any:
             import pyarrow as pa
@@ -230,8 +222,7 @@ class Targets:
         path = Path(path)
         with reading(path, "targets"):
             table = read_parquet(path)
-            metadata = table.schema.metadata or {}
-            values = parse_json(metadata.get(FEW_CLASSES.encode()) or metadata[FORMAT.encode()])
+            values = _about(path, table, TARGETS)
             checksum = values.pop(SEAL)
             facts = TypeAdapter(Facts).validate_python(values)
             given = table.column("given_label")
@@ -285,7 +276,7 @@ class BoxLabels:
         rows = pa.StructArray.from_arrays(arrays, names=[*COLUMNS, "name"])
         lists = pa.ListArray.from_arrays(pa.array(boxes.starts.astype(np.int32)), rows)
         columns = {"key": self.keys, "digest": self.digests, "known": pa.array(boxes.known), "boxes": lists}
-        about = {"classes": list(self.classes), "facts": dict(self.facts), SEAL: self._checksum()}
+        about = {"format": FORMAT, "classes": list(self.classes), "facts": dict(self.facts), SEAL: self._checksum()}
         metadata = {BOXES: json.dumps(about, ensure_ascii=False, allow_nan=False)}
         write_parquet(path, pa.table(columns).replace_schema_metadata(metadata))
 
@@ -304,7 +295,7 @@ class BoxLabels:
         path = Path(path)
         with reading(path, "boxes"):
             table = read_parquet(path, ["key", "digest", "known", "boxes"])
-            about = parse_json((table.schema.metadata or {})[BOXES.encode()])
+            about = _about(path, table, BOXES)
             table.validate(full=True)
             found = BoxLabels(
                 keys=tuple(table.column("key").to_pylist()),
@@ -316,6 +307,12 @@ class BoxLabels:
             if about[SEAL] != found._checksum():
                 raise ValueError("its content does not match its checksum")
         return found
+
+
+def _about(path: Path, table: Any, name: str) -> Any:
+    about = parse_json((table.schema.metadata or {})[name.encode()])
+    require_format(path, about.get("format"), FORMAT)
+    return about
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Checksums of what stages write, so that a damaged file is named instead of used.
 
 A JSON record has the sha256 of its own content under ``record_sha256``, a list in one more entry at its end, and the
-version of all records under ``record_format``. Other files are listed in the record that is written after them, by
+format of all records under ``record_format``. Other files are listed in the record that is written after them, by
 their path from its folder: ``"files": {"embeddings.npy": {"bytes": 1152, "sha256": "..."}}``.
 """
 
@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from gpt4image.base.errors import DamagedError, NewerError
+from gpt4image.base.errors import DamagedError, FormatError
 
-SEAL, FILES, VERSION = "record_sha256", "files", "record_format"
-RECORDS = 1  # version of what records hold: raise it when an older gpt4image would misread a new one
+SEAL, FILES, FORMAT = "record_sha256", "files", "record_format"
+RECORDS = 1  # format of all records
 _OF_CARD = "sha256 of this card up to here: "
 _FILE_ON_CARD = r"(?m)^    ([0-9a-f]{64})  ([^/\\\n]+)$"
 _STORE = b"SQLite format 3\0"  # how every store begins
@@ -53,9 +53,9 @@ def digest_of_start(path: Path, size: int) -> Any:
 
 
 def sealed(value: Any) -> Any:
-    """Return a record with its version and the checksum of its content, a list with that, any other value as it is."""
+    """Return a record with its format and the checksum of its content, a list with that, any other value as it is."""
     if isinstance(value, dict):
-        whole = {**value, VERSION: RECORDS}
+        whole = {**value, FORMAT: RECORDS}
         content = json.loads(json.dumps({**whole, SEAL: None}, allow_nan=False))  # keys become text, as in the file
         del content[SEAL]
         return {**whole, SEAL: fingerprint(content)}
@@ -63,7 +63,7 @@ def sealed(value: Any) -> Any:
 
 
 def unsealed(value: Any, where: object) -> Any:
-    """Return a JSON value, read from ``where``, without its checksum and version. Raises ValueError, NewerError."""
+    """Return a JSON value, read from ``where``, without its checksum and format. Raises ValueError, FormatError."""
     seal, content = value[-1] if isinstance(value, list) and value else value, value
     if isinstance(seal, dict) and SEAL in seal and (isinstance(value, dict) or len(seal) == 1):
         content = value[:-1] if isinstance(value, list) else {name: value[name] for name in value if name != SEAL}
@@ -72,17 +72,17 @@ def unsealed(value: Any, where: object) -> Any:
                 f"its content does not match its checksum; if you changed it on purpose, delete the entry {SEAL!r}"
             )
     if isinstance(content, dict):
-        require_known(where, content.get(VERSION, 1), RECORDS)
-        content = {name: each for name, each in content.items() if name != VERSION}
+        require_format(where, content.get(FORMAT, RECORDS), RECORDS)  # JSON of others has none
+        content = {name: each for name, each in content.items() if name != FORMAT}
     return content
 
 
-def require_known(where: object, version: Any, latest: int) -> None:
-    """Refuse a file of a later format. Raises NewerError: it names the file, both versions and what to do."""
-    if version not in range(1, latest + 1):
-        raise NewerError(
-            f"{where} is of format {version}; this gpt4image reads formats up to {latest}. A newer version wrote it: "
-            "install that one (pip install --upgrade gpt4image), or make the file again elsewhere with this one."
+def require_format(where: object, found: Any, known: int) -> None:
+    """Refuse a file of another format. Raises FormatError: it names the file, both formats and what to do."""
+    if found != known:
+        raise FormatError(
+            f"{where} is of format {found!r:.20}; this gpt4image reads format {known} alone. Read or export it "
+            "with the version of gpt4image that wrote it, or make it again with this one."
         )
 
 
@@ -94,7 +94,7 @@ def file_facts(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 def recorded_files(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the files that a record lists. DamagedError: the list is malformed, or names a file outside its folder."""
-    files = record.get(FILES, {})
+    files = record.get(FILES)
 
     def is_listed(path: PurePosixPath, facts: Any) -> bool:
         is_inside = not path.is_absolute() and ".." not in path.parts
@@ -105,15 +105,14 @@ def recorded_files(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return files
 
 
-def require_recorded(folder: Path, name: str, record: Mapping[str, Any], *, largest: float = SMALL) -> bool:
-    """Compare the file ``folder / name`` with its entry in a record; return whether there is an entry.
+def require_recorded(folder: Path, name: str, record: Mapping[str, Any], *, largest: float = SMALL) -> None:
+    """Compare the file ``folder / name`` with its entry in a record.
 
     Of a file of more than ``largest`` bytes only the size is compared. Raises DamagedError.
     """
-    facts = recorded_files(record).get(name)
-    if facts is None:
-        return False
     path = folder / name
+    if (facts := recorded_files(record).get(name)) is None:
+        raise DamagedError(damaged(path, "the record beside it does not list it"))
     if not path.is_file():
         raise DamagedError(f"{path} is missing. {MEND}")
     size = path.stat().st_size
@@ -121,7 +120,6 @@ def require_recorded(folder: Path, name: str, record: Mapping[str, Any], *, larg
         raise DamagedError(damaged(path, f"it has {size} bytes, not the {facts['bytes']} that were written"))
     if size <= largest and file_digest(path) != facts["sha256"]:
         raise DamagedError(damaged(path, "its content does not match its checksum"))
-    return True
 
 
 def card_section(card: str, folder: Path, names: Iterable[str]) -> str:

@@ -51,8 +51,8 @@ class DamagedError(RunError, ValueError):
     """A file is damaged; also a ValueError, for callers that know what it belongs to and can say more."""
 
 
-class NewerError(Gpt4ImageError):
-    """A file is whole, but a newer version of this package wrote it; no caller may take it for a damaged one."""
+class FormatError(Gpt4ImageError):
+    """A file is whole, but of another format than this version reads; no caller may take it for a damaged one."""
 
 
 class TrainingError(Gpt4ImageError):

@@ -22,7 +22,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt4image.base.checksums import damaged, require_known, sealed, unsealed
+from gpt4image.base.checksums import damaged, sealed, unsealed
 from gpt4image.base.checksums import fingerprint as fingerprint
 from gpt4image.base.errors import DamagedError as DamagedError
 from gpt4image.base.errors import first_few, first_line
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_NESTED = 100
-PARQUET = 2  # latest version of the Parquet files of stages, at the end of the name of their metadata
-_PARQUET_FORMAT = re.compile(rb"gpt4image-[a-z-]+-(\d+)")
 # What the libraries raise for bytes that they cannot read; UnicodeDecodeError and most of Arrow's are ValueErrors.
 _USUAL = (ValueError, RecursionError, OverflowError, EOFError, TypeError, KeyError, IndexError, MemoryError)
 UNREADABLE = (*_USUAL, NotImplementedError, SyntaxError, tokenize.TokenError)
@@ -243,7 +241,7 @@ def parse_json(text: str | bytes, parse: Callable[[Any], Any] = json.loads) -> A
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises DamagedError or NewerError: no JSON, another checksum, or a later format."""
+    """Read a JSON file. Raises DamagedError or FormatError: no JSON, another checksum, or another format."""
     what = "it is no JSON: "
     try:
         value, what = parse_json(path.read_text(encoding="utf-8")), ""
@@ -324,16 +322,13 @@ def write_row_groups(path: Path, groups: Sequence[slice], table: Callable[[slice
 def read_parquet(  # pyright: ignore[reportUnknownParameterType]
     path: Path, columns: Sequence[str] | None = None
 ) -> pa.Table:
-    """Read a Parquet file, or some columns; page checksums are compared. Raises DamagedError, NewerError, OSError."""
+    """Read a Parquet file, or some columns; page checksums are compared. Raises DamagedError, OSError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with path.open("rb") as content:
         try:
             with pq.ParquetFile(content, page_checksum_verification=True) as file:
-                for name in file.schema_arrow.metadata or ():
-                    if found := _PARQUET_FORMAT.fullmatch(name):
-                        require_known(path, int(found[1]), PARQUET)
                 missing = [name for name in columns or () if name not in file.schema_arrow.names]
                 table = file.read(columns=None if columns is None else list(columns))
         except (OSError, pa.ArrowException, *UNREADABLE) as error:

@@ -141,7 +141,7 @@ def summarise(
             name: {
                 **_arm(config, member, tests[name], facts[name], data.task),
                 "metrics": _metrics(data.task, tests[name], tests[reference] if name != reference else None),
-                "absent": {metric: why for test in tests[name] for metric, why in test.get("absent", {}).items()},
+                "absent": {metric: why for test in tests[name] for metric, why in test["absent"].items()},
             }
             for name, member in members.items()
         },
@@ -266,7 +266,7 @@ def _metrics(task: Task, ours: Sequence[dict[str, Any]], baseline: Sequence[dict
     def by_metric(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
         own = [metric.name for metric in task.metrics]
         measured = [{name: run[name] for name in own if run.get(name) is not None} for run in evaluations]
-        every = [one | run.get("metrics", {}) for one, run in zip(measured, evaluations, strict=True)]
+        every = [one | run["metrics"] for one, run in zip(measured, evaluations, strict=True)]
         common = [name for name in every[0] if all(name in run for run in every)] if every else []
         return {name: [run[name] for run in every] for name in common}
 

@@ -37,14 +37,6 @@ def known_list(value: str, known: Collection[str]) -> str:
     return ",".join(names)
 
 
-EARLIER = {"text_labels": "targets", "teacher": "self_train"}  # options by their earlier names, which are read, too
-
-
-def current_names(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options with their present names."""
-    return {EARLIER.get(name, name): value for name, value in options.items()}
-
-
 class StageConfig(BaseModel):
     """Base of all stage configurations."""
 
@@ -71,7 +63,7 @@ class StageConfig(BaseModel):
             if fault := _unusable(given.get(name), is_path="Path" in str(field.annotation), exact=name == "images"):
                 raise ConfigError(f"{cls.option(name)} {fault}")
         try:
-            return handler(given or value)
+            return handler(value)
         except ValidationError as error:
             raise ConfigError("\n".join(_explain_one(cls, detail) for detail in error.errors())) from None
 

@@ -67,9 +67,9 @@ class ExportedModel:
         return self.run_dir / runs.MODEL
 
     @property
-    def arm(self) -> str | None:
+    def arm(self) -> str:
         """The comparison arm that the run belongs to."""
-        return runs.read_config(self.run_dir).get("arm")
+        return runs.read_config(self.run_dir)["arm"]
 
     @cached_property
     def needs_small_stem(self) -> bool:

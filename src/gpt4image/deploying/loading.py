@@ -23,7 +23,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from gpt4image.artifacts import runs
-from gpt4image.base.checksums import require_as_on_card
+from gpt4image.base.checksums import require_as_on_card, require_format
 from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError, first_line
 from gpt4image.base.files import parse_json, read_json
 from gpt4image.config import TrainOptions
@@ -73,7 +73,7 @@ class Metadata:
     def from_json(cls, text: str | None, where: object) -> Metadata:
         """Return what ``to_json`` wrote; ``where`` names the file in messages.
 
-        Raises ModelError: there is none, it is of a later version or malformed.
+        Raises ModelError: there is none, or it is malformed; FormatError: it is of another format.
         """
         if text is None:
             raise ModelError(
@@ -81,11 +81,7 @@ class Metadata:
                 "write it. Give a model that it wrote, a run folder, or a folder in timm's format."
             )
         try:
-            if (written := parse_json(text)["format"]) != FORMAT:
-                raise ModelError(
-                    f"{where} is of format {written!r}; this version of gpt4image reads format {FORMAT}. "
-                    "Update gpt4image, or export the run again."
-                )
+            require_format(where, parse_json(text)["format"], FORMAT)
             return TypeAdapter(Metadata).validate_json(text)
         except (ValueError, TypeError, KeyError) as error:
             reason = wrong_value(error) if isinstance(error, ValidationError) else error

@@ -505,7 +505,8 @@ class Stages:
             say(f"{head} as before: {said(done)}")
             return
         say(head.rstrip())
-        goes_on_there = goes_on is not None and not changed(self.records.begun(name), goes_on)
+        begun = self.records.begun(name)
+        goes_on_there = None not in (goes_on, begun) and not changed(begun, goes_on)
         if not goes_on_there:
             self._make_room(name, made)
         if not goes_on_there or again:  # it is not finished until it has come to its end once more

@@ -151,9 +151,7 @@ def _earlier_table(config: EncodeConfig, encoder: TextEncoder, found: Descriptio
     table = EmbeddingTable.open(config.out)
     made = table.manifest
     reason, hint = "", "give another --out"
-    if not made.store:
-        reason = "was imported as numbers"
-    elif made.revision != encoder.revision:
+    if made.revision != encoder.revision:
         reason = (
             f"was made by {made.encoder} (revision {made.revision[:12]}), not by {encoder.spec} (revision "
             f"{encoder.revision[:12]})"
@@ -212,11 +210,11 @@ class _Work:
         """Return the report of a stopped run about its rows, and their running checksum; None if they differ."""
         try:
             progress = dict(read_json(self.partial / "progress.json"))
-            is_known = require_recorded(self.partial, "order.npy", progress, largest=math.inf)
+            require_recorded(self.partial, "order.npy", progress, largest=math.inf)
             rows = self.partial / "embeddings.npy"
             rows = rows if rows.is_file() else self.out / rows.name  # moved by a run that was killed after it
             written = digest_of_start(rows, progress["header"] + progress["rows"] * 2 * self.encoder.width)
-            return (progress, written) if is_known and written.hexdigest() == progress["sha256"] else None
+            return (progress, written) if written.hexdigest() == progress["sha256"] else None
         except (FileNotFoundError, DamagedError, KeyError, TypeError, ValueError, OverflowError):
             return None
 

@@ -36,7 +36,6 @@ from gpt4image.labelling.looks import FEWEST, Share, expected_right, looks_at, s
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device
 from gpt4image.tasks.base import Task
-from gpt4image.tasks.registry import TITLES
 from gpt4image.training.prepare import check_labelled, identity_of, load_dataset, prepare
 from gpt4image.training.run_model import Outputs, RunModel, load_run_model, options_of
 from gpt4image.training.training_data import TrainingData
@@ -85,7 +84,7 @@ def _ranks(queries: Array, answers: Array, ids: NDArray[np.int64]) -> NDArray[np
 
 def lacked_names(evaluation: Mapping[str, Any]) -> bool:
     """Return whether an evaluation lacks what could be measured with embeddings of the class names."""
-    absent = evaluation.get("absent", {})
+    absent = evaluation["absent"]
     return "zero_shot" in absent and absent["zero_shot"] != absent.get("retrieval")
 
 
@@ -168,14 +167,14 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
             return EvaluateResult(path=config.run_dir, split=config.split, images=share.total, labelled=0, **looked)
     name = config.split if config.data is None else f"{config.split}-{runs.identity({'data': config.data})[:8]}"
     path = config.run_dir / f"evaluation-{name}.json"
-    if config.data is not None or not path.is_file() or _facts(path).get("absent"):
+    if config.data is not None or not path.is_file() or _facts(path)["absent"]:
         skipped = _measure(config, record, path, name, task)
     facts = _facts(path)
-    absent = dict(facts.get("absent", {}))
+    absent = dict(facts["absent"])
     if not (config.run_dir / runs.HEAD).is_file():
         absent["zero_shot, retrieval"] = "the run learned no alignment; train with --embeddings"
-    shown: dict[str, Any] = {key: facts[key] for key in (*facts.get("titles", TITLES), "loss") if key in facts}
-    scores = {**shown, **facts.get("metrics", {})}
+    shown: dict[str, Any] = {key: facts[key] for key in (*facts["titles"], "loss") if key in facts}
+    scores = {**shown, **facts["metrics"]}
     not_measured = (f"\nNot measured: {name} ({why})." for name, why in absent.items())
     return EvaluateResult(
         path=path,
@@ -187,11 +186,11 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
         note=facts.get("note") or None,
         metric=facts["metric"],
         not_measured=absent,
-        counts={name: int(facts["labelled"]) for name in (*facts.get("titles", TITLES), "zero_shot") if name in scores},
-        ci95=facts.get("ci95", {}),
+        counts={name: int(facts["labelled"]) for name in (*facts["titles"], "zero_shot") if name in scores},
+        ci95=facts["ci95"],
         read_rows=partial(parquet_rows, path.with_name(f"predictions-{name}.parquet")),
         text="\n".join([_per_class(facts, path), *not_measured]),
-        skipped=(*(Skipped(**item) for item in facts.get("set_aside", ())), *skipped),
+        skipped=(*(Skipped(**item) for item in facts["set_aside"]), *skipped),
     )
 
 
@@ -290,7 +289,7 @@ def _load(
             f"{error} The run recorded its dataset as {own}; a relative path counts from the folder that it was "
             "trained in. Give the command in that folder, or --data SPEC with where the dataset is now."
         ) from None
-    classes = record["run"].get("classes", image_set.classes)
+    classes = record["run"]["classes"]
     with_run = image_set.with_classes(tuple(classes)) if set(image_set.classes) <= set(classes) else image_set
     if config.data is not None:
         runs.require_classes(config.run_dir, with_run.classes)
@@ -358,13 +357,13 @@ def measure_run(
     outputs, labels = outputs.only(data.usable[read]), data.all_labels[indices]
     name = name or split
     path = run_dir / f"evaluation-{name}.json"
-    known: dict[str, Any] = runs.read_evaluation(path) if path.is_file() else {}
+    known: dict[str, Any] = runs.read_evaluation(path) if path.is_file() else {"metrics": {}}
     more = measure_more(model, data, split, outputs, names)
     task = model.task
     facts: dict[str, Any] = {"split": name.partition("-")[0], "task": task.name, "metric": task.primary.name}
     facts["titles"] = {metric.name: metric.title for metric in (task.primary, *task.metrics)}
     facts |= task.measure(outputs.predictions, labels, data.classes)
-    facts |= {"metrics": known.get("metrics", {}) | more.metrics, "absent": more.absent}
+    facts |= {"metrics": known["metrics"] | more.metrics, "absent": more.absent}
     facts |= {
         "ci95": _intervals(task, facts, outputs.predictions, labels, [data.image_set.digests[i] for i in indices])
     }

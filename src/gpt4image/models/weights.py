@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gpt4image.base.checksums import damaged, require_known
+from gpt4image.base.checksums import damaged, require_format
 from gpt4image.base.errors import DamagedError, ModelError, RunError
 from gpt4image.base.files import UNREADABLE, atomic_path, parse_json
 from gpt4image.parallel import processes
@@ -84,15 +84,16 @@ def load_tensors(
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            require_known(path, int(metadata.get(VERSION, "1")), FORMAT)
+            if is_own := CHECKSUM in metadata:
+                require_format(path, metadata.get(VERSION), str(FORMAT))
             checksum = hashlib.sha256(metadata.get(STATE, "").encode())
             for name in sorted(file.keys()):
                 tensor = file.get_tensor(name)
-                if CHECKSUM in metadata:
+                if is_own:
                     _add(checksum, name, tensor)
                 tensors[name] = place(name, tensor)
         state = parse_json(metadata.get(STATE, "null"))
-        whole = metadata.get(CHECKSUM) in (None, checksum.hexdigest())
+        whole = not is_own or metadata[CHECKSUM] == checksum.hexdigest()
     except (SafetensorError, OSError, *UNREADABLE) as error:
         raise ModelError(
             f"{path} is damaged or no safetensors file ({error}). A pickled checkpoint (.pt, .pth, .bin) can run "
@@ -101,9 +102,3 @@ def load_tensors(
     if not whole:
         raise DamagedError(damaged(path, "its content does not match its checksum"))
     return tensors, state
-
-
-def header_of(path: Path) -> dict[str, str]:
-    """Return the metadata of a safetensors file that ``load_tensors`` has read."""
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}

@@ -319,7 +319,7 @@ def _losses(runs: Sequence[Run]) -> list[Curve]:
 
 def _few(runs: Iterable[Run]) -> int | None:
     """Return the validation images of the run with fewest, where they are too few for a curve."""
-    counts = [run.held_out for run in runs if run.held_out is not None and run.held_out < FEW_IMAGES]
+    counts = [run.held_out for run in runs if run.held_out < FEW_IMAGES]
     return min(counts, default=None)
 
 

@@ -24,14 +24,23 @@ from gpt4image.artifacts.stage_records import RECORD as STAGES
 from gpt4image.artifacts.store import APPLICATION_ID, References, connect_reader
 from gpt4image.artifacts.store import MEND as STORE_MEND
 from gpt4image.artifacts.table import MANIFEST as TABLE
-from gpt4image.artifacts.targets import FEW_CLASSES, FORMAT, BoxLabels, Targets, holds_boxes
+from gpt4image.artifacts.targets import TARGETS, BoxLabels, Targets, holds_boxes
 from gpt4image.base import plugins
-from gpt4image.base.checksums import MEND, SEAL, card_checksums, damaged, file_digest, recorded_files, require_recorded
+from gpt4image.base.checksums import (
+    FILES,
+    MEND,
+    SEAL,
+    card_checksums,
+    damaged,
+    file_digest,
+    recorded_files,
+    require_recorded,
+)
 from gpt4image.base.errors import (
     ConfigError,
     DamagedError,
+    FormatError,
     Gpt4ImageError,
-    NewerError,
     StoreError,
     first_line,
     install_command,
@@ -141,7 +150,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-State = Literal["whole", "no checksum recorded", "newer", "damaged"]
+State = Literal["whole", "of another format", "damaged"]
 INDEX, CARD = "index.json", "README.md"
 TASK = "gpt4image_task"
 OF_RUN = {runs.CONFIG, runs.RUN, runs.ENVIRONMENT, runs.TEXT_SPACE, runs.DOUBTFUL, "tuned.json"}
@@ -188,9 +197,9 @@ def check(path: Path) -> list[Checked]:
 def _listed(folder: Path) -> Iterator[tuple[Path, Verify]]:
     """Yield the files that the records and model cards of a folder keep checksums of."""
     for path in sorted(folder.glob("*.json")):
-        with contextlib.suppress(DamagedError, NewerError, OSError):  # named where the record itself is checked
+        with contextlib.suppress(DamagedError, FormatError, OSError):  # named where the record itself is checked
             record = read_json(path)
-            if isinstance(record, dict) and SEAL in path.read_text(encoding="utf-8"):
+            if isinstance(record, dict) and FILES in record and SEAL in path.read_text(encoding="utf-8"):
                 for name in recorded_files(record):
                     yield folder / name, partial(require_recorded, folder, name, record, largest=math.inf)
     for path in sorted(folder.glob("*.md")):
@@ -225,68 +234,58 @@ def _check(path: Path, verify: Verify | None) -> Checked | None:
     try:
         if verify is not None:
             verify()
-        own = _own_checksum(path)
-    except NewerError as error:
-        return Checked(path, "newer", str(error))
+        is_own = _is_own(path)
+    except FormatError as error:
+        return Checked(path, "of another format", str(error))
     except Gpt4ImageError as error:
         again = "" if isinstance(error, (DamagedError, StoreError)) else f" {MEND}"
         return Checked(path, "damaged", f"{error}{again}")
     except OSError as error:  # another's file: it vanished, is no file any more, or may not be read
         return None if verify is None else Checked(path, "damaged", f"{path} cannot be read: {error.strerror}. {MEND}")
-    if own is None and verify is None:
-        return None
-    return Checked(path, "whole" if own or verify else "no checksum recorded")
+    return Checked(path, "whole") if is_own or verify else None
 
 
-def _own_checksum(path: Path) -> bool | None:
-    """Read a file; return whether it carries a checksum of its own, None where no stage wrote it."""
+def _is_own(path: Path) -> bool:
+    """Read a file; return whether a stage wrote it."""
     if not path.is_file():  # a pipe or a device may never end
-        return None
+        return False
     beside = {name for name in FOLDERS if (path.parent / name).is_file()}
     if path.suffix == ".json":
-        is_evaluation = path.name.startswith("evaluation-")
+        is_evaluation = path.name.startswith("evaluation-") and bool(beside)
         is_record = is_evaluation or (path.name in RECORDS and bool(beside))
-        has_checksum = SEAL in path.read_text(encoding="utf-8", errors="replace")
-        if is_record or has_checksum:
+        if is_own := is_record or SEAL in path.read_text(encoding="utf-8", errors="replace"):
             (runs.read_evaluation if is_evaluation else read_json)(path)
-        return has_checksum or (False if is_record else None)
+        return is_own
     if path.name == runs.METRICS:
         read_json_lines(path)
-        return False
+        return True
     if path.suffix == ".safetensors" and (path.name == runs.CHECKPOINT or beside & {runs.CONFIG, "tuned.json"}):
-        from gpt4image.models.weights import CHECKSUM, header_of, load_tensors
+        from gpt4image.models.weights import load_tensors
 
         load_tensors(path)
-        return CHECKSUM in header_of(path)
+        return True
     if path.suffix == ".parquet":
         return _parquet(path)
-    if path.suffix == ".npy" and beside & {TABLE, INDEX}:
-        return False
-    return _store(path) if path.suffix != ".safetensors" else None
+    return path.suffix not in (".safetensors", ".npy") and _store(path)
 
 
-def _parquet(path: Path) -> bool | None:
-    if path.name.startswith("predictions-"):
-        read_parquet(path)
-        return False
+def _parquet(path: Path) -> bool:
     if holds_boxes(path):
         BoxLabels.load(path)
         return True
-    metadata = read_parquet(path).schema.metadata or {}
-    facts = metadata.get(FORMAT.encode()) or metadata.get(FEW_CLASSES.encode())
-    if facts is None:
-        return None
-    Targets.load(path)
-    return SEAL.encode() in facts
+    is_targets = TARGETS.encode() in (read_parquet(path).schema.metadata or {})
+    if is_targets:
+        Targets.load(path)
+    return is_targets or path.name.startswith("predictions-")
 
 
-def _store(path: Path) -> bool | None:
-    """Check a description store; None where a file is none and was none: a writer leaves its lock beside it."""
+def _store(path: Path) -> bool:
+    """Check a description store; False where a file is none and was none: a writer leaves its lock beside it."""
     with path.open("rb") as file:
         header = file.read(72)
     is_sound = header.startswith(b"SQLite format 3\0") and header[68:] == APPLICATION_ID.to_bytes(4, "big")
     if not is_sound and not path.with_name(f"{path.name}.lock").is_file():
-        return None
+        return False
     if not path.stat().st_size:
         raise StoreError(f"{path} is empty. {STORE_MEND}")
     try:

@@ -85,7 +85,7 @@ def _report_comparison(folder: Path) -> ReportResult:
 
 def _report_run(folder: Path) -> ReportResult:
     run = load_run(folder)
-    arm = str(run.config.get("arm", "train"))
+    arm = str(run.config["arm"])
     name = one_line(folder.resolve().name if arm == "train" else arm)  # "train": no arm of a comparison
     runs = {name: [run]}
     extras, malformed = _extras(folder, runs, [str(run.environment.get("command") or "")])
@@ -114,9 +114,9 @@ def _report_run(folder: Path) -> ReportResult:
 def run_title(run: Run) -> str:
     """Return what was trained, on what and how, e.g. ``resnet10t on photos, text labels, seed 0``."""
     config = run.config
-    data, arm = str(config["data"]), str(config.get("arm", ""))
+    data, arm = str(config["data"]), str(config["arm"])
     title = f"{config.get('model', 'A model')} on {PurePath(data.partition(':')[2] or data).name or data}"
-    title += f", {findings.phrase(arm)}" if arm not in ("", "train") else ""
+    title += f", {findings.phrase(arm)}" if arm != "train" else ""
     return one_line(title + (f", seed {config['seed']}" if "seed" in config else ""))
 
 
@@ -192,7 +192,7 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
 def run_sentence(run: Run) -> str:
     """Return how good one run is, in one sentence."""
     evaluation = run.evaluation
-    if run.config.get("task") == "pretrain":
+    if run.config["task"] == "pretrain":
         losses = [
             epoch.val[charts.PRETRAINING] for epoch in run.metrics if epoch.val and charts.PRETRAINING in epoch.val
         ]
@@ -218,14 +218,14 @@ def background(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
     options = {arm: distinct(run.config for run in arm_runs) for arm, arm_runs in runs.items() if arm_runs}
     names = sorted({name for values in options.values() for name in values} - NOT_OPTIONS)
     spread = {name: {arm: values.get(name, "–") for arm, values in options.items()} for name in names}
-    items = [item for run in everything for item in run.run.get("set_aside", []) if isinstance(item, Mapping)]
+    items = [item for run in everything for item in run.run["set_aside"] if isinstance(item, Mapping)]
     skipped = dict.fromkeys((str(item.get("name")), str(item.get("reason"))) for item in items)
     return {
         "shared": {name: next(iter(v.values())) for name, v in spread.items() if len(set(v.values())) == 1},
-        "chosen": distinct(run.config.get("chosen", {}) for run in everything),
+        "chosen": distinct(run.config["chosen"] for run in everything),
         "differing": {name: v for name, v in spread.items() if len(set(v.values())) > 1},
         "environment": distinct(run.environment for run in everything),
-        "data": distinct(run.run.get("data", {}) for run in everything),
+        "data": distinct(run.run["data"] for run in everything),
         "costs": {
             arm: {name: fmean(found) if (found := _numbers(some, name)) else None for name in COSTS}
             for arm, some in runs.items()

@@ -236,6 +236,7 @@ def fit(trainer: Trainer, out: Path, on_step: OnStep, on_epoch: MayStop, checkpo
     checkpoint = out / runs.CHECKPOINT
     reset_peak_memory(trainer.device)
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "best": None, "epoch_losses": []}
+    state["set_aside"] = []
     if processes.from_first(checkpoint.is_file()):
         state = processes.together(lambda: load_checkpoint(checkpoint, trainer.modules, trainer.optimizers))
     elif trainer.starts_linear:
@@ -250,7 +251,7 @@ def fit(trainer: Trainer, out: Path, on_step: OnStep, on_epoch: MayStop, checkpo
     def skipped() -> list[dict[str, str]]:
         """Return the images that could not be used, also those that were met before an interruption."""
         met = [asdict(item) for item in processes.united(trainer.data.unusable)]
-        before = state.get("set_aside", [])
+        before = state["set_aside"]
         return [*before, *(item for item in met if item not in before)]
 
     def save(step: int) -> None:

@@ -97,7 +97,7 @@ def read_text_space(run_dir: Path) -> TextSpace:
         return TextSpace(encoder=f"tuned:{run_dir}", revision="")
     record = read_json(runs.recorded_file(run_dir, runs.TEXT_SPACE))
     try:
-        return TextSpace(encoder=record["encoder"], revision=record["revision"], width=record.get("width"))
+        return TextSpace(encoder=record["encoder"], revision=record["revision"], width=record["width"])
     except (AttributeError, KeyError, TypeError):
         raise RunError(damaged(run_dir / runs.TEXT_SPACE, "it does not hold what train writes")) from None
 

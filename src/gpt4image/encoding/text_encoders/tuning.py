@@ -25,7 +25,6 @@ How = Literal["lora", "full"]
 class Made(BaseModel, frozen=True, extra="forbid"):
     """How a text encoder was tuned: the content of RECORD."""
 
-    format_version: Literal[1] = 1
     encoder: str
     revision: str
     how: How
