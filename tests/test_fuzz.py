@@ -3,7 +3,7 @@
     python tests/test_fuzz.py coco voc --count 5000 --seed 7     some parsers, other inputs than 100,000 of seed 0
 
 A parser that meets a damaged input reads it, or raises an error of this package. Valid inputs are in
-``fuzz_corpus/valid`` and, as stages write them, in ``written/format-1``, without checksums, which would refuse any
+``fuzz_corpus/valid`` and, as stages write them, made by ``all_artifacts``, without checksums, which would refuse any
 change at once. An input that fails stays in fuzz-out; put it into fuzz_corpus/PARSER, where tests try it first.
 """
 
@@ -31,6 +31,7 @@ import pytest
 if sys.platform != "win32":  # where all of these tests are skipped
     import resource
 
+import all_artifacts
 from gpt4image.artifacts import runs, table, targets
 from gpt4image.artifacts.answers import PROMPTS
 from gpt4image.artifacts.stage_records import StageRecords
@@ -50,7 +51,7 @@ from gpt4image.models.weights import load_tensors
 from region_cases import survives
 
 CORPUS = Path(__file__).parent / "fuzz_corpus"
-VALID, WRITTEN = CORPUS / "valid", Path(__file__).parent / "written" / "format-1"
+VALID = CORPUS / "valid"
 ASKED = asking_for(PROMPTS["short"], ("description", "class", "tags"), [ClassOption("cat"), ClassOption("dog")])
 BOXED = asking_for(PROMPTS["short"], ("boxes",), [ClassOption("cat")])
 SECONDS = 60  # an input may take; a busy machine is slow
@@ -120,7 +121,7 @@ TARGETS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "onnx": ("model.onnx", lambda path: load_classifier(path, threads=1)),
     "store": ("model/answers.db", read_store),
     "table-manifest": ("model/embeddings/manifest.json", lambda path: table.EmbeddingTable.open(path.parent)),
-    "targets": ("model/text-labels.parquet", targets.Targets.load),
+    "targets": ("model/targets.parquet", targets.Targets.load),
     "box-table": ("boxes.parquet", targets.BoxLabels.load),
     **{f"run-{name.partition('.')[0]}": (f"model/run/{name}", lambda path: runs.load_run(path.parent))
        for name in ("run.json", "config.json", "environment.json", "metrics.jsonl", "evaluation-test.json")},
@@ -130,18 +131,17 @@ TARGETS: dict[str, tuple[str, Callable[[Path], Any]]] = {
 """Where the valid inputs of a parser are, and what reads the first of them."""
 
 
-def prepare(name: str, folder: Path) -> list[Path]:
+def prepare(name: str, folder: Path, written: Path) -> list[Path]:
     """Lay out valid files in a folder; return the inputs of a parser, which reads them in place of the first."""
     pattern = TARGETS[name][0]
-    root = VALID if any(VALID.glob(pattern)) else WRITTEN
+    root = VALID if any(VALID.glob(pattern)) else written
     kept = shutil.copytree(root, folder / "kept")
-    for record in kept.rglob("*.json") if root is WRITTEN else ():
+    for record in kept.rglob("*.json") if root is written else ():
         if isinstance(content := json.loads(record.read_text("utf-8")), dict):
             content = {key: value for key, value in content.items() if key != "files" and "sha256" not in key}
             record.write_text(json.dumps(content), encoding="utf-8")
     for store in kept.rglob("*.db"):
         with contextlib.closing(sqlite3.connect(store, isolation_level=None)) as unchecked:
-            unchecked.execute("UPDATE results SET checksum = NULL")
             unchecked.execute("PRAGMA journal_mode = DELETE")
     return sorted(kept.glob(pattern))
 
@@ -187,14 +187,14 @@ def failure(name: str, path: Path, content: bytes) -> str:
     return f"MemoryError: it took {grown:.0f} MiB" if grown > MEBIBYTES else ""
 
 
-def work(name: str, count: int, seed: int) -> None:
+def work(name: str, count: int, seed: int, written: Path) -> None:
     """Try inputs until one fails; the alarm ends this process at one that takes too long, also in code of C."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries of C speak there
     warnings.simplefilter("ignore")
     place = Path("fuzz-out", name).absolute()
     shutil.rmtree(place, ignore_errors=True)
     os.environ.update(XDG_CACHE_HOME=f"{place}/cache", HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=f"{place}/hf")
-    paths = prepare(name, place)
+    paths = prepare(name, place, written)
     failure(name, paths[0], paths[0].read_bytes())  # libraries load here
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + 4 * MEBIBYTES * 2**20, resource.RLIM_INFINITY))
@@ -208,12 +208,14 @@ def work(name: str, count: int, seed: int) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # of libraries about what they read
 @pytest.mark.parametrize("name", TARGETS)
-def test_damaged_inputs_are_read_or_refused_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_inputs_are_read_or_refused_by_name(
+    name: str, everything: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert {path.name for path in CORPUS.iterdir() if path.is_dir()} <= TARGETS.keys() | {"valid"}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for module in ("datasets.config", "datasets.builder.config"):
         monkeypatch.setattr(f"{module}.HF_DATASETS_CACHE", tmp_path / "hf")
-    paths = prepare(name, tmp_path)
+    paths = prepare(name, tmp_path, everything)
     for number, content in enumerate(inputs(name, paths, 20)):
         found = failure(name, paths[0], content)
         assert not found, f"input {number} of seed 0: {found}"
@@ -225,8 +227,14 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100_000, help="inputs per parser (default 100,000)")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs (default 0)")
     given, failed = parser.parse_args(), list[str]()
+    written = Path("fuzz-out", "written").absolute()
+    shutil.rmtree(written, ignore_errors=True)
+    written.mkdir(parents=True)
+    all_artifacts.make(written)
     for name in given.parsers or TARGETS:
-        process = multiprocessing.get_context("fork").Process(target=work, args=(name, given.count, given.seed))
+        process = multiprocessing.get_context("fork").Process(
+            target=work, args=(name, given.count, given.seed, written)
+        )
         process.start()
         process.join()
         failed += [name] if process.exitcode else []

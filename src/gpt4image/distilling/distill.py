@@ -506,7 +506,7 @@ class Stages:
             return
         say(head.rstrip())
         begun = self.records.begun(name)
-        goes_on_there = None not in (goes_on, begun) and not changed(begun, goes_on)
+        goes_on_there = goes_on is not None and begun is not None and not changed(begun, goes_on)
         if not goes_on_there:
             self._make_room(name, made)
         if not goes_on_there or again:  # it is not finished until it has come to its end once more

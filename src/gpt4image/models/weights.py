@@ -85,7 +85,7 @@ def load_tensors(
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if is_own := CHECKSUM in metadata:
-                require_format(path, metadata.get(VERSION), str(FORMAT))
+                require_format(path, int(metadata[VERSION]), FORMAT)
             checksum = hashlib.sha256(metadata.get(STATE, "").encode())
             for name in sorted(file.keys()):
                 tensor = file.get_tensor(name)

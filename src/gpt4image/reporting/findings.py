@@ -200,7 +200,7 @@ def _gap(difference: float, evidence: Any, few: bool) -> tuple[str, str, str]:
 
 
 def metric_tables(comparison: Comparison) -> dict[str, list[tuple[str, ...]]]:
-    """Return the rows of one table per known metric, under METRIC_HEADINGS; older records have some that are not."""
+    """Return the rows of one table per known metric, under METRIC_HEADINGS; a record may have others."""
     tables: dict[str, list[tuple[str, ...]]] = {}
     known = {*LABELS, *TITLES, *comparison.titles}
     names = dict.fromkeys(name for arm in comparison.arms.values() for name in arm.metrics)

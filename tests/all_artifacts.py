@@ -1,22 +1,16 @@
-"""Write one small folder of everything that stages write: what later versions of gpt4image must read.
-
-python tests/written/make.py tests/written/format-N  with the version whose formats are N. See CONTRIBUTING.md.
-"""
+"""One small folder of everything that stages write."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
-
-sys.path.append(str(Path(__file__).parents[1]))
 
 from gpt4image import cli
 from gpt4image.artifacts.runs import CHECKPOINT
@@ -32,7 +26,7 @@ MODEL = ["--model", "resnet10t", "--model-args", json.dumps(ARGS), "--image-size
 SHORT = ["--epochs", "1", "--batch-size", "8", "--threads", "1", "--precision", "fp32"]
 DISTILL = ["distill", "photos", "--describer", "replay:answers.jsonl", "--out", "model", "--format", "timm", *MODEL]
 DISTILL += ["--ask", "description,class", "--encoder", "bag-of-words:16", "--epochs", "1", "--precision", "fp32"]
-TABLE = ["--embeddings", "model/embeddings", "--text-labels", "model/text-labels.parquet"]
+TABLE = ["--embeddings", "model/embeddings", "--targets", "model/targets.parquet"]
 COMPARE = ["compare", "--data", "folder:photos", *TABLE[:2], *MODEL, *SHORT, "--arms", "baseline,text-labels"]
 COMPARE += ["--seeds", "1", "--labels-per-class", "2", "--out", "comparison"]
 TRAIN = ["train", "--data", "folder:photos", *TABLE, *MODEL, *SHORT, "--out", "aligned"]
@@ -74,13 +68,12 @@ def model() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 def make(folder: Path) -> None:
-    """Write everything into a folder that does not exist; it is made elsewhere, since records name their place."""
+    """Write everything into an empty folder; it is made elsewhere, since records name their place."""
     with tempfile.TemporaryDirectory(prefix="gpt4image-") as place, contextlib.chdir(place):
         write_pictures(Path("photos"), per_class=8)
         answers()
         for command in COMMANDS.values():
-            if code := cli.main(command):
-                sys.exit(code)
+            assert cli.main(command) == cli.OK
         boxes()
         linear, optimizer = model()
         Path("begun").mkdir()
@@ -88,8 +81,4 @@ def make(folder: Path) -> None:
         unread = "*.html *.db-* *.lock *.count .lock comparison/examples.json"  # the last is large, and as model/run's
         for path in (path for pattern in unread.split() for path in Path().rglob(pattern)):
             path.unlink()
-        shutil.copytree(place, folder)
-
-
-if __name__ == "__main__":
-    make(Path(sys.argv[1]).resolve())
+        shutil.copytree(place, folder, dirs_exist_ok=True)
