@@ -203,6 +203,7 @@ def change_val(folder: Path, score: float | None) -> None:
     write_json_lines(
         folder / "metrics.jsonl", [{**row, "val": val} for row in read_json_lines(folder / "metrics.jsonl")]
     )
+    trained_runs.rewrite_config(folder, read_json(folder / "config.json"))
 
 
 def test_the_best_arm_by_the_mean_and_its_best_seed_are_chosen_by_validation(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def taught_card(small_run: Path, folder: Path, **options: Any) -> str:
 
 def test_a_run_that_learned_from_answered_boxes_or_from_lost_labels_says_so(small_run: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.parquet"
-    facts = {"evidence": "fused", "answers": str(tmp_path / "gone.db"), "embeddings": ""}
+    facts = {"evidence": "fused", "answers": str(tmp_path / "gone.db"), "embeddings": "", "seed": 0}
     BoxLabels(keys=(), digests=(), boxes=Boxes.of_images([]), classes=("a",), facts=facts).save(labels)
     card = taught_card(small_run, tmp_path, targets=labels)
     assert "- Answers about the boxes of objects. Describer: unknown" in card

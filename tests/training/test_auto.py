@@ -117,7 +117,8 @@ def test_the_input_follows_the_typical_shorter_side(side: int, size: int, tmp_pa
 
 def test_the_weights_of_a_run_bring_their_model_unless_another_is_named(colour_folder: Path, tmp_path: Path) -> None:
     own = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 2}, "stem": "small", "image_size": 40}
-    write_json(tmp_path / "config.json", {"data": "x", **own})
+    kept = {"data": "x", "task": "classification", "arm": "train", "chosen": {}}
+    write_json(tmp_path / "config.json", kept | own)
     weights = {"init": str(tmp_path / "model.safetensors")}
     assert choose(colour_folder, **weights)[1]["model"] != own["model"], "not a finished run"
     write_json(tmp_path / "run.json", {})
