@@ -73,7 +73,7 @@ def test_a_command_is_recorded_where_there_was_one(monkeypatch: pytest.MonkeyPat
         ({"arms": {"baseline": {"seeds": [0], "test": [float("nan")], "mean": 0.5}}}, "finite"),
         ({"pairs": [{"arm": "alined", "against": "baseline", "difference": 0.1, "n": 1}]}, "Did you mean 'aligned'"),
         ({"pairs": 3}, "pairs"),
-        ({"comparisons": [1]}, "cannot be read"),
+        ({"comparisons": [1]}, "is damaged"),
         ("", "cannot be read"),
     ],
 )

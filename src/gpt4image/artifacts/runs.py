@@ -188,7 +188,7 @@ def _read_record(path: Path, needed: set[str], *, tables: Set[str] = frozenset()
     record = read_json(path)
     is_whole = isinstance(record, dict) and record.keys() >= needed
     if not is_whole or not all(isinstance(record[name], dict) for name in tables & record.keys()):
-        raise RunError(damaged(path, "it does not hold what train writes"))
+        raise RunError(damaged(path, "it does not hold what a stage writes"))
     return record
 
 
@@ -461,9 +461,9 @@ class Evaluation(Record):
     @model_validator(mode="before")
     @classmethod
     def _gather_scores(cls, record: Any) -> Any:
-        if not isinstance(record, dict):
+        if not isinstance(record, dict) or not isinstance(record.get("titles"), dict):
             return record
-        scores = {name: record[name] for name in record.get("titles", ()) if record.get(name) is not None}
+        scores = {name: record[name] for name in record["titles"] if record.get(name) is not None}
         return {**record, "scores": scores}
 
     @model_validator(mode="after")
@@ -499,7 +499,7 @@ def checked(path: Path, make: Callable[[], T]) -> T:
     """Return ``make()``; whatever is unreadable or malformed in ``path`` becomes a RunError that says where."""
     try:
         return make()
-    except (OSError, ValueError, AttributeError, TypeError) as error:  # the last two of a list for a table, say
+    except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read as a record ({_first(error)}); make it again.") from None
 
 
@@ -530,7 +530,7 @@ def require_recorded_folder(folder: Path) -> None:
 def load_comparisons(folder: Path) -> dict[str, Comparison]:
     """Read the comparisons of a folder by name; a single one has the empty name. Raises RunError: it is malformed."""
     path = folder / COMPARISON
-    return checked(path, lambda: comparisons_in(read_json(path)))
+    return checked(path, lambda: comparisons_in(_read_record(path, set(), tables={"comparisons"})))
 
 
 def comparisons_in(record: dict[str, Any]) -> dict[str, Comparison]:
