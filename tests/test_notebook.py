@@ -14,7 +14,7 @@ from project_file import PROJECT
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "first_hour.ipynb"
 PER_CLASS = 6
 FAST = {
-    '"tf_efficientnet_lite0", "init": "pretrained", "freeze": True': '"resnet10t", "epochs": 1',
+    '"tf_efficientnet_lite0", "init": "pretrained", "freeze": "all"': '"resnet10t", "epochs": 1',
     '"image_size": 160': '"image_size": 32',
     'out=FOLDER / "distilled"': 'out=FOLDER / "distilled", encoder="bag-of-words:64"',
     "from gpt4image.data.known_sets import ANSWERS": 'ANSWERS = Path("answers.jsonl")',

@@ -197,7 +197,7 @@ def test_a_run_learns_shapes_and_its_records_hold_masks(drawn_run: Path) -> None
 def test_on_frozen_weights_the_head_learns_also_from_tags_on_top_of_masks(drawn_run: Path, tmp_path: Path) -> None:
     parts = {name.partition("backbone."): value for name, value in load_file(drawn_run / "run" / runs.MODEL).items()}
     save_file({name: value for (_, found, name), value in parts.items() if found}, tmp_path / "plain.safetensors")
-    own = {"data": f"masks:{drawn_run / 'set'}", "init": str(tmp_path / "plain.safetensors"), "freeze": True}
+    own = {"data": f"masks:{drawn_run / 'set'}", "init": str(tmp_path / "plain.safetensors"), "freeze": "all"}
     ready = prepare(TrainConfig(**{**drawn_masks.SMALL, **own, "out": tmp_path / "run"}), ("train",))
     trainer = build(ready.config, ready.data)
     learn = {name for name, weights in trainer.backbone.named_parameters() if weights.requires_grad}
