@@ -168,7 +168,7 @@ def gradient(config: TrainConfig, data: Any) -> dict[str, Tensor]:
 def said(config: TrainConfig, data: Any, images: int) -> Tensor:
     built = trainer.build(choose(config, data.image_set)[0], data)
     indices = data.indices("train")[:images]
-    return torch.from_numpy(run_model.predict(built.model.backbone, data, indices, built.augmentation, config))
+    return torch.from_numpy(run_model.predict(built.model, data, indices, built.augmentation, config))
 
 
 def runs_of_each_count(count: int, options: dict[str, Any], out: Path) -> None:
