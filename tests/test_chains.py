@@ -147,7 +147,7 @@ def test_the_printed_steps_lead_to_predictions_and_cost_nothing_more(
 
 
 FROZEN = (
-    "--model tf_efficientnet_lite0 --init pretrained --freeze --image-size 64 --epochs 40 --batch-size 32 "
+    "--model tf_efficientnet_lite0 --init pretrained --freeze all --image-size 64 --epochs 40 --batch-size 32 "
     "--features none --threads 1 --precision fp32 --memory-format contiguous"
 )
 UPPER = ("dress", "longsleeve", "outwear", "shirt", "t-shirt")
