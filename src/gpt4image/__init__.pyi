@@ -92,8 +92,8 @@ def demo(
     Example: gpt4image.demo()
 
     Args:
-        out (str | Path, optional): Folder of the demo: answers, embeddings, text labels, runs, model.onnx,
-            comparison.json and report.html.
+        out (str | Path, optional): Folder of the demo: answers, embeddings, targets, runs, model.onnx, comparison.json
+            and report.html.
         seeds (int, optional): Number of seeds per arm.
         jobs (int | None, optional): Runs side by side. Default: one per core.
 
@@ -218,8 +218,8 @@ def distill(
 
     Turn a folder of images into a small model: describe, encode, label, train, evaluate, export and report.
 
-    No image needs a label if the classes are given. Every stage goes on where it stopped, and nothing is paid for
-    before you agree.
+    No image needs a label if the classes are given. Every stage goes on where it stopped. Only a small sample is
+    paid for before you agree.
 
     Example: gpt4image.distill(data='photos', describer='openai:gpt-4.1-mini', classes='cat, dog, rabbit', max_cost=5.0)
 
@@ -297,8 +297,8 @@ def distill(
         evidence (Literal['fused', 'texts', 'answers', 'names'], optional): What is read: all that is given (fused),
             descriptions (texts), answers, or class names (names).
         features (str, optional): What sees the pictures, beside answers: a model of timm whose pretrained weights lie
-            on this machine, the folder of a run of `task= pretrain`, or none. auto: the first of two usual models whose
-            weights are here.
+            on this machine, the folder of a run that has not learned these labels, or none. auto: the first of two
+            usual models whose weights are here.
         max_error (float | None, optional): Keep only the surest targets, of which at most this share is wrong with 95 %
             confidence, by looks of `audit`.
         audit (str | Path, optional): File of the looks of `audit`, for max_error=.
@@ -467,9 +467,9 @@ def describe(
 ) -> DescribeResult:
     """Describe every image: ``gpt4image describe`` as a function.
 
-    Write a description of every image into the description store.
+    Ask a model about the training images, and keep its answers in a description store.
 
-    Example: gpt4image.describe(describer='openai:gpt-4.1-mini', data='folder:photos', store='photos.db', dry_run=True)
+    Example: gpt4image.describe(describer='openai:gpt-4.1-mini', data='folder:photos', store='photos.db', max_cost=5.0)
 
     Args:
         image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
@@ -514,7 +514,7 @@ def describe(
         batch_size (int, optional): Images per step of a model on this machine; halved if memory does not suffice.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or a table of images, or a SPEC:
             folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR,
-            masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji.
+            masks:DIR, label-studio:FILE.json, clips:PATH, cifar10, cifar100, clothes, openmoji.
         store (str | Path): Description store (one SQLite file); made when it does not exist.
         prompt (str | Sequence[str], optional): Prompt(s): short, paper, class-conditioned, attributes, contrastive,
             motion, or a text file of your own. See docs/describe.md.
@@ -621,8 +621,8 @@ def label(
         image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
             Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or table of images, or a SPEC: folder:PATH,
-            manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR,
-            clips:PATH, cifar10, cifar100, clothes, openmoji.
+            manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, label-
+            studio:FILE.json, clips:PATH, cifar10, cifar100, clothes, openmoji.
         val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
             validation split.
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
@@ -634,11 +634,12 @@ def label(
         evidence (Literal['fused', 'texts', 'answers', 'names'], optional): What is read: all that is given (fused),
             descriptions (texts), answers, or class names (names).
         features (str, optional): What sees the pictures, beside answers: a model of timm whose pretrained weights lie
-            on this machine, the folder of a run of `task= pretrain`, or none. auto: the first of two usual models whose
-            weights are here.
+            on this machine, the folder of a run that has not learned these labels, or none. auto: the first of two
+            usual models whose weights are here.
         classes (str | Path | Sequence[str] | None, optional): Class names of a dataset without labels: a file, or a
             list with commas. Default: those of the answers.
-        out (str | Path): Parquet file of targets. An HTML page of suspected label errors is written beside it.
+        out (str | Path): Parquet file of targets. An HTML page of suspected label errors and doubtful targets is
+            written beside it.
         seed (int, optional): Seed of the folds.
         max_error (float | None, optional): Keep only the surest targets, of which at most this share is wrong with 95 %
             confidence, by looks of `audit`.
@@ -788,14 +789,14 @@ def export_labels(
         image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
             Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or table of images, or a SPEC: folder:PATH,
-            manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR,
-            clips:PATH, cifar10, cifar100, clothes, openmoji.
+            manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, label-
+            studio:FILE.json, clips:PATH, cifar10, cifar100, clothes, openmoji.
         val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
             validation split.
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
         targets (str | Path): File of targets or of boxes, by label.
         format (Literal['csv', 'folder', 'coco', 'yolo', 'voc', 'hf', 'label-studio']): csv: for data=manifest:FILE;
-            folder: class folders; coco, yolo, voc: boxes; hf: for the library datasets.
+            folder: class folders; coco, yolo, voc: boxes; hf: for the library datasets; label-studio: tasks.
         out (str | Path): New file for csv and label-studio, else a new folder, which holds the images too.
         least_confidence (float, optional): Least probability of a target's class, or weight of its box; what is less
             sure is left out.
@@ -887,15 +888,15 @@ def train(
         image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
             Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or table of images, or a SPEC: folder:PATH,
-            manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR,
-            clips:PATH, cifar10, cifar100, clothes, openmoji.
+            manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, label-
+            studio:FILE.json, clips:PATH, cifar10, cifar100, clothes, openmoji.
         val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
             validation split.
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
         embeddings (str | Path | None, optional): Embedding table of the descriptions; the model's features are aligned
             to it (see align_weight=).
-        targets (str | Path | None, optional): Text labels written by `label`: soft targets of described images,
-            combined with the label if there is one.
+        targets (str | Path | None, optional): Targets written by `label`: class probabilities of images, combined with
+            the given label if there is one.
         label_trust (float | None, optional): Weight of the given label in a target. Default: 0.5 if the labels look
             right, 1 if the descriptions say little of the classes, otherwise the posterior under the label noise that
             `label` estimated.
@@ -1132,15 +1133,15 @@ def compare(
         image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
             Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or table of images, or a SPEC: folder:PATH,
-            manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR,
-            clips:PATH, cifar10, cifar100, clothes, openmoji.
+            manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, label-
+            studio:FILE.json, clips:PATH, cifar10, cifar100, clothes, openmoji.
         val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
             validation split.
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
         embeddings (str | Path | None, optional): Embedding table of the descriptions; the model's features are aligned
             to it (see align_weight=).
-        targets (str | Path | None, optional): Text labels written by `label`: soft targets of described images,
-            combined with the label if there is one.
+        targets (str | Path | None, optional): Targets written by `label`: class probabilities of images, combined with
+            the given label if there is one.
         label_trust (float | None, optional): Weight of the given label in a target. Default: 0.5 if the labels look
             right, 1 if the descriptions say little of the classes, otherwise the posterior under the label noise that
             `label` estimated.
@@ -1418,8 +1419,8 @@ def doctor(
     Example: gpt4image.doctor(path='run')
 
     Args:
-        path (str | Path | None, optional): Store, embedding table, index, text labels, run, comparison or exported
-            model to check.
+        path (str | Path | None, optional): Store, embedding table, index, targets, run, comparison or exported model to
+            check.
 
     Returns:
         DoctorResult: Packages that are installed; or, of a path, the state of its files.

@@ -143,7 +143,7 @@ class DemoConfig(StageConfig):
     """
 
     out: Path = Path("demo-out")
-    """Folder of the demo: answers, embeddings, text labels, runs, model.onnx, comparison.json and report.html."""
+    """Folder of the demo: answers, embeddings, targets, runs, model.onnx, comparison.json and report.html."""
     seeds: int = Field(default=3, ge=1)
     """Number of seeds per arm."""
     jobs: int | None = Field(default=None, ge=1)
@@ -159,4 +159,4 @@ class DoctorConfig(StageConfig):
     """
 
     path: Positional[Path | None] = None
-    """Store, embedding table, index, text labels, run, comparison or exported model to check."""
+    """Store, embedding table, index, targets, run, comparison or exported model to check."""

@@ -132,7 +132,8 @@ class ExportLabelsConfig(DataOptions):
     targets: Path
     """File of targets or of boxes, by label."""
     format: Literal["csv", "folder", "coco", "yolo", "voc", "hf", "label-studio"]
-    """csv: for --data manifest:FILE; folder: class folders; coco, yolo, voc: boxes; hf: for the library datasets."""
+    """csv: for --data manifest:FILE; folder: class folders; coco, yolo, voc: boxes; hf: for the library datasets;
+    label-studio: tasks."""
     out: Path
     """New file for csv and label-studio, else a new folder, which holds the images too."""
     least_confidence: float = Field(default=0.0, ge=0.0, le=1.0)

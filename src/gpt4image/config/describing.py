@@ -129,9 +129,9 @@ class AskedOptions(StageConfig):
 
 
 class DescribeConfig(DescriberOptions, AskedOptions, WithData):
-    """Write a description of every image into the description store.
+    """Ask a model about the training images, and keep its answers in a description store.
 
-    Example: gpt4image describe --data folder:photos --store photos.db --describer openai:gpt-4.1-mini --dry-run
+    Example: gpt4image describe --data folder:photos --store photos.db --describer openai:gpt-4.1-mini --max-cost 5
     """
 
     essential: ClassVar[frozenset[str]] = frozenset(
@@ -140,7 +140,7 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
 
     data: str
     """Dataset: a folder or a table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
-    coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, clips:PATH, cifar10,
+    coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, label-studio:FILE.json, clips:PATH, cifar10,
     cifar100, clothes, openmoji."""
     store: Path
     """Description store (one SQLite file); made when it does not exist."""

@@ -94,8 +94,8 @@ class DistillConfig(
 ):
     """Turn a folder of images into a small model: describe, encode, label, train, evaluate, export and report.
 
-    No image needs a label if the classes are given. Every stage goes on where it stopped, and nothing is paid for
-    before you agree.
+    No image needs a label if the classes are given. Every stage goes on where it stopped. Only a small sample is
+    paid for before you agree.
 
     Example: gpt4image distill photos --describer openai:gpt-4.1-mini --classes "cat, dog, rabbit" --max-cost 5
     """

@@ -35,7 +35,8 @@ class DataOptions(WithData):
 
     data: str
     """Dataset: a folder or table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json,
-    coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji."""
+    coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, label-studio:FILE.json, clips:PATH, cifar10, cifar100, clothes,
+    openmoji."""
     val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Fraction of the training images held out for validation, if the dataset has no validation split."""
     test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
@@ -53,7 +54,7 @@ class TextOptions(StageConfig):
     embeddings: Path | None = None
     """Embedding table of the descriptions; the model's features are aligned to it (see --align-weight)."""
     targets: Path | None = None
-    """Text labels written by `label`: soft targets of described images, combined with the label if there is one."""
+    """Targets written by `label`: class probabilities of images, combined with the given label if there is one."""
     label_trust: Fraction | None = None
     """Weight of the given label in a target. Default: 0.5 if the labels look right, 1 if the descriptions say little of
     the classes, otherwise the posterior under the label noise that `label` estimated."""
@@ -378,11 +379,11 @@ class LabelConfig(DataOptions):
     """What is read: all that is given (fused), descriptions (texts), answers, or class names (names)."""
     features: str = "auto"
     """What sees the pictures, beside answers: a model of timm whose pretrained weights lie on this machine, the folder
-    of a run of `--task pretrain`, or none. auto: the first of two usual models whose weights are here."""
+    of a run that has not learned these labels, or none. auto: the first of two usual models whose weights are here."""
     classes: str | None = None
     """Class names of a dataset without labels: a file, or a list with commas. Default: those of the answers."""
     out: Path
-    """Parquet file of targets. An HTML page of suspected label errors is written beside it."""
+    """Parquet file of targets. An HTML page of suspected label errors and doubtful targets is written beside it."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the folds."""
     max_error: float | None = Field(default=None, gt=0.0, lt=1.0)
