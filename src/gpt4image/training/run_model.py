@@ -377,11 +377,13 @@ def _pooled(config: ResolvedOptions, data: TrainingData, found: Backbone) -> Kep
 def _activations(config: ResolvedOptions, data: TrainingData, body: nn.Module) -> KeptFeatures | None:
     """Return what the frozen stages make of the plain view of each image, and of VIEWS random ones to train on.
 
-    None where the memory does not hold it, where processes share the run, or where the model cannot be cut.
+    None where the memory does not hold it, where processes share the run, or where the model cannot be cut or begin
+    with a linear classifier.
     """
     device, memory_format = choose_device(config.device), memory_format_of(config.memory_format)
     parts = cut(body, stages(body)[config.kept_stages - 1], config.image_size)
-    if parts is None or processes.count() > 1:
+    linear = isinstance(body.get_classifier(), nn.Linear)  # pyright: ignore[reportCallIssue]
+    if parts is None or processes.count() > 1 or not linear:
         return None
     how, every = augmentation_of(config, body), np.arange(len(data.pixels))
     body.to(device, memory_format=memory_format).eval()  # pyright: ignore[reportCallIssue]
