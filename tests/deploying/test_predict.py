@@ -367,7 +367,7 @@ def test_drawings_are_no_images_to_predict_and_long_names_cost_nothing(detector_
 
 
 def test_boxes_are_in_pixels_in_every_format_and_drawn(detector_run: Path, pictograms: Path, tmp_path: Path) -> None:
-    given = {"model": detector_run, "images": (f"coco:{pictograms}/test.json",), "min_score": 0.5}
+    given = {"model": detector_run, "images": (f"coco:{pictograms}/test.json",), "min_score": 0.5, "most_overlap": 1.0}
     found = {}
     for form, draw in (("jsonl", tmp_path / "drawn"), ("csv", None), ("txt", None), ("json", None)):
         predict(PredictConfig(**given, out=tmp_path / f"boxes.{form}", draw=draw))
