@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpt4image.artifacts.runs import FEW_SEEDS, Arm, Comparison, Pair, comparisons_in
+from gpt4image.artifacts.runs import FEW_SEEDS, Arm, Comparison, Pair, Run, comparisons_in
 from gpt4image.config.arms import ARMS, TEXT_ARMS
 from gpt4image.pages.numbers import (
     duration,
@@ -27,6 +28,7 @@ from gpt4image.pages.numbers import (
 from gpt4image.tasks.registry import TITLES
 
 SIGNIFICANT = 0.05
+CONFUSED = 5  # pairs of classes named per arm
 LABELS = {
     "zero_shot": "zero-shot by class names",
     "retrieval": "retrieval between images and texts",
@@ -218,6 +220,30 @@ def absent_notes(comparison: Comparison) -> list[str]:
     """Return which metrics could not be measured, and why, as sentences."""
     reasons = dict.fromkeys((metric, why) for arm in comparison.arms.values() for metric, why in arm.absent.items())
     return [f"Not measured: {metric_label(metric)} ({one_line(why)})." for metric, why in reasons]
+
+
+class Confused(NamedTuple):
+    """Test pictures of class ``truth`` predicted as ``taken``, summed over seeds, and their share of that class."""
+
+    truth: str
+    taken: str
+    pictures: int
+    share: float
+
+
+def confusions(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Confused]]:
+    """Return the most confused pairs of classes of each arm, most frequent first; none where nothing is recorded."""
+    found: dict[str, list[Confused]] = {}
+    for arm, arm_runs in runs.items():
+        counts: Counter[tuple[str, str]] = Counter()
+        support: Counter[str] = Counter()
+        for one in (run.evaluation for run in arm_runs if run.evaluation):
+            if one.confused is not None:
+                support.update(dict(zip(one.classes, one.support, strict=True)))
+                counts.update({(one.classes[truth], one.classes[taken]): n for truth, taken, n in one.confused})
+        if support:
+            found[arm] = [Confused(*pair, n, n / support[pair[0]]) for pair, n in counts.most_common(CONFUSED)]
+    return found
 
 
 def few_seeds_note(comparison: Comparison) -> str:

@@ -11,8 +11,6 @@ from pathlib import Path, PurePath
 from statistics import fmean
 from typing import Any
 
-from markupsafe import Markup
-
 from gpt4image.artifacts.runs import (
     COMPARISON,
     Comparison,
@@ -96,10 +94,9 @@ def _report_run(folder: Path) -> ReportResult:
         name=name,
         sentence=text,
         run=run,
-        curves=charts.score_curves("run", runs, reference=None),
-        losses=charts.loss_curves("run", runs),
-        classes=charts.class_gains("run", None, runs[name]),
-        confusions=charts.confusions(runs),
+        training=charts.training(runs),
+        classes=charts.classes(None, [run.evaluation]),
+        confusions=findings.confusions(runs),
         skipped=malformed,
         **extras,
     )
@@ -165,6 +162,7 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
     pairs = {arm: comparison.pair(arm) for arm in comparison.arms}
     arms = findings.bounds_last(comparison)
     bounds = {arm: kind for arm, record in arms.items() if (kind := findings.is_bound(arm, record))}
+    evaluations = {arm: [run.evaluation for run in some] for arm, some in runs.items()}
     named = {findings.phrase(name): arm for name, arm in arms.items()}
     held_against = {findings.phrase(name): bound for name, bound in bounds.items()}
     return {
@@ -180,12 +178,11 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
         "significant": {arm for arm, pair in pairs.items() if pair and findings.is_significant(pair)},
         "metrics": findings.metric_tables(comparison),
         "absent": findings.absent_notes(comparison),
-        "intervals": charts.interval_chart(identifier, metric, named, findings.phrase(reference), held_against),
-        "curves": charts.score_curves(identifier, runs, reference=reference, bounds=bounds),
-        "losses": charts.loss_curves(identifier, runs),
-        "classes": charts.class_gains(identifier, runs[reference], runs[best]) if best else (Markup(), ""),
+        "intervals": charts.intervals({"": named}, findings.phrase(reference), metric, held_against),
+        "training": charts.training(runs, reference, bounds),
+        "classes": charts.classes(*(evaluations[arm] for arm in (reference, best))) if best else (None, ""),
         "best_arm": best,
-        "confusions": charts.confusions(runs),
+        "confusions": findings.confusions(runs),
     }
 
 
