@@ -1,4 +1,4 @@
-"""What `describe --then` gains: a describer that is 20 % worse, and the real one for some of its images.
+"""What `describe --second-describer` gains: a describer that is 20 % worse, and the real one for some of its images.
 
     python benchmarks/cascade.py [DRAWS]
     python benchmarks/cascade.py texts [DRAWS]
@@ -8,7 +8,7 @@ of its classes replaced at random. Where it errs, it is less confident by .3, by
 second answer where it was asked, else of the first.
 
 With ``texts``: accuracy of targets from answers and descriptions, without a label, where the second describer is asked
-about the tenth of the images with the largest expected gain by these targets (``--then-targets``).
+about the tenth of the images with the largest expected gain by these targets (``--second-targets``).
 """
 
 from __future__ import annotations

@@ -57,10 +57,10 @@ STEPS: list[tuple[tuple[str, Any], dict[str, Any], str]] = [
     (describe(), {"failed": 3, "calls": 12}, FAILED),
     (describe(), {"failed": 3, "calls": 0}, ENCODE),  # broken files: asking again would change nothing
     # A sample, to be looked at before more is paid for.
-    (describe(limit=300), {"stopped_by": "--limit 300"},
+    (describe(limit=300), {"stopped_by": "limit"},
      "gpt4image descriptions view --store p.db --data photos --out p-2.html"),
     (describe(), {"rejected": 9}, "gpt4image descriptions view --store p.db --data photos --out p-2.html"),
-    (describe(max_cost=5.0), {"stopped_by": "--max-cost 5.0", "failed": 1, "calls": 9}, ENCODE),
+    (describe(max_cost=5.0), {"stopped_by": "max_cost", "failed": 1, "calls": 9}, ENCODE),
     (describe("w/p.db", ask="class"), {}, "gpt4image label --data photos --answers w/p.db --out w/targets.parquet"),
     (describe("w/b.db", ask="boxes"), {}, BOXES),
     (label(embeddings=TABLE, test_fraction=0.3), {},

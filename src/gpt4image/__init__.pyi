@@ -131,10 +131,10 @@ def distill(
     box_format: str = 'auto',
     limit: int | None = None,
     max_cost: float | None = None,
-    then: str | None = None,
-    then_base_url: str | None = None,
+    second_describer: str | None = None,
+    second_base_url: str | None = None,
     least_gain: float = 0.05,
-    worth: float | None = None,
+    value_per_label: float | None = None,
     retry_rejected: bool = False,
     batch: bool = False,
     poll_seconds: float = 60.0,
@@ -273,13 +273,13 @@ def distill(
             counted), spread over all classes. The next run continues.
         max_cost (float | None, optional): Maximum cost in US dollars: of all answers in the store, whoever gave them,
             earlier runs included. To ask for more later, give a higher number.
-        then (str | None, optional): Describer SPEC to ask next, about the images where it is expected to mend most
-            classes: a dear one after a cheap one. A random pilot of 50 images comes first. See docs/cascade.md.
-        then_base_url (str | None, optional): Address of its server. Default: as base_url=.
-        least_gain (float, optional): Least expected gain of an image that then= is asked about: the probability that a
-            wrong class becomes right.
-        worth (float | None, optional): Worth of one more right class, in US dollars: then= is not asked where its price
-            is above the expected gain times this.
+        second_describer (str | None, optional): SPEC of a better, more expensive describer, for the images whose class
+            it is expected to correct. A random pilot of 50 images comes first. See docs/cascade.md.
+        second_base_url (str | None, optional): Address of its server. Default: as base_url=.
+        least_gain (float, optional): Ask the second describer only about images whose expected gain is at least this:
+            the probability that a wrong class becomes right.
+        value_per_label (float | None, optional): Value of one more right class, in US dollars: ask the second describer
+            only where its price is at most the expected gain times this.
         retry_rejected (bool, optional): Ask again for images whose answer an earlier run rejected: empty, a refusal, an
             echo of the prompt, or a loop. With batch=, give up answers that cannot be had.
         batch (bool, optional): Send the requests through the Batch API of OpenAI: half the price, answers within a day.
@@ -454,11 +454,11 @@ def describe(
     max_cost: float | None = None,
     dry_run: bool = False,
     billed: float | None = None,
-    then: str | None = None,
-    then_base_url: str | None = None,
+    second_describer: str | None = None,
+    second_base_url: str | None = None,
     least_gain: float = 0.05,
-    worth: float | None = None,
-    then_targets: StrPath | None = None,
+    value_per_label: float | None = None,
+    second_targets: StrPath | None = None,
     retry_rejected: bool = False,
     batch: bool = False,
     poll_seconds: float = 60.0,
@@ -535,15 +535,15 @@ def describe(
             (limit=8 brings some).
         billed (float | None, optional): What your bills say that all answers in the store have cost, in US dollars: it
             replaces what calls may have cost whose answers were lost. With dry_run=.
-        then (str | None, optional): Describer SPEC to ask next, about the images where it is expected to mend most
-            classes: a dear one after a cheap one. A random pilot of 50 images comes first. See docs/cascade.md.
-        then_base_url (str | None, optional): Address of its server. Default: as base_url=.
-        least_gain (float, optional): Least expected gain of an image that then= is asked about: the probability that a
-            wrong class becomes right.
-        worth (float | None, optional): Worth of one more right class, in US dollars: then= is not asked where its price
-            is above the expected gain times this.
-        then_targets (str | Path | None, optional): File of targets, by label: then= is asked where they are in doubt,
-            rather than where the first answers are.
+        second_describer (str | None, optional): SPEC of a better, more expensive describer, for the images whose class
+            it is expected to correct. A random pilot of 50 images comes first. See docs/cascade.md.
+        second_base_url (str | None, optional): Address of its server. Default: as base_url=.
+        least_gain (float, optional): Ask the second describer only about images whose expected gain is at least this:
+            the probability that a wrong class becomes right.
+        value_per_label (float | None, optional): Value of one more right class, in US dollars: ask the second describer
+            only where its price is at most the expected gain times this.
+        second_targets (str | Path | None, optional): File of targets by `label`: ask the second describer where they
+            are uncertain, not the first answers.
         retry_rejected (bool, optional): Ask again for images whose answer an earlier run rejected: empty, a refusal, an
             echo of the prompt, or a loop. With batch=, give up answers that cannot be had.
         batch (bool, optional): Send the requests through the Batch API of OpenAI: half the price, answers within a day.

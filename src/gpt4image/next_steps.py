@@ -74,16 +74,15 @@ def call(name: str, options: Mapping[str, Any]) -> str:
 
 def _after_describe(config: Any, outcome: Any) -> Step:
     again = {key: getattr(config, key) for key in type(config).model_fields}
-    stopped = outcome.stopped_by or ""
     if config.dry_run:
         return "describe", again | {"dry_run": False, "billed": None}
     useless = outcome.rejected and not (outcome.described or outcome.already_described)
-    if useless or (config.limit is not None and stopped.startswith("--limit")):  # to be looked at
+    if useless or outcome.stopped_by == "limit":  # to be looked at
         page = _new(config.store.with_suffix(".html"))
         return "descriptions view", {"store": config.store, "data": config.data, "out": page}
     # Calls that failed may succeed; what was tried in vain without one call, such as broken files, stays as it is.
     may_succeed = outcome.details.get("calls", 1) and not config.describer.startswith("replay:")
-    if outcome.failed and may_succeed and not stopped:
+    if outcome.failed and may_succeed and outcome.stopped_by is None:
         return "describe", again
     return _encode(config.store) if "description" in config.ask.split(",") else _label(config.store, config.data)
 

@@ -23,7 +23,7 @@ from gpt4image.config.arms import ARMS
 MADE_HERE = {"as_json", "data", "out", "store", "embeddings", "answers", "targets", "run_dir", "resume", "dry_run"}
 GIVEN = {"data": "photos", "describer": "replay:answers.jsonl"}
 LEFT_OUT = {
-    DescribeConfig: {"then_targets", "billed"},  # targets come after the answers; bills are settled with --dry-run
+    DescribeConfig: {"second_targets", "billed"},  # targets come after the answers; bills are settled with --dry-run
     EncodeConfig: {"prompt"},  # one prompt is asked
     TrainConfig: {"only_described", "pretrain"},
     ExportConfig: {"push_to_hub"},  # nothing leaves the machine but for the describer

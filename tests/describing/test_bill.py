@@ -115,11 +115,11 @@ class History:
             return None
 
     def run_two(self) -> None:
-        self.run(then="openai:dear")
+        self.run(second_describer="openai:dear")
 
     def estimate(self) -> None:
         before = self.biller.calls
-        self.run(then=self.rng.choice([None, "openai:dear"]), dry_run=True)
+        self.run(second_describer=self.rng.choice([None, "openai:dear"]), dry_run=True)
         assert self.biller.calls == before, "a dry run asks nobody"
 
     def killed(self) -> None:
@@ -137,7 +137,7 @@ class History:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(DescriptionStore, "add", kills)
             try:
-                self.run(then=self.rng.choice([None, "openai:dear"]))
+                self.run(second_describer=self.rng.choice([None, "openai:dear"]))
             except Killed:
                 self.kills += 1
 

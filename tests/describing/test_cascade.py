@@ -1,4 +1,4 @@
-"""describe --then: a second describer is asked where it is expected to mend most, and nothing is paid for twice."""
+"""describe --second-describer: asked where it is expected to correct most, and nothing is paid for twice."""
 
 from __future__ import annotations
 
@@ -75,7 +75,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
             name = model.settings["model"]
             monkeypatch.setitem(DESCRIBERS, name, lambda _name, _options, model=model: model)  # type: ignore[arg-type]
         config = DescribeConfig(
-            **{"data": "memory", "store": tmp_path / "a.db", "describer": "cheap", "ask": "class", "then": "dear"}
+            **{
+                "data": "memory",
+                "store": tmp_path / "a.db",
+                "describer": "cheap",
+                "ask": "class",
+                "second_describer": "dear",
+            }
             | {"classes": ",".join(CLASSES)}
             | options
         )
@@ -93,15 +99,15 @@ def test_the_second_is_asked_a_pilot_and_where_the_first_is_unsure(run: Any, tmp
     beyond = second.asked[PILOT:]
     unsure = {number for number in range(IMAGES) if number % 5 == 0}
     assert unsure <= {*second.asked} and {*beyond} <= unsure, "confidence is calibrated: of sure ones none is wrong"
-    assert found.then_asked == len(second.asked) and found.cost_usd == pytest.approx(0.4 + 0.1 * len(second.asked))
-    assert "these are worth it" in found.text and found.then_expected_right > 0.9
+    assert found.second_answered == len(second.asked) and found.cost_usd == pytest.approx(0.4 + 0.1 * len(second.asked))
+    assert "these are worth it" in found.text and found.second_expected_right > 0.9
     read = read_by_describer(tmp_path / "a.db", in_memory(CONTENTS).digests, CLASSES)
     assert {name: int(one.answers.given.sum()) for name, one in read.items()} == {
         "scripted:cheap": IMAGES,
-        "scripted:dear": found.then_asked,
+        "scripted:dear": found.second_answered,
     }
     again, *models = run()
-    assert [model.asked for model in models] == [[], []] and again.then_asked == found.then_asked
+    assert [model.asked for model in models] == [[], []] and again.second_answered == found.second_answered
 
 
 def test_a_run_that_was_killed_goes_on_and_pays_for_nothing_twice(run: Any) -> None:
@@ -117,7 +123,7 @@ def test_a_run_that_was_killed_goes_on_and_pays_for_nothing_twice(run: Any) -> N
 def test_the_estimate_is_of_both(run: Any) -> None:
     found, first, second = run(dry_run=True, max_cost=2.0)
     assert "dear for all. The rest: 400 requests, at most $" in found.text and found.cost_usd is None
-    run(then=None, limit=8), run(then=None, limit=8, describer="dear")
+    run(second_describer=None, limit=8), run(second_describer=None, limit=8, describer="dear")
     found, *more = run(dry_run=True, max_cost=2.0)
     assert not any(model.asked for model in (first, second, *more)), "a dry run asks nobody"
     assert "dear for all. The rest: 392" in found.text and "$39.20" in found.text, "0.1 dollars for each"
@@ -129,21 +135,21 @@ def test_a_limit_is_of_both_describers_and_holds_after_images_are_added(run: Any
     more = in_memory([f"image {number}".encode() for number in range(20 * IMAGES)], np.full(20 * IMAGES, -1))
     monkeypatch.setattr(gpt4image.describing.asking, "load_with_splits", lambda _spec, **_: more)
     found, first, _ = run(max_cost=8.0, max_tokens=1)
-    assert len(first.asked) < 20 * IMAGES and found.cost_usd <= 8.0 and found.stopped_by == "--max-cost 8"
+    assert len(first.asked) < 20 * IMAGES and found.cost_usd <= 8.0 and found.stopped_by == "max_cost"
 
 
 def test_money_ends_it(run: Any) -> None:
     found, _, second = run(max_cost=0.4 + 5.5, max_tokens=1)
     assert 0 < len(second.asked) <= 55 and found.cost_usd <= 5.9
-    assert found.stopped_by == "--max-cost 5.9" and "a higher number asks dear for more" in found.text
+    assert found.stopped_by == "max_cost" and "a higher number asks dear for more" in found.text
     found, _, second = run(max_cost=0.2, max_tokens=1)
-    assert second.asked == [] and found.stopped_by == "--max-cost 0.2"
+    assert second.asked == [] and found.stopped_by == "max_cost"
 
 
 def test_an_answer_that_is_worth_less_than_its_price_is_not_asked(run: Any) -> None:
-    _, _, second = run(worth=0.1)
+    _, _, second = run(value_per_label=0.1)
     assert len(second.asked) == PILOT, "no gain is above 1"
-    _, _, more = run(worth=1.0)
+    _, _, more = run(value_per_label=1.0)
     assert len(more.asked) > 0
 
 
@@ -151,14 +157,14 @@ def test_labels_show_that_the_second_is_no_better(tmp_path: Path, run: Any, monk
     images = in_memory(CONTENTS, [CLASSES.index(cheap(number)[0]) for number in range(IMAGES)])
     monkeypatch.setattr(gpt4image.describing.asking, "load_with_splits", lambda _spec, **_: images)
     found, _, second = run()
-    assert len(second.asked) < PILOT + 60 and found.then_asked == len(second.asked)
+    assert len(second.asked) < PILOT + 60 and found.second_answered == len(second.asked)
 
 
 def test_what_does_not_go_together_is_named(run: Any) -> None:
-    with pytest.raises(ConfigError, match="--then asks again where the class is in doubt, but --ask is description"):
+    with pytest.raises(ConfigError, match=r"--second-describer .*--ask is description"):
         run(ask="description", classes=None)
-    with pytest.raises(ConfigError, match="--then cheap is the describer that was asked first"):
-        run(then="cheap")
+    with pytest.raises(ConfigError, match="--second-describer cheap is the describer that was asked first"):
+        run(second_describer="cheap")
 
 
 def test_with_targets_the_second_is_asked_where_they_are_in_doubt(
@@ -169,7 +175,7 @@ def test_with_targets_the_second_is_asked_where_they_are_in_doubt(
     images = in_memory(CONTENTS, np.full(IMAGES, -1))
     sure = np.where(np.arange(IMAGES) % 8 == 3, 0.55, 0.99)
     made_of(images, CLASSES, np.stack([sure, 1 - sure], axis=1).astype(np.float32)).save(tmp_path / "t.parquet")
-    _, _, second = run(then_targets=tmp_path / "t.parquet")
+    _, _, second = run(second_targets=tmp_path / "t.parquet")
     assert {number for number in range(IMAGES) if number % 8 == 3} <= {*second.asked}
     assert all(number % 8 == 3 for number in second.asked[PILOT:])
 

@@ -209,7 +209,7 @@ def test_a_limit_is_of_the_bill_whatever_happens_to_the_runs(run: Run, tmp_path:
         with pytest.raises(Killed):
             run(Bills(priced, price, repeatable=True), of(300), **limit)
     outcome = run(Bills(priced, price), of(300), **limit)
-    assert outcome.summary["stopped_by"] == "--max-cost 120" and sum(billed) <= 120.0
+    assert outcome.summary["stopped_by"] == "max_cost" and sum(billed) <= 120.0
     earlier = outcome.summary["cost_usd_earlier"]
     stored = sum(row.cost_usd or 0.0 for row in rows_of(tmp_path / "a.db"))
     assert stored + 20 * 0.9 <= outcome.summary["cost_usd"] <= 120.0, "what was in flight counts as if it had been paid"
@@ -218,7 +218,7 @@ def test_a_limit_is_of_the_bill_whatever_happens_to_the_runs(run: Run, tmp_path:
     assert "a higher number asks for the rest" in outcome.text
     same = Bills(priced, price)
     again = run(same, of(300), **limit).summary
-    assert len(same.asked) <= 1 and again["without_description"] and again["stopped_by"] == "--max-cost 120"
+    assert len(same.asked) <= 1 and again["without_description"] and again["stopped_by"] == "max_cost"
     more = Bills(priced, price)
     assert run(more, of(300), max_cost=130.0, max_tokens=600_000).summary["cost_usd"] <= 130.0 and more.asked
 

@@ -59,7 +59,7 @@ def test_the_answer_at_a_terminal_or_a_limit_decides_and_nothing_is_paid_for_twi
         assert cli.main([*words, "--max-cost", "0.0030"]) == cli.OK
         first = json.loads(capsys.readouterr().out)
         assert 8 < first["answered"] < 36 and first["without_answer"] and first["cost_usd"] <= 0.003
-        assert stub.count == first["answered"] and "max-cost 0.003" in first["stages"]["describe"]["stopped_by"]
+        assert stub.count == first["answered"] and first["stages"]["describe"]["stopped_by"] == "max_cost"
         monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
         assert cli.main(words) == cli.OK
         told = capsys.readouterr()
@@ -135,10 +135,10 @@ def test_a_second_describer_is_agreed_to_and_paid_once(
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     with serve(good) as stub:
         words = [*paid(stub), "--out", str(tmp_path / "out"), "--json", "--describer", bare.replay]
-        assert cli.main([*words, "--then", "openai:tiny"]) == cli.USER_MISTAKE
+        assert cli.main([*words, "--second-describer", "openai:tiny"]) == cli.USER_MISTAKE
         assert "may cost money" in capsys.readouterr().err and stub.count == 0
         for _ in range(2):
-            assert cli.main([*words, "--then", "openai:tiny", "--max-cost", "1"]) == cli.OK
+            assert cli.main([*words, "--second-describer", "openai:tiny", "--max-cost", "1"]) == cli.OK
             facts = json.loads(capsys.readouterr().out)
-            assert stub.count == facts["stages"]["describe"]["then_asked"] == 36, "fewer images than the pilot has"
+            assert stub.count == facts["stages"]["describe"]["second_answered"] == 36, "fewer images than the pilot has"
             assert facts["cost_usd"] == pytest.approx(36 * 0.0002)

@@ -176,18 +176,19 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
     whose answers were lost. With --dry-run."""
 
     # A second describer
-    then: str | None = None
-    """Describer SPEC to ask next, about the images where it is expected to mend most classes: a dear one after a cheap
-    one. A random pilot of 50 images comes first. See docs/cascade.md."""
-    then_base_url: Rare[str | None] = None
+    second_describer: str | None = None
+    """SPEC of a better, more expensive describer, for the images whose class it is expected to correct. A random pilot
+    of 50 images comes first. See docs/cascade.md."""
+    second_base_url: Rare[str | None] = None
     """Address of its server. Default: as --base-url."""
     least_gain: Rare[float] = Field(default=0.05, ge=0.0, le=1.0)
-    """Least expected gain of an image that --then is asked about: the probability that a wrong class becomes right."""
-    worth: float | None = Field(default=None, gt=0.0)
-    """Worth of one more right class, in US dollars: --then is not asked where its price is above the expected gain
-    times this."""
-    then_targets: Rare[Path | None] = None
-    """File of targets, by label: --then is asked where they are in doubt, rather than where the first answers are."""
+    """Ask the second describer only about images whose expected gain is at least this: the probability that a wrong
+    class becomes right."""
+    value_per_label: float | None = Field(default=None, gt=0.0)
+    """Value of one more right class, in US dollars: ask the second describer only where its price is at most the
+    expected gain times this."""
+    second_targets: Rare[Path | None] = None
+    """File of targets by `label`: ask the second describer where they are uncertain, not the first answers."""
 
     # Quality
     retry_rejected: bool = False

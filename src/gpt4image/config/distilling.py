@@ -67,7 +67,7 @@ def _part(
 _Describing = _part(
     DescribeConfig,
     "Describing, and what is asked.",
-    without={"dry_run", "billed", "ask", "then_targets", *TrainConfig.model_fields},
+    without={"dry_run", "billed", "ask", "second_targets", *TrainConfig.model_fields},
 )
 _Encoding = _part(
     EncodeConfig, "Embeddings of the descriptions.", without={"prompt", "engine", "workers", *TrainConfig.model_fields}

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from gpt4image.base.outcome import Facts, Outcome, Row, Rows, several, unshown
 
@@ -29,7 +30,7 @@ class DescribeResult(Outcome):
     details: Facts = several()
     cost_usd: float | None = None
     cost_usd_earlier: float | None = None
-    stopped_by: str | None = None
+    stopped_by: Literal["limit", "max_cost"] | None = None
     estimate_from_answers: int | None = None
     estimate_requests: int | None = None
     estimate_tokens_in: int | None = None

@@ -148,9 +148,14 @@ def describe_in_turn(config: DescribeConfig, describe: Describe) -> DescribeResu
 
     ``describe`` asks one describer, about all images or those with the given digests. Raises ConfigError.
     """
-    assert config.then is not None  # noqa: S101  (asked for)
-    first = config.model_copy(update={"then": None})
-    own = {"describer": config.then, "batch": False, "price": None, "base_url": config.then_base_url or config.base_url}
+    assert config.second_describer is not None  # noqa: S101  (asked for)
+    first = config.model_copy(update={"second_describer": None})
+    own = {
+        "describer": config.second_describer,
+        "batch": False,
+        "price": None,
+        "base_url": config.second_base_url or config.base_url,
+    }
     both = [first, first.model_copy(update=own)]
     if any(served := [one.describer.partition(":")[0] in SERVERS for one in both]):  # options of a server alone
         alone = {"per_call": 1, "examples": 0}
@@ -158,15 +163,17 @@ def describe_in_turn(config: DescribeConfig, describe: Describe) -> DescribeResu
     describers = [load_describer(one) for one in both]
     names, free = [describer_name(one.settings) for one in describers], [one.price == FREE for one in describers]
     if CLASS not in listed(config.ask):
-        raise ConfigError(f"--then asks again where the class is in doubt, but --ask is {config.ask}; add class.")
+        raise ConfigError(f"--second-describer is for uncertain classes, but --ask is {config.ask}; add class.")
     if names[0] == names[1]:
-        raise ConfigError(f"--then {config.then} is the describer that was asked first; give another.")
+        raise ConfigError(
+            f"--second-describer {config.second_describer} is the describer that was asked first; give another."
+        )
     if not all(free):  # a limit of the other one's cost
         both = [one.model_copy(update={"max_cost": None} if no else {}) for one, no in zip(both, free, strict=True)]
     outcome, second = describe(both[0], None), both[1]
     if config.dry_run:
         other = describe(second, None)
-        text = f"{outcome.text}\n{config.then} for all. {other.text}"
+        text = f"{outcome.text}\n{config.second_describer} for all. {other.text}"
         return replace(outcome, **_together(outcome, [other]), text=text)
     if outcome.stopped_by is not None:
         waits = "The second describer is asked when the first one is done."
@@ -184,7 +191,7 @@ def _ask_second(
 ) -> DescribeResult:
     """Ask the pilot, tell the curve, and ask rounds until none is worth it or the budget ends."""
     images = asked_images(config, config.data)[1]
-    digests, done, stopped, text = list(dict.fromkeys(images.digests)), list[DescribeResult](), "", ""
+    digests, done, stopped, text = list(dict.fromkeys(images.digests)), list[DescribeResult](), None, ""
     row_of, tried = {digest: row for row, digest in enumerate(digests)}, set[int]()
     known = _known(config, names, images, digests)
     chosen, found = [row_of[digest] for digest in pilot(digests)], forecast(known)
@@ -200,7 +207,10 @@ def _ask_second(
         known = _known(config, names, images, digests)
         found, answers = forecast(known), int((known.differs >= 0).sum())
         price = _paid(config, settings) / answers if one.cost_usd is not None and answers else None
-        least = max(config.least_gain, 0.0 if config.worth is None or price is None else price / config.worth)
+        least = max(
+            config.least_gain,
+            0.0 if config.value_per_label is None or price is None else price / config.value_per_label,
+        )
         if not text:
             rows = [("more images", "cost", "expected right", "")]
             worth = int((found.gain >= max(least, 1e-9)).sum())
@@ -210,20 +220,21 @@ def _ask_second(
                 rows.append((f"{count:,}", cost, f"{right / len(digests):.1%}", mark))
             say(text := text_table("What asking the second describer brings", rows))
         if one.stopped_by is not None:
-            stopped = next(name for name in ("max_cost", "limit") if flag_of(name) in one.stopped_by)
+            stopped = one.stopped_by
             break
         chosen = next_round(found.gain, least, tried).tolist()
     stopped_by, text = first.stopped_by, f"{first.text}\n{text}"
     if done and done[-1].cost_usd is not None:
-        text += f"\n{config.then} has cost ${_paid(config, settings):,.4f}."
+        text += f"\n{config.second_describer} has cost ${_paid(config, settings):,.4f}."
     if stopped:
-        stopped_by = f"{flag_of(stopped)} {getattr(config, stopped):g}"
-        text += f"\nThat uses up {stopped_by}; a higher number asks {config.then} for more."
+        stopped_by = stopped
+        limit = f"{flag_of(stopped)} {getattr(config, stopped):g}"
+        text += f"\nThat uses up {limit}; a higher number asks {config.second_describer} for more."
     facts = {
-        "then_asked": int((known.differs >= 0).sum()),
-        "then_another_class": int((known.differs == 1).sum()),
-        "then_described": sum(one.described for one in done),
-        "then_expected_right": round(found.right / len(digests), 4),
+        "second_answered": int((known.differs >= 0).sum()),
+        "second_differs": int((known.differs == 1).sum()),
+        "second_described": sum(one.described for one in done),
+        "second_expected_right": round(found.right / len(digests), 4),
     }
     together = _together(first, done)
     return replace(first, **together, text=text.strip(), stopped_by=stopped_by, details={**first.details, **facts})
@@ -274,8 +285,8 @@ def _known(config: DescribeConfig, names: Sequence[str], images: Dataset, digest
             if digest in label_of and one is not None:
                 name, label = one.class_name, label_of[digest]
                 found.right[row, which] = name is not None and ClassNames([name]).find(label) is not None
-    if config.then_targets is not None:
-        targets = Targets.load(config.then_targets).of(digests)[:]
+    if config.second_targets is not None:
+        targets = Targets.load(config.second_targets).of(digests)[:]
         sure = targets.any(axis=1)
         found.said[sure], found.confidence[sure] = targets[sure].argmax(axis=1), targets[sure].max(axis=1)
     return found

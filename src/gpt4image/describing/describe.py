@@ -72,7 +72,7 @@ LOW_SIDE = 512
 
 def describe(config: DescribeConfig) -> DescribeResult:
     """Ask one describer, or two in turn. Raises ConfigError, DataError, DescriberError, StoreError."""
-    return _describe(config) if config.then is None else describe_in_turn(config, _describe)
+    return _describe(config) if config.second_describer is None else describe_in_turn(config, _describe)
 
 
 def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> DescribeResult:
@@ -497,7 +497,6 @@ class _Run:
         config, budget, images = self.config, self.budget, self.images
         report = self.describer.report(self.dataset)
         at_limit = budget.limit is not None and budget.asked >= budget.limit
-        stopped_by = f"--limit {budget.limit}" if at_limit else f"--max-cost {budget.max_cost or 0:g}"
         finished = config.dry_run or all(asking.finished() for asking in self.askings)
         text = f"Cost: {bill(budget.spent, budget.earlier, budget.uncertain)}." if budget.spent else ""
         if budget.pending > 0:
@@ -505,7 +504,7 @@ class _Run:
         if not finished and not at_limit:
             waiting = next(request for asking in self.askings if (request := asking.upcoming()) is not None)
             one = f"another call, which may cost ${budget.dearest(waiting, alone=True):,.4f}"
-            text += f" {stopped_by} has no room for {one}; a higher number asks for the rest."
+            text += f" --max-cost {budget.max_cost or 0:g} has no room for {one}; a higher number asks for the rest."
             text += f" {_HOW_TO_SETTLE}" if budget.uncertain else ""
         lacking = set[str]().union(*(one.lacking for one in self.missing))
         earlier = set[str]().union(*(one.lacking - one.wanted for one in self.missing))
@@ -530,7 +529,7 @@ class _Run:
             },
             cost_usd=round(budget.spent, 6) if budget.spent else None,
             cost_usd_earlier=round(budget.earlier, 6) if budget.earlier else None,
-            stopped_by=None if finished else stopped_by,
+            stopped_by=None if finished else "limit" if at_limit else "max_cost",
             skipped=(
                 *images.skipped,
                 *(item for asking in self.askings for item in asking.skipped),

@@ -73,6 +73,7 @@ STAGES = ("describe", "encode", "label", "train", "evaluate", "export", "report"
 COMPARE = "compare"  # takes part only where it is asked for, as the last stage
 INDENT = " " * 14
 SAMPLE = 8  # images that are asked about before somebody agrees to pay
+SECOND = ("second_describer", "least_gain", "value_per_label")
 MACHINE = frozenset(
     {
         "max_cost",
@@ -86,7 +87,7 @@ MACHINE = frozenset(
         "workers",
         "concurrency",
     }
-    | {"splits", "val_fraction", "test_fraction", "then", "then_base_url", "then_targets", "least_gain", "worth"}
+    | {"splits", "val_fraction", "test_fraction", "second_base_url", "second_targets", *SECOND}
     | {"requests_per_minute", "timeout", "retries", "price", "device", "batch_size"}
 )
 """Options of describing that say how answers are brought, not what is asked."""
@@ -134,8 +135,8 @@ def distill(config: DistillConfig) -> DistillResult:
         data = identity_of(images, None, None, [])
         about = sorted({images.digests[i] for i in np.flatnonzero(np.isin(images.splits, listed(config.splits)))})
         told = any(load_prompt(name).class_conditioned for name in describing.prompt)
-        then = [describing.then, describing.least_gain, describing.worth] if describing.then else None
-        asked = {**questions, "images": fingerprint(about), "then": then, "told": data if told else None}
+        second = describing.second_describer and [getattr(describing, name) for name in SECOND]
+        asked = {**questions, "images": fingerprint(about), "second": second, "told": data if told else None}
         earlier = stages.records.finished("describe", asked)
         again = isinstance(earlier, DescribeResult) and _asks_again(config, earlier, stages.records.options)
         if earlier is None or again:
@@ -243,8 +244,8 @@ def _require_same_questions(config: DistillConfig, questions: Mapping[str, Any],
 def _asks_again(config: DistillConfig, earlier: DescribeResult, options: Mapping[str, Any]) -> bool:
     if not earlier.without_description:
         return False
-    name = (earlier.stopped_by or "").removeprefix("--").partition(" ")[0].replace("-", "_")
-    before, now = options.get(name), getattr(config, name, None)
+    name = earlier.stopped_by
+    before, now = (None, None) if name is None else (options.get(name), getattr(config, name))
     return config.ask_again or (before is not None and (now is None or now > before))
 
 
@@ -255,10 +256,11 @@ def _recorded(config: StageConfig) -> dict[str, Any]:
 
 def _plan(config: DistillConfig, images: Dataset, describing: DescribeConfig, annotated: int) -> str:
     counts = ", ".join(f"{count:,} {split}" for split in SPLITS if (count := len(images.indices(split))))
+    second = describing.second_describer
     rows = {
         "images": f"{len(images):,} ({counts}), {annotated:,} with a human label",
         "ask": f"{describing.describer} for {describing.ask.replace(',', ' and ')}",
-        **({"then": f"{describing.then} where it is expected to mend most"} if describing.then else {}),
+        **({"second": f"{second} where it is expected to correct the class"} if second else {}),
         "out": str(config.out),
     }
     return "\n".join(f"{name:10}{value}" for name, value in rows.items())
@@ -333,7 +335,7 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
     if missing:
         why, again = " that can be used", "with --ask-again asks about them once more"
         if answers.stopped_by:
-            why, again = f", as {answers.stopped_by} ended the asking", "with a higher number asks about them"
+            why, again = f", as {flag_of(answers.stopped_by)} ended the asking", "with a higher number asks about them"
         notes.append(
             f"{missing:,} images have no answer{why}; the model learned from the others. The same command {again}."
         )
@@ -455,7 +457,7 @@ def agree_to_pay(config: DistillConfig, describing: DescribeConfig) -> None:
         say("A small sample is asked first, to estimate the rest; its answers are kept.")
         describe(describing.model_copy(update={"limit": min(missing, describing.limit or missing)}))
         sample = describe(estimating)
-    if not sample.estimate_requests and describing.then is None:
+    if not sample.estimate_requests and describing.second_describer is None:
         return
     say(sample.text)
     if sample.estimate_usd is None:
@@ -469,8 +471,8 @@ def agree_to_pay(config: DistillConfig, describing: DescribeConfig) -> None:
 
 
 def _agreed(config: DistillConfig, describing: DescribeConfig) -> bool:
-    then = describing if describing.then is None else describing.model_copy(update={"describer": describing.then})
-    return config.yes or describing.max_cost is not None or (is_free(describing) and is_free(then))
+    second = describing.model_copy(update={"describer": describing.second_describer or describing.describer})
+    return config.yes or describing.max_cost is not None or (is_free(describing) and is_free(second))
 
 
 class Stages:
@@ -560,7 +562,7 @@ def said(done: Outcome) -> str:
             counts = {"failed": done.failed, "rejected": done.rejected}
             parts += [f"{count:,} {name}" for name, count in counts.items() if count]
             parts += [] if done.cost_usd is None else [bill(done.cost_usd, done.cost_usd_earlier or 0.0)]
-            return ", ".join([*parts, *([f"stopped by {done.stopped_by}"] if done.stopped_by else [])])
+            return ", ".join([*parts, *([f"stopped by {flag_of(done.stopped_by)}"] if done.stopped_by else [])])
         case EncodeResult():
             new = f", {done.texts_encoded:,} of them new" if done.texts_kept else ""
             return f"{done.texts:,} texts by {done.encoder}{new}"

@@ -447,7 +447,7 @@ def test_what_is_in_a_batch_counts_in_the_limit_of_the_next_run(api: Api) -> Non
     api.run(limit=1, max_cost=1.0, **limits)
     api.submit_only(count=3, **limits)
     # A call costs 0.001, and may cost 0.001625.
-    api.run({"cost_usd": pytest.approx(0.004), "stopped_by": "--max-cost 0.0056"}, max_cost=0.0056, **limits)
+    api.run({"cost_usd": pytest.approx(0.004), "stopped_by": "max_cost"}, max_cost=0.0056, **limits)
     assert sum(api.lines) == 4
     api.run({"described": 1}, max_cost=0.0057, **limits)
 
@@ -464,7 +464,7 @@ def test_what_is_in_a_batch_counts_in_the_limit_of_other_questions(other: dict[s
     api.submit_only(count=6)  # all others of train, for up to $0.06
     paid = api.server.paid.total()
     outcome = api.run({"described": 0}, max_cost=0.07, **other)
-    assert outcome.stopped_by == "--max-cost 0.07" and "pending in batches cost up to $0.06" in outcome.text
+    assert outcome.stopped_by == "max_cost" and "pending in batches cost up to $0.06" in outcome.text
     assert api.server.paid.total() == paid
     api.run(max_cost=10.0, **other)
     assert api.server.paid.total() > paid

@@ -154,7 +154,7 @@ def test_the_cost_is_kept_within_its_limit_and_shared_out(photos: Path, monkeypa
     most = {"max_tokens": 10}
     outcome, stub = described(photos, told, max_cost=2.0, **most)
     paid = sum(300 + 110 * len(numbers(call)) for call in stub.calls) / 1000
-    assert outcome.cost_usd == pytest.approx(paid) and 1.2 < paid <= 2.0 and outcome.stopped_by == "--max-cost 2"
+    assert outcome.cost_usd == pytest.approx(paid) and 1.2 < paid <= 2.0 and outcome.stopped_by == "max_cost"
     outcome, more = described(photos, told, max_cost=10.0, **most)
     assert outcome.without_description == 0 and right(photos)
     assert sum(row.cost_usd or 0 for row in rows(photos)) == pytest.approx(
