@@ -197,8 +197,6 @@ def distill(
     precision: Literal['auto', 'fp32', 'bf16'] = 'auto',
     memory_format: Literal['auto', 'contiguous', 'channels_last'] = 'auto',
     compile: bool = False,
-    fsdp: bool = False,
-    checkpoint_activations: bool = False,
     track: str = '',
     threads: int | None = None,
     workers: int | None = None,
@@ -347,8 +345,8 @@ def distill(
         batch_size (int | None, optional): Images per step. Default: chosen from the size of the dataset.
         grad_accumulation (int, optional): Batches per optimiser step.
         optimizer (str | None, optional): Any timm optimiser: muon, adamw, sgd, momentum, ... Default: muon for models
-            with batch norm, and from scratch on fewer than 200,000 images; otherwise, with fsdp=, and for classes with
-            freeze= all or a number, adamw.
+            with batch norm, and from scratch on fewer than 200,000 images; otherwise, and for classes with freeze= all
+            or a number, adamw.
         lr (float | None, optional): Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except
             ConvNeXts), 0.1 * batch / 256 for sgd, 1e-3 for others; mostly a tenth of it from given weights.
         new_layers_lr_scale (float, optional): With init=: learning rate of new layers (classifier, alignment head), as
@@ -385,9 +383,6 @@ def distill(
             convolve, on CPUs and on GPUs that compute bf16, else contiguous.
         compile (bool, optional): Compile the model with torch.compile, which takes minutes. Not bit-identical to
             uncompiled runs.
-        fsdp (bool, optional): Shard weights, gradients and optimiser over all processes, for models that do not fit on
-            one device.
-        checkpoint_activations (bool, optional): Recompute activations in the backward pass: less memory, more time.
         track (str, optional): Trackers that show the run, separated by commas: tensorboard, wandb, mlflow, trackio;
             each is an extra.
         threads (int | None, optional): CPU threads of the training process. Default: all.
@@ -866,8 +861,6 @@ def train(
     precision: Literal['auto', 'fp32', 'bf16'] = 'auto',
     memory_format: Literal['auto', 'contiguous', 'channels_last'] = 'auto',
     compile: bool = False,
-    fsdp: bool = False,
-    checkpoint_activations: bool = False,
     track: str = '',
     threads: int | None = None,
     workers: int | None = None,
@@ -948,8 +941,8 @@ def train(
         batch_size (int | None, optional): Images per step. Default: chosen from the size of the dataset.
         grad_accumulation (int, optional): Batches per optimiser step.
         optimizer (str | None, optional): Any timm optimiser: muon, adamw, sgd, momentum, ... Default: muon for models
-            with batch norm, and from scratch on fewer than 200,000 images; otherwise, with fsdp=, and for classes with
-            freeze= all or a number, adamw.
+            with batch norm, and from scratch on fewer than 200,000 images; otherwise, and for classes with freeze= all
+            or a number, adamw.
         lr (float | None, optional): Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except
             ConvNeXts), 0.1 * batch / 256 for sgd, 1e-3 for others; mostly a tenth of it from given weights.
         new_layers_lr_scale (float, optional): With init=: learning rate of new layers (classifier, alignment head), as
@@ -986,9 +979,6 @@ def train(
             convolve, on CPUs and on GPUs that compute bf16, else contiguous.
         compile (bool, optional): Compile the model with torch.compile, which takes minutes. Not bit-identical to
             uncompiled runs.
-        fsdp (bool, optional): Shard weights, gradients and optimiser over all processes, for models that do not fit on
-            one device.
-        checkpoint_activations (bool, optional): Recompute activations in the backward pass: less memory, more time.
         track (str, optional): Trackers that show the run, separated by commas: tensorboard, wandb, mlflow, trackio;
             each is an extra.
         threads (int | None, optional): CPU threads of the training process. Default: all.
@@ -1104,8 +1094,6 @@ def compare(
     precision: Literal['auto', 'fp32', 'bf16'] = 'auto',
     memory_format: Literal['auto', 'contiguous', 'channels_last'] = 'auto',
     compile: bool = False,
-    fsdp: bool = False,
-    checkpoint_activations: bool = False,
     track: str = '',
     threads: int | None = None,
     workers: int | None = None,
@@ -1193,8 +1181,8 @@ def compare(
         batch_size (int | None, optional): Images per step. Default: chosen from the size of the dataset.
         grad_accumulation (int, optional): Batches per optimiser step.
         optimizer (str | None, optional): Any timm optimiser: muon, adamw, sgd, momentum, ... Default: muon for models
-            with batch norm, and from scratch on fewer than 200,000 images; otherwise, with fsdp=, and for classes with
-            freeze= all or a number, adamw.
+            with batch norm, and from scratch on fewer than 200,000 images; otherwise, and for classes with freeze= all
+            or a number, adamw.
         lr (float | None, optional): Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except
             ConvNeXts), 0.1 * batch / 256 for sgd, 1e-3 for others; mostly a tenth of it from given weights.
         new_layers_lr_scale (float, optional): With init=: learning rate of new layers (classifier, alignment head), as
@@ -1231,9 +1219,6 @@ def compare(
             convolve, on CPUs and on GPUs that compute bf16, else contiguous.
         compile (bool, optional): Compile the model with torch.compile, which takes minutes. Not bit-identical to
             uncompiled runs.
-        fsdp (bool, optional): Shard weights, gradients and optimiser over all processes, for models that do not fit on
-            one device.
-        checkpoint_activations (bool, optional): Recompute activations in the backward pass: less memory, more time.
         track (str, optional): Trackers that show the run, separated by commas: tensorboard, wandb, mlflow, trackio;
             each is an extra.
         threads (int | None, optional): CPU threads of the training process. Default: all.

@@ -156,7 +156,7 @@ def _main(words: list[str]) -> int:
             said = (
                 f"{'the GPU' if gpu else 'this machine'} has too little memory ({reason}). What was finished is kept. "
                 f"Take less at once, by the options of `gpt4image {words[0]} --help` that name a batch or a size "
-                "(train: --batch-size with --grad-accumulation, --checkpoint-activations)"
+                "(train: --batch-size with --grad-accumulation)"
                 + (", see by nvidia-smi who else uses it, or give --device cpu." if gpu else ", or end other programs.")
             )
         else:

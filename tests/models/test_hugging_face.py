@@ -15,7 +15,6 @@ from gpt4image.base.errors import ModelError
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.models.aligner import Aligner
 from gpt4image.models.backbones import (
-    checkpoint_activations,
     compile_training,
     convolves,
     create_backbone,
@@ -181,7 +180,5 @@ def test_what_only_models_of_timm_have_is_refused_or_absent(tmp_path: Path) -> N
     model = create_backbone(name, classes=3, image_size=32).module
     with pytest.raises(ModelError, match="--compile is for models of timm"):
         compile_training(model)
-    with pytest.raises(ModelError, match="--checkpoint-activations"):
-        checkpoint_activations(model, name)
     with pytest.raises(ModelError, match="no folder"):
         create_backbone("transformers:/nowhere", classes=3, image_size=32)

@@ -25,7 +25,6 @@ from gpt4image.config import TrainConfig
 from gpt4image.data import annotation
 from gpt4image.models.alignment_losses import LOSSES
 from gpt4image.parallel import processes
-from gpt4image.parallel.sharding import whole
 from gpt4image.training import loop, run_model, trainer
 from gpt4image.training.auto import choose
 from gpt4image.training.prepare import prepare
@@ -45,12 +44,11 @@ SHARED = {"image_size": 16, "batch_size": 16, "epochs": 2, "threads": 1, "precis
 
 SOFT = "text labels"  # how the names of cases begin whose targets are class probabilities
 
-# Shards are for more than one process. AdamW makes steps of the rounding of gradients that are 0, as of biases of keys.
+# AdamW makes steps of the rounding of gradients that are 0, as of biases of keys.
 RUNS = {
     "copies": RESNET | {"mixup": 0.5, "cutmix": 1.0, "ema": 0.9, "grad_accumulation": 2, "lr": 0.05, "epochs": 4},
-    "shards": VIT
-    | {"fsdp": True, "ema": 0.9}
-    | {"head": "mlp-bn", "checkpoint_activations": True, "drop_path": 0.3, "select": "best"}
+    "best of a ViT": VIT
+    | {"ema": 0.9, "head": "mlp-bn", "drop_path": 0.3, "select": "best"}
     | {"optimizer": "sgd", "lr": 0.05},
 }
 
@@ -97,8 +95,7 @@ def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "consistency mixed", {"consistency": 1.0, "confidence": 0.3, "mixup": 0.8, "drop_path": 0.5}
     batch_norm = RESNET | {"head": "mlp-bn", "grad_accumulation": 3, "mixup": 0.8, "drop_path": 0.5}
     yield "batch norm accumulation", batch_norm
-    yield "shards", {"checkpoint_activations": True, "drop_path": 0.5, "fsdp": True, "mixup": 0.8}
-    yield "simclr,captions", {"task": "pretrain", "pretrain": "simclr,captions", "fsdp": True}
+    yield "simclr,captions", {"task": "pretrain", "pretrain": "simclr,captions"}
     yield f"{SOFT} mixed", {"mixup": 0.8, "label_smoothing": 0.2}
 
 
@@ -110,10 +107,10 @@ class DoubleTower(TextTower):
         self._tower[0].double()
 
 
-OTHERS = ("boxes", "masks in shards", "lora")
+OTHERS = ("boxes", "masks", "lora")
 
 
-def other_cases(root: Path, options: dict[str, Any], shards: bool) -> Iterator[tuple[TrainConfig, Any]]:
+def other_cases(root: Path, options: dict[str, Any]) -> Iterator[tuple[TrainConfig, Any]]:
     """Yield options and data of OTHERS: few images have a box or a mask; and text encoders that learn."""
 
     def prepared(**changes: Any) -> tuple[TrainConfig, Any]:
@@ -123,7 +120,7 @@ def other_cases(root: Path, options: dict[str, Any], shards: bool) -> Iterator[t
 
     config, data = prepared(**RESNET, data=f"coco:{root / 'boxes' / 'train.json'}", image_size=64)
     yield config, replace(data, labels=annotation.hidden(data.labels, np.arange(len(data.labels)) % 3 == 0))
-    config, data = prepared(**VIT, data=f"masks:{root / 'masks'}", image_size=32, fsdp=shards)
+    config, data = prepared(**VIT, data=f"masks:{root / 'masks'}", image_size=32)
     hidden = annotation.hidden(data.labels, np.arange(len(data.labels)) % 3 > 0)
     yield config, replace(data, labels=hidden.with_boxes(data.labels.around()).shown_by_boxes())
     words = {**VIT, "data": f"folder:{root / 'images'}", "embeddings": root / "words", "mixup": 0.8}
@@ -140,11 +137,10 @@ def gradients(count: int, root: Path, options: dict[str, Any], out: Path) -> Non
     data = prepare(shared, ("train",)).data
     soft = np.random.default_rng(0).dirichlet(np.ones(len(data.classes)), len(data.labels)).astype(np.float32)
     soft[::5] = 0.0  # no target
-    others = zip(OTHERS, other_cases(root, small, count > 1), strict=True)
+    others = zip(OTHERS, other_cases(root, small), strict=True)
     found = {name: gradient(*case) for name, case in others}
     for name, changes in [*gradient_cases(), ("paper", {"paper_compat": True})]:
-        own = changes | ({"fsdp": False} if count == 1 else {})
-        config = TrainConfig.model_validate(shared.model_dump() | own)
+        config = TrainConfig.model_validate(shared.model_dump() | changes)
         of_task = prepare(config, ("train",)).data if config.pretraining else data
         found[name] = gradient(config, replace(data, soft=soft) if name.startswith(SOFT) else of_task)
     trainer.TextTower = TextTower  # pyright: ignore[reportPrivateImportUsage]
@@ -161,7 +157,7 @@ def gradient(config: TrainConfig, data: Any) -> dict[str, Tensor]:
     step, batches = 1, config.grad_accumulation
     losses = loop.gradient_of_step(built, step, 0, *loop.pixels_of(built, range(step * batches, (step + 1) * batches)))
     found = {f"loss {name}": torch.tensor(loss, dtype=torch.float64) for name, loss in losses.items()}
-    found |= {name: whole(p.grad).clone() for name, p in built.model.named_parameters() if p.grad is not None}
+    found |= {name: p.grad.clone() for name, p in built.model.named_parameters() if p.grad is not None}
     return found | {f"buffer {name}": buffer.clone() for name, buffer in built.model.named_buffers()}
 
 
@@ -174,9 +170,8 @@ def said(config: TrainConfig, data: Any, images: int) -> Tensor:
 def runs_of_each_count(count: int, options: dict[str, Any], out: Path) -> None:
     """Train a run of each kind to its end, and one that every number of processes takes a step further."""
     for name, changes in RUNS.items():
-        whole_run = changes | {"fsdp": count > 1 and "fsdp" in changes}
-        train(TrainConfig(**options | SHARED | whole_run, out=out / f"{name}-{count}"))
-        handed_on = whole_run | {"checkpoint_seconds": 0.0, "resume": True}
+        train(TrainConfig(**options | SHARED | changes, out=out / f"{name}-{count}"))
+        handed_on = changes | {"checkpoint_seconds": 0.0, "resume": True}
         with contextlib.suppress(StoppedError), stopping_after(1):
             train(TrainConfig(**options | SHARED | handed_on, out=out / f"{name}-handed-on"))
     if count > 1:

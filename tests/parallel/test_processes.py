@@ -134,7 +134,7 @@ def test_weights_and_metrics_are_those_of_one_process_and_a_run_goes_on_with_any
         assert [row["val"]["loss"] for row in rows] == pytest.approx([row["val"]["loss"] for row in expected], rel=1e-4)
     handed_on = finished_runs / f"{name}-handed-on"
     assert load_tensors(handed_on / runs.CHECKPOINT)[1]["state"]["step"] == len(COUNTS)
-    train(TrainConfig(**described | SHARED | RUNS[name] | {"fsdp": False}, out=handed_on, resume=True))
+    train(TrainConfig(**described | SHARED | RUNS[name], out=handed_on, resume=True))
     assert_close(handed_on / runs.MODEL, alone / runs.MODEL)
 
 

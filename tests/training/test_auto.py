@@ -53,7 +53,6 @@ RESNET, VIT = "resnet18", "vit_tiny_patch16_224"
             {"init": "pretrained", "model": RESNET, "freeze": "none", "optimizer": "adamw"},
             {"lr": 1e-3},
         ),  # the whole rate: batch norm
-        ({"fsdp": True}, {"optimizer": "adamw"}),
         ({"task": "detection"}, {"min_scale": 0.4, "shift": 0.0, "optimizer": "muon", "lr": 0.02}),
         (
             {"task": "detection", "init": "pretrained", "model": RESNET, "min_scale": 0.9},

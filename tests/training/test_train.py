@@ -86,7 +86,6 @@ def test_ctrl_c_keeps_a_checkpoint_and_exits_130(colour_folder: Path, tmp_path: 
         ({"batch_size": 64}, DataError, r"--batch-size 64 is larger than the train split \(3\d images\)"),
         ({"batch_size": 8, "grad_accumulation": 5}, DataError, "--batch-size 8 times --grad-accumulation 5 is larger"),
         ({"auto_augment": "bad"}, ConfigError, "--auto-augment bad: timm knows no such policy"),
-        ({"fsdp": True}, ConfigError, "--fsdp spreads weights over several processes"),
         ({"model": "resnet1O"}, ModelError, "resnet18"),
         ({"model_args": {"chanels": [1]}}, ModelError, "chanels"),
         ({"optimizer": "adamv"}, ConfigError, "--optimizer adamv"),

@@ -47,7 +47,7 @@ PATIENCE = 10.0  # seconds; decoding processes of a killed run hold its lock unt
 # Options that say how a run is carried out, not what is learned: a run may be resumed with others.
 NOT_IDENTITY = frozenset(
     {"out", "resume", "checkpoint_seconds", "workers", "memory_limit_gb", "device", "threads", "chosen", "notes"}
-    | {"fsdp", "checkpoint_activations", "track", "images_fingerprint"}
+    | {"track", "images_fingerprint"}
 )
 
 

@@ -170,7 +170,7 @@ class ScheduleOptions(StageConfig):
     """Batches per optimiser step."""
     optimizer: str | None = None
     """Any timm optimiser: muon, adamw, sgd, momentum, ... Default: muon for models with batch norm, and from scratch on
-    fewer than 200,000 images; otherwise, with --fsdp, and for classes with --freeze all or a number, adamw."""
+    fewer than 200,000 images; otherwise, and for classes with --freeze all or a number, adamw."""
     lr: float | None = Field(default=None, gt=0.0)
     """Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except ConvNeXts), 0.1 * batch / 256 for
     sgd, 1e-3 for others; mostly a tenth of it from given weights."""
@@ -237,10 +237,6 @@ class RunningOptions(StageConfig):
     """auto: channels_last for models that convolve, on CPUs and on GPUs that compute bf16, else contiguous."""
     compile: bool = False
     """Compile the model with torch.compile, which takes minutes. Not bit-identical to uncompiled runs."""
-    fsdp: bool = False
-    """Shard weights, gradients and optimiser over all processes, for models that do not fit on one device."""
-    checkpoint_activations: Rare[bool] = False
-    """Recompute activations in the backward pass: less memory, more time."""
     track: str = ""
     """Trackers that show the run, separated by commas: tensorboard, wandb, mlflow, trackio; each is an extra."""
     threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
@@ -309,8 +305,6 @@ class TrainOptions(
             raise ConfigError(f"--memory-format channels_last is for models of timm, not for {self.model}.")
         if self.frame_differences and (self.frames == 1 or over_time):
             raise ConfigError("--frame-differences needs a model of images and --frames 2 or more.")
-        if self.compile and self.fsdp:
-            raise ConfigError("--compile does not go with --fsdp: leave one of them out.")
         if self.pretraining:
             asked, reads = f"--task {PRETRAIN} --pretrain {','.join(self.pretraining)}", CAPTIONS in self.pretraining
             if reads and self.embeddings is None and not self.only_described:

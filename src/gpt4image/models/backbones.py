@@ -461,13 +461,3 @@ def compile_training(module: nn.Module) -> None:
         return (fast if backbone.training else plain)(*args, **kwargs)
 
     backbone.forward_features = forward_features
-
-
-def checkpoint_activations(module: nn.Module, name: str) -> None:
-    """Let a timm model keep only the input of each block, and compute the rest again in the backward pass."""
-    if batch_layers.has_batch_norm(module):
-        raise ModelError(f"--checkpoint-activations: {name} has batch norm, which would count each batch twice.")
-    try:
-        module.set_grad_checkpointing(True)  # pyright: ignore[reportCallIssue]
-    except (AttributeError, AssertionError):
-        raise ModelError(f"--checkpoint-activations: timm has none for {name}; leave it out.") from None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from gpt4image.base.checksums import damaged, require_format
 from gpt4image.base.errors import DamagedError, ModelError, RunError
 from gpt4image.base.files import UNREADABLE, atomic_path, parse_json
 from gpt4image.parallel import processes
-from gpt4image.parallel.sharding import whole
 
 STATE, CHECKSUM, VERSION = "state", "sha256", "version"
 FORMAT = 1  # of the state and the names of tensors
@@ -33,12 +32,9 @@ FORMAT = 1  # of the state and the names of tensors
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Any = None) -> None:
     """Write tensors, and a JSON value in the header, atomically. Raises RunError: they cannot be written."""
-    own: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        value = whole(tensor.detach())
-        if processes.rank() == 0:
-            # Copies give every name memory of its own (safetensors refuses shared tensors), in the plain order.
-            own[name] = value.to("cpu", copy=True, memory_format=torch.contiguous_format)
+    # Copies give every name memory of its own (safetensors refuses shared tensors), in the plain order.
+    how: Any = {"device": "cpu", "copy": True, "memory_format": torch.contiguous_format}
+    own = {} if processes.rank() else {name: tensor.detach().to(**how) for name, tensor in tensors.items()}
     processes.by_first(lambda: _write(path, own, state))
 
 
@@ -74,9 +70,7 @@ def _add(checksum: Any, name: str, tensor: Tensor) -> None:
     checksum.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
-def load_tensors(
-    path: Path, place: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor
-) -> tuple[dict[str, Tensor], Any]:
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     """Return the tensors of a safetensors file and the JSON value in its header, None if there is none."""
     if not path.is_file():
         raise ModelError(f"{path} does not exist; give a .safetensors file.")
@@ -91,7 +85,7 @@ def load_tensors(
                 tensor = file.get_tensor(name)
                 if is_own:
                     _add(checksum, name, tensor)
-                tensors[name] = place(name, tensor)
+                tensors[name] = tensor
         state = parse_json(metadata.get(STATE, "null"))
         whole = not is_own or metadata[CHECKSUM] == checksum.hexdigest()
     except (SafetensorError, OSError, *UNREADABLE) as error:

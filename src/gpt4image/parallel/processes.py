@@ -4,8 +4,8 @@ One process is the usual case, and everything here then does nothing. Several ar
 ``accelerate launch``; each computes its rows of every batch.
 
 Sums over a batch are gathered before they are divided. Every process computes the loss of all rows, its own rows get
-the number of processes times their gradient, and the mean that DistributedDataParallel and FSDP take is the gradient
-of one process. What can fail runs in every process before anybody communicates, and then all say whether it did: no
+the number of processes times their gradient, and the mean that DistributedDataParallel takes is the gradient of one
+process. What can fail runs in every process before anybody communicates, and then all say whether it did: no
 process waits for one that is gone.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpt4image.base.errors import ConfigError, Gpt4ImageError
 from gpt4image.parallel import launch
@@ -68,6 +68,20 @@ def joined(device: torch.device) -> Generator[None]:
         gc.collect()  # a model that still knows the group would keep its threads running into the end of Python
         if not alone:
             dist.destroy_process_group()
+
+
+def replicate(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return what to call in the place of ``model``, so that its gradients are averaged over the processes."""
+    if count() == 1:
+        return model
+    devices = [torch.cuda.current_device()] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(model, device_ids=devices)
+
+
+def averaging(parallel: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[None]:
+    """Return the context of one of several accumulated batches: copies exchange their gradients at the last one."""
+    copied = isinstance(parallel, nn.parallel.DistributedDataParallel)
+    return parallel.no_sync() if copied and not last else contextlib.nullcontext()
 
 
 def rows(total: int) -> NDArray[np.int64]:

@@ -100,7 +100,7 @@ def choose(config: TrainOptions, image_set: Dataset) -> tuple[Any, dict[str, Any
     # Muon needs whole weight matrices, and without batch norm its rate was searched only on small sets, from scratch.
     # On frozen features it overfits the one layer that learns: accuracy was 5.4 points below that of adamw on clothes
     # (docs/research/records/clothes/optimizers.json).
-    excluded = config.fsdp or frozen or model.startswith(OF_TRANSFORMERS)
+    excluded = frozen or model.startswith(OF_TRANSFORMERS)
     muon = not excluded and (has_batch_norm(model) or (init == "scratch" and count < LARGE_SET))
     optimizer = fill("optimizer", "muon" if muon else "adamw")
     fill("lr", learning_rate(optimizer, init, batch * config.grad_accumulation, model, frozen=freeze == "all"))
@@ -114,7 +114,7 @@ def freezing(config: TrainOptions, count: int, model: str, size: int) -> str:
     That is meant for one thread of a CPU; "none" where pixels are drawn anew for each step, or a model has no stages.
     """
     draws = (config.auto_augment, config.mixes, config.colour, config.erase, config.consistency, config.compile)
-    if any(draws) or config.fsdp or config.task not in CACHED:
+    if any(draws) or config.task not in CACHED:
         return "none"
     found = seconds_behind(model, size, count, config.epochs or EPOCHS_OF_STAGES)
     half = -(-len(found) // 2)

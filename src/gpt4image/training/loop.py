@@ -33,7 +33,6 @@ from gpt4image.models.aligner import Headed
 from gpt4image.models.weights import load_tensors, save_tensors
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, memory_format_of, peak_memory_bytes, reset_peak_memory
-from gpt4image.parallel.sharding import averaging, like, whole
 from gpt4image.training.augment import mix, normalised, random_geometry, recoloured
 from gpt4image.training.linear_start import fit_classifier
 from gpt4image.training.objectives import Batch, Outputs
@@ -155,7 +154,7 @@ def gradient_of_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -
     for part, batch in enumerate(pixels):
         number = step * config.grad_accumulation + part
         images = trainer.batches.batch(number)
-        with averaging(trainer.parallel, last=part + 1 == len(pixels)):
+        with processes.averaging(trainer.parallel, last=part + 1 == len(pixels)):
             losses = batch_losses(trainer, number, images, batch)
             values = require_finite(trainer, step, epoch, losses)
             (losses["total"] / len(pixels)).backward()
@@ -366,7 +365,7 @@ def keep_if_best(trainer: Trainer, row: dict[str, Any]) -> None:
 def save_weights(trainer: Trainer, out: Path) -> None:
     """Write the plain backbone, the projection head and the tuned text encoder. Raises TrainingError: not finite."""
     weights = (trainer.modules["best"] if trainer.best else trainer.evaluated).state_dict()
-    if not all(bool(whole(tensor).isfinite().all()) for tensor in weights.values()):
+    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
         raise _diverged(trainer.config, "The weights are not finite")
     for part, name in (("head", runs.HEAD), ("backbone", runs.MODEL)):
         tensors = {key.removeprefix(f"{part}."): value for key, value in weights.items() if key.startswith(f"{part}.")}
@@ -415,21 +414,8 @@ def save_checkpoint(path: Path, modules: Modules, optimizers: Optimizers, state:
 
 def load_checkpoint(path: Path, modules: Modules, optimizers: Optimizers) -> Any:
     """Restore what ``save_checkpoint`` wrote, in place, and return its JSON state."""
-    state = {f"{part}.{name}": value for part, one in modules.items() for name, value in one.state_dict().items()}
-    parameters = {
-        part: dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
-        for part, optimizer in optimizers.items()
-    }
-
-    def place(full_name: str, value: Tensor) -> Tensor:
-        """Keep this process's shard of what is sharded; the slots of a parameter are sharded as it is."""
-        part, name = full_name.split(".", 1)
-        slots_of = parameters.get(part)
-        target = state.get(full_name) if slots_of is None else slots_of.get(int(name.split(".", 1)[0]))
-        return like(value, target) if target is not None and target.shape == value.shape else value
-
     try:
-        tensors, saved = load_tensors(path, place)
+        tensors, saved = load_tensors(path)
     except (ModelError, DamagedError) as error:
         raise DamagedError(
             f"{error} Training does not go on from a damaged checkpoint: bring back a copy of it, or move it away and "

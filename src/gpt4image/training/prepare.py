@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +27,6 @@ from gpt4image.data.pixels import load_pixels
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import wrong_copies
 from gpt4image.models.aligner import Headed
-from gpt4image.parallel.sharding import structure_alone, unshardable
 from gpt4image.tasks.base import Labels, Task
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.registry import find_task, task_of
@@ -231,7 +229,6 @@ def check(config: ResolvedOptions, task: Task, images: Dataset | None = None, *,
         if name != own and getattr(config, option) != TrainOptions.model_fields[option].default
     ]
     of_others += [option for option in OF_CLIPS if task.frames is None and getattr(config, option)]
-    shard = unshardable(config.optimizer) if config.fsdp else ""
     for wrong, message in (
         (config.mixes and not task.mixes, f"--mixup and --cutmix average targets, which task {name} does not allow"),
         (
@@ -248,8 +245,6 @@ def check(config: ResolvedOptions, task: Task, images: Dataset | None = None, *,
             f"--self-train {config.self_train} is for masks and classes, not for --task {name}",
         ),
         (of_others, f"{', '.join(map(flag_of, of_others))}: not for --task {name}"),
-        (config.fsdp and config.tune_text != "none", f"--tune-text {config.tune_text} does not go with --fsdp"),
-        (shard, f"--fsdp {shard}"),
     ):
         if wrong:
             raise ConfigError(f"{message}: leave it out.")
@@ -294,8 +289,7 @@ def check_labelled(labels: Labels, spec: str, split: str) -> None:
 
 def try_build(config: ResolvedOptions, task: Task, classes: Sequence[str]) -> None:
     """Build what needs no image, and drop it: mistakes are told before all pictures are decoded."""
-    place = structure_alone if config.fsdp else contextlib.nullcontext
-    backbone, _, new_layers = make_model(config, task, classes, place)
+    backbone, _, new_layers = make_model(config, task, classes)
     make_optimizer(Headed(backbone), config, new_layers)
     if config.auto_augment is not None:
         Policy(config.auto_augment, augmentation_of(config, backbone).mean)

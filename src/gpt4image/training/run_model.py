@@ -41,7 +41,6 @@ from gpt4image.models.stages import cut, stages
 from gpt4image.models.weights import load_tensors
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, choose_device, memory_format_of
-from gpt4image.parallel.sharding import structure_alone
 from gpt4image.tasks.base import Predictions, Task
 from gpt4image.tasks.multilabel import checked_thresholds
 from gpt4image.tasks.registry import find_task
@@ -180,7 +179,9 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
     weights = load_tensors(runs.recorded_file(run_dir))[0]
     untrained = config.resolved.model_copy(update={"init": "scratch"})
     if untrained.model.startswith(OF_TRANSFORMERS):
-        require_weights_of(make_backbone(untrained, outputs, structure_alone).module, untrained.model, weights)
+        with torch.device("meta"):
+            structure = make_backbone(untrained, outputs).module
+        require_weights_of(structure, untrained.model, weights)
     elif not untrained.model.startswith(OF_PYTHON):
         architecture, args = timm_form(config)
         require_backed(architecture, {"num_classes": outputs, **args}, weights)
@@ -335,7 +336,7 @@ def with_features(ready: Prepared) -> Prepared:
     config, data = ready.config.resolved, ready.data
     task, text = data.task, data.text is not None and config.aligns
     changed = (config.colour, config.erase, config.auto_augment, config.mixes)
-    more = (config.consistency, config.pretraining, config.fsdp, config.compile, task.frames)
+    more = (config.consistency, config.pretraining, config.compile, task.frames)
     if config.freeze == "none" or any((*changed, *more)) or task.output != "probabilities":
         return ready
     if isinstance(data.pixels, KeptFeatures):

@@ -5,7 +5,6 @@ The last weights are kept by default: the best epoch on a small validation split
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 from collections.abc import Mapping, Sequence
@@ -38,7 +37,6 @@ from gpt4image.models.aligner import Aligner, Headed, freeze_all_but_classifier,
 from gpt4image.models.backbones import (
     CLASSIFIER,
     Backbone,
-    checkpoint_activations,
     compile_training,
     create_backbone,
     load_own_layers,
@@ -48,7 +46,6 @@ from gpt4image.models.stages import stages
 from gpt4image.parallel import processes
 from gpt4image.parallel.batch_layers import see_whole_batch
 from gpt4image.parallel.devices import choose_device, computes_bf16, depthwise_in_fp32, memory_format_of
-from gpt4image.parallel.sharding import Place, replicate, shard, structure_alone
 from gpt4image.tasks.base import Task
 from gpt4image.training.augment import STRONG, Augmentation, CpuAugmentation, Policy
 from gpt4image.training.batches import Batches, all_have_targets, make_batches
@@ -271,10 +268,7 @@ def _model_and_texts(
     config: ResolvedOptions, data: TrainingData, device: torch.device
 ) -> tuple[Headed, TextTower | None, Sequence[str], Sequence[str]]:
     """Return the model, the text encoder if it is tuned, notes, and the layers that start from random weights."""
-    copied = config.ema > 0.0 or config.select == "best"
-    place = structure_alone if config.fsdp and processes.rank() > 0 and not copied else contextlib.nullcontext
-    backbone, notes, new_layers = processes.together(lambda: make_model(config, data.task, data.classes, place))
-    new_layers = processes.from_first(new_layers)  # others may have only the structure
+    backbone, notes, new_layers = processes.together(lambda: make_model(config, data.task, data.classes))
     tower: TextTower | None = None
     if data.text is None or not config.aligns:
         model = Headed(backbone)
@@ -296,11 +290,9 @@ def _model_and_texts(
     return model, tower, notes, new_layers
 
 
-def make_model(
-    config: ResolvedOptions, task: Task, classes: Sequence[str], place: Place = contextlib.nullcontext
-) -> Backbone:
+def make_model(config: ResolvedOptions, task: Task, classes: Sequence[str]) -> Backbone:
     """Return the model of a task, its layers that start from random weights, and notes on its weights."""
-    plain, notes, new_layers = make_backbone(config, task.outputs(classes), place)
+    plain, notes, new_layers = make_backbone(config, task.outputs(classes))
     if config.freeze == "all":
         new_layers = freeze_all_but_classifier(plain, new_layers)
     elif config.kept_stages:
@@ -311,30 +303,22 @@ def make_model(
         if config.init not in ("scratch", "pretrained"):
             own = load_own_layers(model, Path(config.init))
         new_layers = (*(f"{CLASSIFIER}{name}" for name in new_layers), *own)
-    if config.checkpoint_activations:
-        checkpoint_activations(model, config.model)
     return Backbone(model, notes, new_layers)
 
 
 def _placed(
     config: ResolvedOptions, model: nn.Module, device: torch.device, batches: Batches, *, copied: bool
 ) -> tuple[nn.Module, ModelEmaV3 | None, nn.Module | None]:
-    """Bring a model to its device, or its shards to all; return what a step calls, moving average and best model."""
+    """Bring a model to its device; return what a step calls, moving average and best model."""
     see_whole_batch(model, device, *batches.seen(second=config.consistency > 0.0 or batches.twice))
-    if not config.fsdp:
-        model.to(device).to(memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
-        if device.type == "cpu" and config.precision == "bf16":
-            depthwise_in_fp32(model)
+    model.to(device).to(memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
+    if device.type == "cpu" and config.precision == "bf16":
+        depthwise_in_fp32(model)
     ema = None
     if config.ema > 0.0:
-        ema = ModelEmaV3(model, decay=config.ema, **EMA_WARMUP, foreach=not config.fsdp)
+        ema = ModelEmaV3(model, decay=config.ema, **EMA_WARMUP)
     best_model = copy.deepcopy(model) if copied or config.select == "best" else None
-    if not config.fsdp:
-        return replicate(model, device), ema, best_model
-    for each in (model, None if ema is None else ema.module, best_model):
-        if each is not None:
-            shard(each, device)
-    return model, ema, best_model
+    return processes.replicate(model, device), ema, best_model
 
 
 def participants(
@@ -375,21 +359,20 @@ def cpu_augmentation_of(
     )
 
 
-def make_backbone(config: ResolvedOptions, outputs: int, place: Place = contextlib.nullcontext) -> Backbone:
+def make_backbone(config: ResolvedOptions, outputs: int) -> Backbone:
     """Return the plain model of a configuration, untrained or as ``--init`` says, and notes on its weights."""
     over_time = config.model.startswith(OF_TRANSFORMERS) and config.frames is not None
     frames = {"num_frames": config.frames} if over_time else {}
-    with place():
-        return create_backbone(
-            config.model,
-            classes=outputs,
-            image_size=config.image_size,
-            stem="small" if config.stem == "small" else "standard",
-            init="scratch" if place is structure_alone else config.init,
-            model_args=config.model_args | frames,
-            drop_path=config.drop_path,
-            task=config.task,
-        )
+    return create_backbone(
+        config.model,
+        classes=outputs,
+        image_size=config.image_size,
+        stem="small" if config.stem == "small" else "standard",
+        init=config.init,
+        model_args=config.model_args | frames,
+        drop_path=config.drop_path,
+        task=config.task,
+    )
 
 
 def augmentation_of(config: ResolvedOptions, backbone: nn.Module) -> Augmentation:
@@ -446,7 +429,6 @@ def make_optimizer(model: Headed, config: ResolvedOptions, new_layers: Sequence[
             lr=config.lr,
             weight_decay=config.weight_decay,
             momentum=config.momentum,
-            foreach=False if config.fsdp else None,  # at once, parameters in shards and whole ones cannot be stepped
         )
         if getattr(optimizer, "is_second_order", False) or type(optimizer).__name__ == "Kron":
             raise ValueError("it needs second derivatives, or a state that no checkpoint here holds")

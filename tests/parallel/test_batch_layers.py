@@ -1,4 +1,4 @@
-"""Models too large for one device: what cannot be spread, and layers. Steps of shards: see test_processes.py."""
+"""Layers that see the batch of all processes, and who speaks. Steps of several processes: see test_processes.py."""
 
 from __future__ import annotations
 
@@ -14,23 +14,9 @@ from timm.layers import DropPath  # pyright: ignore[reportPrivateImportUsage]
 from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 
-from gpt4image.base.errors import ModelError
 from gpt4image.cli import main
-from gpt4image.models.backbones import create_backbone
 from gpt4image.parallel import launch
 from gpt4image.parallel.batch_layers import SharedBatchNorm, SharedDropPath
-from gpt4image.parallel.sharding import shard, structure_alone, unshardable
-
-
-def test_models_and_optimisers_that_cannot_be_spread_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with structure_alone():
-        model = nn.ModuleDict({"backbone": create_backbone("dm_nfnet_f0", classes=10, image_size=192).module})
-    with pytest.raises(ModelError, match=r"--fsdp spreads tensors, and .* learns single numbers, '.*skipinit_gain'"):
-        shard(model, torch.device("cpu"))
-    monkeypatch.setattr("gpt4image.parallel.processes.count", lambda: 2)
-    assert unshardable("adamw") == ""
-    assert "--optimizer muon, which may need whole matrices; give one of adam, adamw" in unshardable("muon")
-
 
 LAYERS: dict[str, Callable[[], Any]] = {
     "one dimension": lambda: nn.BatchNorm1d(5),
