@@ -44,7 +44,7 @@ LONGEST = re.compile(r"notebook_runs|\[(tutorial|own-loop)\.md|stopped_any|those
 ELSEWHERE = {
     "linux": {
         r"test_crash_points|test_fuzz": "fork, /proc, /dev/shm and limits of a process",
-        r"test_processes|test_ray_cluster|test_batch_layers|test_local|peak_memory|page_faults": "processes of /proc, gloo",
+        r"tests/parallel/|peak_memory|page_faults": "processes of /proc, gloo",
         r"an_empty_file_becomes_a_store": "/proc/self/fd",
     },
     "posix": {

@@ -80,7 +80,6 @@ ROWS = [" ".join(row.split()) for row in re.split(r"\n(?! )", MISTAKES.strip())]
 WRONG_PATHS = """
 train --data gone --out new
 train --data photos --embeddings gone.emb --out new
-train --data photos --self-train gone --out new
 train --dta photos --out new
 evaluate photos
 compare --data photos --answers gone.db --out new

@@ -155,7 +155,6 @@ def distill(
     paper_compat: bool = False,
     head: Literal['linear', 'mlp', 'mlp-bn'] = 'linear',
     labelled_share: float = 0.5,
-    self_train: StrPath | None = None,
     consistency: float = 0.0,
     confidence: float = 0.8,
     frames: int | None = None,
@@ -315,8 +314,6 @@ def distill(
         labelled_share (float, optional): Fraction of each batch drawn from images with a target, if others take part
             only through alignment or consistency training. For segmentation, images with only tags are drawn on top of
             batch_size=, at most in this proportion.
-        self_train (str | Path | None, optional): Finished run whose predictions are the targets of images without a
-            mask, label or text label.
         consistency (float, optional): Weight of consistency training (FixMatch) on images without a target. 0 turns it
             off; 1 is usual.
         confidence (float, optional): Minimum probability of such a prediction, as a fraction of the largest one that
@@ -818,7 +815,6 @@ def train(
     head: Literal['linear', 'mlp', 'mlp-bn'] = 'linear',
     labelled_share: float = 0.5,
     pretrain: str = 'simclr',
-    self_train: StrPath | None = None,
     consistency: float = 0.0,
     confidence: float = 0.8,
     task: str | Task = 'auto',
@@ -908,8 +904,6 @@ def train(
             batch_size=, at most in this proportion.
         pretrain (str, optional): Objectives of task=pretrain: simclr (two views of an image), captions (of
             embeddings=).
-        self_train (str | Path | None, optional): Finished run whose predictions are the targets of images without a
-            mask, label or text label.
         consistency (float, optional): Weight of consistency training (FixMatch) on images without a target. 0 turns it
             off; 1 is usual.
         confidence (float, optional): Minimum probability of such a prediction, as a fraction of the largest one that
@@ -1051,7 +1045,6 @@ def compare(
     head: Literal['linear', 'mlp', 'mlp-bn'] = 'linear',
     labelled_share: float = 0.5,
     pretrain: str = 'simclr',
-    self_train: StrPath | None = None,
     consistency: float = 0.0,
     confidence: float = 0.8,
     task: str | Task = 'auto',
@@ -1148,8 +1141,6 @@ def compare(
             batch_size=, at most in this proportion.
         pretrain (str, optional): Objectives of task=pretrain: simclr (two views of an image), captions (of
             embeddings=).
-        self_train (str | Path | None, optional): Finished run whose predictions are the targets of images without a
-            mask, label or text label.
         consistency (float, optional): Weight of consistency training (FixMatch) on images without a target. 0 turns it
             off; 1 is usual.
         confidence (float, optional): Minimum probability of such a prediction, as a fraction of the largest one that

@@ -51,7 +51,6 @@ def situation(labels: np.ndarray = LEFT, described: np.ndarray | None = None) ->
         true_labels=TRUE,
         class_names=names,
         targets=lambda: np.full((18, 3), 1 / 3, np.float32),
-        teacher=lambda indices: np.tile(np.array([0.2, 0.3, 0.5], np.float32), (len(indices), 1)),
         seed=0,
     )
 
@@ -67,9 +66,8 @@ def prepared(name: str, given: Situation | None = None) -> TrainingData:
 
 
 def test_the_table_is_whole() -> None:
-    named = {name for arm in ARMS.values() for name in (*arm.against, arm.after or "baseline")}
+    named = {name for arm in ARMS.values() for name in arm.against}
     assert named <= ARMS.keys() and all(arm.about and arm.phrase for arm in ARMS.values())
-    assert all(ARMS[arm.after].after is None for arm in ARMS.values() if arm.after is not None)
     assert TEXT_ARMS == ("fused", "asked", "text-labels", "aligned", "zero-shot", "fused-aligned")
 
 
@@ -79,7 +77,7 @@ def test_every_arm_prepares_and_leaves_images_and_splits_alone(name: str) -> Non
     data = prepared(name, given)
     assert data.image_set is given.data.image_set
     assert (data.text is not None) == arm.aligns
-    assert (data.soft is None) == (not arm.evidence and arm.after is None)
+    assert (data.soft is None) == (not arm.evidence)
     assert np.array_equal(data.labels, TRUE if name == "oracle" else LEFT), "only the oracle has the true ones"
 
 
@@ -112,14 +110,6 @@ def test_zero_shot_takes_the_nearest_class_name_and_no_label() -> None:
     assert data.soft is not None and data.soft[:3].argmax(1).tolist() == [0, 1, 2], "what all texts share says nothing"
 
 
-def test_self_training_keeps_half_of_a_given_label_and_touches_train_alone() -> None:
-    data = prepared("self-training")
-    assert data.soft is not None
-    assert np.allclose(data.soft[1], [0.1, 0.65, 0.25])
-    assert np.allclose(data.soft[10], [0.2, 0.3, 0.5])
-    assert not data.soft[~TRAIN].any()
-
-
 OF_TEXT = {"aligned", "text-labels", "shuffled", "class-name"}
 
 
@@ -139,12 +129,12 @@ OF_TEXT = {"aligned", "text-labels", "shuffled", "class-name"}
         ({"task": Detection, "described": True}, {"baseline", "aligned", "shuffled", "class-name"}),
         (
             {"task": Detection, "scarce": True, "answered": True, "described": True},
-            {"baseline", "self-training", "oracle", "asked", "fused", "fused-aligned", *OF_TEXT},
+            {"baseline", "oracle", "asked", "fused", "fused-aligned", *OF_TEXT},
         ),
         ({"task": Detection, "scarce": True, "answered": True, "labelled": False}, {"asked", "fused", "oracle"}),
         (
             {"task": Segmentation, "scarce": True, "unlabelled": True, "answered": True, "described": True},
-            {"baseline", "asked", "self-training", "oracle", "aligned", "text-labels", "fused", "shuffled"},
+            {"baseline", "asked", "oracle", "aligned", "text-labels", "fused", "shuffled"},
         ),
     ],
 )
@@ -154,7 +144,7 @@ def test_arms_that_do_not_apply_are_left_out(there: dict[str, Any], arms: set[st
     assert list(found) == [name for name in ARMS if name in arms]
 
 
-def of_boxes(predictions: np.ndarray | None = None) -> tuple[Situation, Boxes]:
+def of_boxes() -> tuple[Situation, Boxes]:
     """Six images of two classes, two of them annotated; the teacher has a box of its own for each."""
     corners = np.array([[0.1 * i, 0, 0.1 * i + 0.3, 0.5] for i in range(6)], np.float32)
     images = [(corners[i : i + 1], np.array([i % 2]), np.ones(1, np.float32)) for i in range(6)]
@@ -169,9 +159,7 @@ def of_boxes(predictions: np.ndarray | None = None) -> tuple[Situation, Boxes]:
         labels=left,
         text=None,
     )
-    rows = np.zeros((6, 4, 6), np.float32) if predictions is None else predictions
-    found = replace(plain, data=data, true_labels=human, targets=lambda: human, teacher=lambda indices: rows[indices])
-    return found, human
+    return replace(plain, data=data, true_labels=human, targets=lambda: human), human
 
 
 def test_boxes_of_a_teacher_stand_in_for_labels_and_features_are_aligned_beside_them() -> None:
@@ -189,18 +177,3 @@ def test_boxes_of_a_teacher_stand_in_for_labels_and_features_are_aligned_beside_
     assert alone.text is not None and alone.text.described.tolist() == [True, True, False, False, False, False]
     vectors, _, _ = alone.text.take(np.arange(2))
     assert np.allclose(vectors, given.class_names[[0, 1]]), "the name of the rarest class"
-
-
-def test_self_training_takes_confident_boxes_of_the_baseline() -> None:
-    predictions = np.zeros((6, 4, 6), np.float32)
-    predictions[2, 0] = [0, 0, 0.5, 0.5, 0.9, 1]
-    predictions[2, 1] = [0.5, 0.5, 1, 1, 0.3, 0]
-    predictions[2, 2] = [0.5, 0, 1, 0.5, 0.1, 0]
-    predictions[3, 0] = [0.5, 0.5, 1, 1, 0.4, 0]
-    given, human = of_boxes(predictions)
-    labels = prepared("self-training", given).labels
-    assert labels.known.tolist() == [True, True, True, False, False, False]
-    assert np.array_equal(labels[:2].corners, human[:2].corners)
-    corners, classes, weights = labels.image(2)
-    assert classes.tolist() == [1, 0] and weights.tolist() == [1, 0], "an unsure box counts for nothing"
-    assert np.allclose(corners, predictions[2, :2, :4])

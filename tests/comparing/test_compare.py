@@ -166,7 +166,6 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
         ("baseline", {"optimizer": "admw"}, ConfigError, "--optimizer admw"),
         ("baseline", {"init": "nothing.safetensors"}, ModelError, "nothing.safetensors"),
         ("text-labels", {"consistency": 1.0}, ConfigError, "all 36 have one"),
-        ("self-training", {"consistency": 1.0}, ConfigError, "all 36 have one"),
         ("aligned", {"embeddings": "/no"}, TableError, "no finished embedding table"),
         ("aligned", {"embeddings": None}, ConfigError, "embeddings null would leave the texts"),
         ("aligned", {"align_weight": 1.0}, ConfigError, "with align_weight 1.0 it is aligned once more"),
@@ -206,22 +205,6 @@ def test_without_any_label_arms_that_read_answers_train_and_the_first_is_the_ref
     assert (out / "pictures.features").is_dir()
 
 
-def test_a_variant_is_taught_by_the_variant_with_the_same_options(small: Small) -> None:
-    variants = {
-        "tuned": {"arm": "baseline", "weight_decay": 0.2},
-        "taught": {"arm": "self-training", "weight_decay": 0.2},
-        "alone": {"arm": "self-training", "weight_decay": 0.1},
-    }
-    changes = {"labels_per_class": 2, "arms": "self-training", "variants": variants}
-    plan = make_plan(small(**changes))
-    teachers = {name: [job.teacher for job in plan.jobs if job.name == name] for name in plan.members}
-    assert teachers["taught"] == list(plan.members["tuned"].folders)
-    assert teachers["self-training"] == teachers["alone"] == list(plan.members["baseline"].folders)
-    taught = plan.members["taught"].folders
-    plan = make_plan(small(**changes | {"variants": {"x": variants["taught"]}}))
-    assert not set(taught) & set(plan.members["x"].folders), "by the plain baseline it is another run"
-
-
 def test_runs_are_made_anew_when_the_weights_that_they_start_from_change(small: Small, tmp_path: Path) -> None:
     start = tmp_path / "start.safetensors"
     config = small(arms="aligned")
@@ -240,11 +223,10 @@ def test_runs_are_made_anew_when_the_weights_that_they_start_from_change(small: 
 
 @pytest.mark.slow
 def test_wrong_labels_are_found_by_the_texts(small: Small, tmp_path: Path) -> None:
-    asked = small(label_noise=0.3, seeds=1, arms="self-training,text-labels")
+    asked = small(label_noise=0.3, seeds=1, arms="text-labels")
     record = compare(asked).record
-    assert list(record["arms"]) == ["baseline", "self-training", "text-labels"]
+    assert list(record["arms"]) == ["baseline", "text-labels"]
     assert record["data"]["described"] > 0, "texts that only give labels count too"
-    assert ("text-labels", "self-training") in {(pair["arm"], pair["against"]) for pair in record["pairs"]}
     (named,) = record["doubtful"]
     assert named["flipped"] > 3 and named["recall"] > 0.5 and named["seed"] == 0
     assert "Wrong labels found by the descriptions" in (tmp_path / "cmp" / "report.html").read_text(encoding="utf-8")

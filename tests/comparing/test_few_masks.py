@@ -15,7 +15,7 @@ from gpt4image.artifacts.answers import Answer, Prompt
 from gpt4image.artifacts.targets import BoxLabels
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.comparing.arms import training_data
-from gpt4image.comparing.compare import compare, situation
+from gpt4image.comparing.compare import situation
 from gpt4image.comparing.planning import Regime, make_plan
 from gpt4image.config import CompareConfig, LabelConfig, TrainConfig
 from gpt4image.config.arms import ARMS
@@ -143,19 +143,3 @@ def test_arms_with_answers_learn_from_answered_boxes_too(root: Path, tmp_path: P
     assert np.allclose(asked.labels.boxes[rows].corners, boxes[rows].corners, atol=2e-3)
     shown = boxes[rows].presence(asked.soft.shape[1])
     assert ((asked.soft[rows, 1:] >= 0.5) == (shown[:, 1:] == 1)).mean() > 0.95, "labels of boxes are tags"
-
-
-def test_masks_that_the_finished_baseline_of_the_seed_predicts_teach_self_training(root: Path, tmp_path: Path) -> None:
-    config = options(root, tmp_path / "cmp", arms="self-training", epochs=1)
-    plan = make_plan(config)
-    assert tuple(plan.members) == ("baseline", "self-training")
-    teaching = [job for job in plan.jobs if job.teacher is not None]
-    assert tuple(job.teacher for job in teaching) == plan.members["baseline"].folders
-    compare(config)
-    for job in teaching:
-        data = training_data(ARMS[job.arm], situation(job, plan.prepared.data))
-        train = data.indices("train")
-        assert data.labels.known[train].sum() == 5 and data.labels.drawn[train].all()
-        assert (data.labels.presence_of_classes[train] >= 0).any(axis=1).sum() == 5
-    with pytest.raises(ConfigError, match="--self-train run would teach every arm"):
-        options(root, tmp_path, self_train=Path("run"))

@@ -169,7 +169,7 @@ def test_the_teacher_of_an_arm_sees_the_boxes_that_are_left(given: tuple[str, Pa
 @pytest.mark.slow
 def test_arms_of_boxes_are_compared(given: tuple[str, Path], tmp_path: Path, runs_here: None) -> None:
     spec, store = given
-    arms = "baseline,asked,fused,self-training,oracle"
+    arms = "baseline,asked,fused,oracle"
     common = {"data": spec, "answers": store, "arms": arms, "labels_per_class": 2, "seeds": 1, "jobs": 1, **PLAIN}
     outcome = compare(CompareConfig(**common, out=tmp_path / "cmp", val_fraction=0.3))
     record = read_json(tmp_path / "cmp" / "comparison.json")

@@ -41,22 +41,6 @@ def test_results_come_in_order_of_the_jobs() -> None:
     assert run_jobs(double, [], [], processes=2, title="t") == []
 
 
-def sleep_or_look(job: tuple[Path, bool], progress: Any) -> tuple[int, int]:
-    folder, looks = job
-    if looks:
-        return os.getpid(), len(list(folder.iterdir()))
-    time.sleep(0.2)
-    (folder / str(time.monotonic_ns())).touch()
-    return os.getpid(), -1
-
-
-def test_later_jobs_wait_for_the_first_and_run_in_the_same_processes(tmp_path: Path) -> None:
-    jobs = [(tmp_path, False)] * 3 + [(tmp_path, True)] * 2
-    found = run_jobs(sleep_or_look, jobs, list("abcde"), processes=2, title="t", first=3)
-    assert [count for _, count in found] == [-1, -1, -1, 3, 3]
-    assert {process for process, _ in found[3:]} <= {process for process, _ in found[:3]}
-
-
 def test_no_job_begins_after_one_that_failed_and_a_killed_worker_is_explained(tmp_path: Path) -> None:
     jobs = [(tmp_path, True)] + [(tmp_path, False)] * 5
     with pytest.raises(DataError, match=r"^a: picture"):

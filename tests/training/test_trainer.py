@@ -49,11 +49,6 @@ def test_what_a_task_does_not_allow_is_refused(colour_folder: Path) -> None:
     consistent = prepare(options(colour_folder, Path("unused"), consistency=1.0)).config.resolved
     with pytest.raises(ConfigError, match="task multilabel has no such one"):
         check(consistent, task)
-    taught = prepare(options(colour_folder, Path("unused"))).config.resolved.model_copy(
-        update={"self_train": Path("r")}
-    )
-    with pytest.raises(ConfigError, match="--self-train r is for masks and classes, not for --task detection"):
-        check(taught, Detection())
     others = [("frames", 3), ("frame_order", "still"), ("frame_differences", True)]
     for name, value in (*others, ("presence_weight", 0.0), ("pretrain", "captions")):
         with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')}: not for --task classification"):

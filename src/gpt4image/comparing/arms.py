@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.top_k_probs import built, scattered
+from gpt4image.artifacts.top_k_probs import built
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.data import annotation
 from gpt4image.data.dataset import NO_LABEL
-from gpt4image.labelling.boxes import best_threshold, pseudo_boxes
 from gpt4image.labelling.text_classifier import Texts
 from gpt4image.tasks.base import Labels, Task
 from gpt4image.tasks.classification import Classification, one_hot
-from gpt4image.training.run_model import self_trained
 from gpt4image.training.targets import with_targets
 from gpt4image.training.training_data import TextTargets, TrainingData
 
@@ -32,17 +29,14 @@ class Situation:
     """The data, labels and predictions that an arm is made from.
 
     ``data`` has the labels left to train on, ``true_labels`` are for the oracle alone, ``class_names`` are (K, D) text
-    embeddings. ``targets`` predicts targets from the evidence of the arm, (N, K) or boxes; ``teacher`` predicts images
-    by the finished run that the arm comes after, which lies in ``teacher_run``.
+    embeddings. ``targets`` predicts targets from the evidence of the arm, (N, K) or boxes.
     """
 
     data: TrainingData
     true_labels: Labels
     class_names: Any
     targets: Callable[[], Labels]
-    teacher: Callable[[NDArray[np.int64]], NDArray[np.float32]]
     seed: int
-    teacher_run: Path | None = None
 
     @property
     def text(self) -> TextTargets:
@@ -62,8 +56,6 @@ def training_data(arm: Arm, given: Situation) -> TrainingData:
     data = given.data
     if arm.bound == "reference":
         data = replace(data, soft=None, labels=given.true_labels)
-    elif arm.after is not None:
-        data = _self_trained(given)
     elif arm.evidence == "names":
         data = _zero_shot(given)
     elif arm.evidence:
@@ -92,22 +84,6 @@ def _zero_shot(given: Situation) -> TrainingData:
     guess, n_classes = np.where(texts.described, nearest, NO_LABEL), len(given.data.classes)
     soft = built(len(guess), n_classes, lambda rows: one_hot(guess[rows], n_classes))
     return replace(given.data, soft=soft)
-
-
-def _self_trained(given: Situation) -> TrainingData:
-    data, train = given.data, given.data.indices("train")
-    if data.task.output == "mask" and given.teacher_run is not None:
-        return self_trained(data, given.teacher_run)
-    predicted = given.teacher(train)
-    if data.task.boxes:
-        val = data.indices("val")
-        threshold = best_threshold(given.teacher(val), data.labels[val], len(data.classes)) if len(val) else None
-        unknown = ~data.labels.known[train]
-        boxes = pseudo_boxes(predicted[unknown], threshold)
-        return with_targets(data, data.labels.replaced(train[unknown], boxes))
-    # Given labels keep half of the target, as in bootstrapping (Reed et al. 2015), for they may be wrong.
-    soft = data.task.with_labels(predicted, data.labels[train], trust=0.5)
-    return replace(data, soft=scattered(soft, train, len(data.labels), data.task.no_target))
 
 
 def lacking(

@@ -32,7 +32,7 @@ from gpt4image.config.arms import ARMS
 from gpt4image.config.results import CompareResult
 from gpt4image.data.splits import wrong_copies
 from gpt4image.encoding.class_names import find_class_names
-from gpt4image.evaluating.evaluate import lacked_names, measure_run, run_predictions
+from gpt4image.evaluating.evaluate import lacked_names, measure_run
 from gpt4image.evaluating.examples import (
     Said,
     manifests_of,
@@ -176,10 +176,9 @@ def write_extras(plan: Plan, comparison: str = "") -> list[Skipped]:
 
 
 def run_all(jobs: list[Job], config: CompareConfig) -> None:
-    """Run what is not finished: first what depends on nothing, then what needs the finished run of another arm."""
-    todo = sorted((job for job in jobs if not _is_done(job)), key=lambda job: job.teacher is not None)
+    """Run what is not finished."""
+    todo = [job for job in jobs if not _is_done(job)]
     names = [f"{job.name} seed {job.config.seed}" for job in todo]
-    first = sum(job.teacher is None for job in todo)
     ended = list[float]()
 
     def tell(number: int, facts: dict[str, Any]) -> None:
@@ -192,7 +191,7 @@ def run_all(jobs: list[Job], config: CompareConfig) -> None:
         score = f"{facts['titles'].get(name, name)} {facts[name]:.1%}"
         say(f"run {done} of {len(todo)}: {names[number]}, {todo[number].regime.name}: {score}{after}")
 
-    run_jobs(run_job, todo, names, processes=jobs_at_once(config), title="compare", first=first, on_end=tell)
+    run_jobs(run_job, todo, names, processes=jobs_at_once(config), title="compare", on_end=tell)
 
 
 def _is_done(job: Job) -> bool:
@@ -234,10 +233,6 @@ def situation(
     if isinstance(job.answers, Answers) and job.answers.boxes is not None:
         left = replace(left, labels=left.labels.with_boxes(job.answers.boxes))
 
-    def teacher(indices: NDArray[np.int64]) -> Any:
-        folder: Any = job.teacher  # of an arm that comes after another
-        return run_predictions(folder, data, indices)
-
     def predicted() -> Labels:
         evidence = ARMS[job.arm].evidence or "fused"
         if isinstance(job.answers, AnsweredBoxes):
@@ -259,7 +254,5 @@ def situation(
         true_labels=data.labels,
         class_names=job.class_names.vectors,
         targets=predicted,
-        teacher=teacher,
-        teacher_run=job.teacher,
         seed=seed,
     )

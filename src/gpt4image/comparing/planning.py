@@ -125,7 +125,7 @@ class Job:
     """One arm and seed: everything that a worker process needs.
 
     ``name`` is that of the arm or variant. ``shared`` are the options of the comparison, by which the data is prepared.
-    ``teacher`` is the folder of the run that the arm learns from, ``task`` one that the registry lacks.
+    ``task`` is one that the registry lacks.
     """
 
     arm: str
@@ -134,7 +134,6 @@ class Job:
     shared: TrainConfig
     chosen: dict[str, Any]
     regime: Regime
-    teacher: Path | None
     class_names: ClassNames
     answers: AnyAnswers | None = None
     features: str = "none"
@@ -246,7 +245,7 @@ def members_of(
     if lacked := [f"{name} needs {what}" for name in wanted if (what := lacks(name))]:
         raise ConfigError(f"--arms: {'; '.join(lacked)}; possible now: {', '.join(possible)}.")
     reference = ["baseline"] if there["labelled"] else []
-    plain = dict.fromkeys((*reference, *filter(None, (ARMS[name].after for name in wanted)), *asked))
+    plain = dict.fromkeys((*reference, *asked))
     members = {name: Member(arm=name, options={}) for name in plain}
     for name, table in config.variants.items():
         members[name] = Member(arm=table["arm"], options={key: table[key] for key in table if key != "arm"})
@@ -271,14 +270,12 @@ def set_up(
     arm: Arm,
     ready: Prepared,
     options: Mapping[str, Any],
-    taught_by: str | None = None,
     answers: AnyAnswers | None = None,
     features: str = "none",
 ) -> Setup:
     """Return how the runs of an arm are set up, with ``options`` that make a variant of it.
 
-    ``taught_by`` is the key of the runs that the arm learns from; ``answers`` and ``features`` that it does not read
-    are left out.
+    ``answers`` and ``features`` that it does not read are left out.
     """
     own = _with_options(ready, {**arm.options, **options})
     unread = {*(() if arm.aligns else OF_ALIGNMENT), *(() if arm.predicts_targets else OF_TEXT_LABELS)}
@@ -287,7 +284,6 @@ def set_up(
     content: dict[str, Any] = {
         runs.DATA: own.fingerprint,
         "class_names": [names.revision] if arm.names or arm.predicts_targets else [],  # revision of the encoder
-        "taught_by": taught_by,
     }
     if not (arm.answers or (arm.predicts_targets and isinstance(answers, AnsweredBoxes))):
         answers = None
@@ -349,15 +345,8 @@ def _jobs(
     workers = config.workers
     if workers is None:
         workers = max(1, available_cores() // jobs_at_once(config))  # of the processes that decode images
-    folder, teacher, taught_by = config.out / "runs", None, None
     try:
-        if (after := ARMS[arm].after) is not None:
-            # The teacher of a variant is the variant of the teacher with the same options, where there is one.
-            alike = any(other.arm == after and other.options == member.options for other in members.values())
-            options = member.options if alike else {}
-            taught_by = set_up(ARMS[after], ready, options, answers=answers, features=config.features).key
-            teacher = folder / f"{after}-{Regime.of(config).name}-{taught_by}"
-        own = set_up(ARMS[arm], ready, member.options, taught_by, answers, config.features)
+        own = set_up(ARMS[arm], ready, member.options, answers, config.features)
         if ARMS[arm].names and own.class_names.vectors is None:
             need = _need_names(own.ready.config.embeddings, own.class_names)
             raise ConfigError(f"--arms {arm}: {need} Give a table of another encoder, by `gpt4image encode`.")
@@ -369,7 +358,7 @@ def _jobs(
         if member.options:
             error.args = (f"variant {name!r}: {error}",)
         raise
-    place = folder / f"{arm}-{regime.name}-{own.key}"
+    place = config.out / "runs" / f"{arm}-{regime.name}-{own.key}"
     return [
         Job(
             arm=arm,
@@ -378,7 +367,6 @@ def _jobs(
             shared=train_config(ready.config, workers=workers),
             chosen=own.ready.chosen,
             regime=regime,
-            teacher=None if teacher is None else teacher / f"seed-{seed}",
             class_names=own.class_names,
             answers=own.answers,
             features=own.features,
@@ -415,14 +403,12 @@ def _require_runnable(
 
 def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
     """Build a run once; of the targets that an arm makes, only which images will have one is known."""
-    if arm.predicts_targets or arm.evidence == "names" or arm.after is not None:
+    if arm.predicts_targets or arm.evidence == "names":
         has = _described(data) & arm.text
         if arm.predicts_targets:
             has = has | annotation.known(data.labels)
         if own.answers is not None:
             has = has | own.answers.given
-        if arm.after is not None:
-            has = np.ones(len(data.labels), bool)  # a run predicts every image
         if data.task.boxes:
             data = replace(data, labels=replace(data.labels, known=data.labels.known | has))
         else:

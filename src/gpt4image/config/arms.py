@@ -17,7 +17,6 @@ class Arm:
         about: one line for tables and reports; ``boxes`` the same for detection, empty where it does not apply.
         phrase: its name inside a sentence.
         evidence: what its targets are predicted from, by the labels that are left; "" for the labels alone.
-        after: the arm whose finished run of the same seed predicts its targets.
         options: options of train that it has of its own.
         scarce_only, exclusive, boxes_only: it applies only to missing or wrong labels, one class per image, detection.
         bound: "control" or "reference" for an arm that is a control or an upper bound, not a way to train.
@@ -31,7 +30,6 @@ class Arm:
     boxes: str = ""
     evidence: Evidence | Literal[""] = ""
     aligned_to: Literal["", "texts", "shuffled", "names"] = ""
-    after: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     scarce_only: bool = False
     exclusive: bool = False
@@ -95,7 +93,7 @@ ARMS: dict[str, Arm] = {
         boxes="answered boxes as the annotators would draw them, their class by the descriptions",
         phrase="text labels",
         evidence="texts",
-        against=("oracle", "aligned", "class-name", "zero-shot", "self-training", "fixmatch"),
+        against=("oracle", "aligned", "class-name", "zero-shot", "fixmatch"),
         headline=3,
     ),
     "asked": Arm(
@@ -111,7 +109,7 @@ ARMS: dict[str, Arm] = {
         boxes="answered boxes as the annotators would draw them",
         phrase="answers and descriptions",
         evidence="fused",
-        against=("oracle", "asked", "text-labels", "zero-shot", "self-training"),
+        against=("oracle", "asked", "text-labels", "zero-shot"),
         headline=1,
     ),
     "fused-aligned": Arm(
@@ -131,13 +129,6 @@ ARMS: dict[str, Arm] = {
         scarce_only=True,
         exclusive=True,
         headline=5,
-    ),
-    "self-training": Arm(
-        about="soft labels or masks predicted by the trained baseline (vision only)",
-        boxes="confident boxes of the trained baseline (vision only)",
-        phrase="vision-only self-training",
-        after="baseline",
-        scarce_only=True,
     ),
     "fixmatch": Arm(
         about="labels, and consistency training on the images without one (vision only)",

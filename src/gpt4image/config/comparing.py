@@ -83,9 +83,6 @@ class CompareConfig(TrainOptions):
             "learn from an LLM make their own per seed, from the labels left.": self.targets,
             f"--consistency {self.consistency:g} would change every arm: leave it out. The arm fixmatch has weight 1; "
             "for another one give a variant of it.": self.consistency,
-            f"--self-train {self.self_train} would teach every arm: leave it out, or ask for the arm self-training.": (
-                self.self_train
-            ),
             f"--seed {self.seed}: arms run over several seeds; --first-seed names the first of them.": self.seed,
             f"--noise-kind {self.noise_kind}: give --label-noise too.": not noise and self.noise_kind != "uniform",
             "--labels-per-class and --labelled-images both say which labels are kept: give one of them.": (

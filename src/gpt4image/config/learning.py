@@ -102,9 +102,6 @@ OF_ALIGNMENT = TextOptions.model_fields.keys() - OF_TEXT_LABELS - OF_ALL
 class SemiSupervisedOptions(StageConfig):
     """Learning from images without a label or a text label."""
 
-    self_train: Path | None = None
-    """Finished run whose predictions are the targets of images without a mask, label or text label."""
-
     consistency: float = Field(default=0.0, ge=0.0)
     """Weight of consistency training (FixMatch) on images without a target. 0 turns it off; 1 is usual."""
     confidence: Rare[Fraction] = 0.8

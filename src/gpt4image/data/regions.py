@@ -147,7 +147,7 @@ class Masks:
 
     ``rows`` (N,) are positions in the source, -1 without a mask; ``place`` (256,) has the class number of each value of
     the source; ``presence_of_classes`` is (N, K) int8, by masks or tags: 1 present, 0 absent, -1 not known. Tags do not
-    name the class ``background``. ``boxes`` are of images without a mask, ``taught`` are masks of a teacher for these.
+    name the class ``background``. ``boxes`` are of images without a mask.
     """
 
     source: MaskSource
@@ -156,7 +156,6 @@ class Masks:
     place: NDArray[np.uint8] = field(default_factory=lambda: np.arange(256, dtype=np.uint8))
     background: int = -1
     boxes: Boxes | None = None
-    taught: Masks | None = None
 
     def __len__(self) -> int:
         """Number of images."""
@@ -169,18 +168,12 @@ class Masks:
             rows=self.rows[index],
             presence_of_classes=self.presence_of_classes[index],
             boxes=None if self.boxes is None else self.boxes[index],
-            taught=None if self.taught is None else self.taught[index],
         )
 
     @property
     def known(self) -> NDArray[np.bool_]:
         """(N,) which images have a mask."""
         return self.rows >= 0
-
-    @property
-    def drawn(self) -> NDArray[np.bool_]:
-        """(N,) which images have a mask, or one of a teacher."""
-        return self.known if self.taught is None else self.known | self.taught.known
 
     def hidden(self, images: NDArray[np.bool_]) -> Masks:
         """Return masks of which those of some images (N,) are not known; what is known to be present stays."""
@@ -193,11 +186,6 @@ class Masks:
         table = np.arange(256, dtype=np.uint8)
         table[: len(place)] = place
         return replace(self, presence_of_classes=moved, place=table[self.place])
-
-    def with_taught(self, source: MaskSource, rows: NDArray[np.int64]) -> Masks:
-        """Return the masks with those of a teacher: ``rows`` as the field of that name, of images without a mask."""
-        nothing = np.full_like(self.presence_of_classes, -1)
-        return replace(self, taught=Masks(source=source, rows=rows, presence_of_classes=nothing))
 
     def with_boxes(self, boxes: Boxes) -> Masks:
         """Return the masks with boxes of N images, as far as these have no mask."""
@@ -227,9 +215,9 @@ class Masks:
         return self.presence_of_classes
 
     def pixels(self, size: int) -> NDArray[np.uint8]:
-        """Return (B, S, S) uint8 classes, stretched to a square; VOID where there is no mask, not even of a teacher."""
+        """Return (B, S, S) uint8 classes, stretched to a square; VOID where there is no mask."""
         read = _kept if size <= KEPT_SIDE else _stretched
-        found = np.full((len(self), size, size), VOID, np.uint8) if self.taught is None else self.taught.pixels(size)
+        found = np.full((len(self), size, size), VOID, np.uint8)
         for i in np.flatnonzero(self.known):
             found[i] = self.place[read(self.source, int(self.rows[i]), size)]
         return found
@@ -238,7 +226,7 @@ class Masks:
         """Return a digest of all of it, for fingerprints."""
         own = iter(self.source.digests(self.rows[self.known]))
         digests = [next(own) if known else "" for known in self.known]
-        more = "".join(part.content() for part in (self.boxes, self.taught) if part is not None)
+        more = "" if self.boxes is None else self.boxes.content()
         numbers = self.place.tobytes() + np.ascontiguousarray(self.presence_of_classes).tobytes()
         return hashlib.sha256(f"{digests}{more}".encode() + numbers).hexdigest()
 

@@ -327,12 +327,6 @@ def _place(spec: str) -> str:
     return f"{name}:{expanded(place).resolve()}"
 
 
-def run_predictions(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> Any:
-    """Return (n, K) predictions of a finished run for the images at ``indices``."""
-    runs.require_classes(run_dir, data.classes)
-    return load_run_model(run_dir, data.task, data.classes).read(data.pixels, indices).predictions
-
-
 def measure_run(
     run_dir: Path,
     data: TrainingData,

@@ -24,11 +24,10 @@ from numpy.typing import NDArray
 from gpt4image.artifacts.answers import overlap
 from gpt4image.artifacts.top_k_probs import chosen
 from gpt4image.data.dataset import NO_LABEL
-from gpt4image.data.regions import Boxes, ImageBoxes
+from gpt4image.data.regions import Boxes
 from gpt4image.labelling.answers import SAME_OBJECT, AnsweredBoxes, Answers
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.text_classifier import FOLDS, Texts
-from gpt4image.tasks.detection import Matches
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -41,8 +40,6 @@ MAX_PRIOR = 5_000  # answered boxes among which the prior is spread
 LEAST = 0.5  # probability from which on a box is an object; others count neither as objects nor as background
 _BORDER = 0.02  # of a side: a box that near to the border touches it
 NEAR, ALIKE = 0.3, 0.6  # IoU from which on boxes are near, and from which on they are in the same place
-USUAL_THRESHOLD = 0.5  # score of a predicted box, where no human box of validation can tell
-UNSURE = 0.5  # part of the threshold from which on a predicted box is a region that counts for nothing
 
 Kind = Literal["missing", "false", "misplaced", "another class"]
 KINDS: dict[Kind, str] = {
@@ -292,37 +289,3 @@ def _suspected_in(taught: TaughtBoxes, human: Boxes, image: int) -> Iterator[Sus
             continue
         beside = None if kind == "false" else (answered[best], int(classes[best]))
         yield Suspect(kind=kind, image=image, doubt=doubt, corners=given[j], label=int(labels[j]), taught=beside)
-
-
-def best_threshold(predictions: NDArray[np.float32], human: Boxes, n_classes: int) -> float | None:
-    """Return the score from which on predicted boxes agree best with human ones: the largest F1 at an IoU of 0.5.
-
-    ``predictions`` are (N, D, 6): left, top, right, bottom, score, class, the best of an image first; a score of 0 is
-    no box. None where no human box is predicted.
-    """
-    rows = np.flatnonzero(human.known)
-    if not len(rows):
-        return None
-    found = Matches.of(predictions[rows], human[rows], n_classes)
-    scores = np.sort(predictions[rows, :, 4][predictions[rows, :, 4] > 0])[::-1]
-    right = found.right[:, 0].cumsum()
-    if not right.any():
-        return None
-    f1 = 2 * right / (found.counts[:, 0].cumsum() + found.support.sum())
-    return float(scores[f1.argmax()])
-
-
-def pseudo_boxes(predictions: NDArray[np.float32], threshold: float | None) -> Boxes:
-    """Return boxes that a detector predicts, (N, D, 6), as targets of self-training.
-
-    Those that score less than the threshold, but UNSURE of it, are regions that count for nothing. An image without a
-    sure box is not annotated: a weak detector misses much.
-    """
-    sure = USUAL_THRESHOLD if threshold is None else threshold
-
-    def of_image(rows: NDArray[np.float32]) -> ImageBoxes | None:
-        found = rows[(rows[:, 4] > 0) & (rows[:, 4] >= UNSURE * sure)]
-        weights = (found[:, 4] >= sure).astype(np.float32)
-        return (found[:, :4], found[:, 5].astype(np.int64), weights) if weights.any() else None
-
-    return Boxes.of_images([of_image(rows) for rows in predictions])

@@ -35,13 +35,12 @@ def run_jobs(
     *,
     processes: int,
     title: str,
-    first: int | None = None,
     on_end: Callable[[int, Any], None] = lambda _number, _result: None,
 ) -> list[Any]:
     """Return ``work(job, progress)`` of all jobs, in their order, from as many ``processes``, which keep their caches.
 
-    ``first`` of the jobs end before the others begin; ``on_end`` is called with number and result of each. ``work`` is
-    a function of a module, and calls ``progress(done, total, note)``.
+    ``on_end`` is called with number and result of each. ``work`` is a function of a module, and calls
+    ``progress(done, total, note)``.
     """
     if not jobs:
         return []
@@ -54,26 +53,24 @@ def run_jobs(
     begin = (messages, context.Value("i", 0), context.Event())
     pool = ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_start_worker, initargs=begin)
     try:
-        numbers, first = range(len(jobs)), len(jobs) if first is None else first
         results: list[Any] = [None] * len(jobs)
         share = [0.0] * len(jobs)
         with progress_bar(lines=False) as bar:
             task = bar.add_task(title, total=float(len(jobs)), note="")
-            for wave in (numbers[:first], numbers[first:]):
-                with starting_processes():
-                    number_of = {pool.submit(_run, work, jobs[number], number): number for number in wave}
-                pending = set(number_of)
-                while pending:
-                    done, pending = wait(pending, timeout=0.3, return_when=FIRST_COMPLETED)
-                    with contextlib.suppress(queue.Empty):
-                        while True:
-                            number, share[number], note = messages.get_nowait()
-                            bar.update(task, completed=sum(share), note=f"{names[number]}: {note}")
-                    for future in done:
-                        number = number_of[future]
-                        share[number] = 1.0
-                        results[number] = _result(future, names[number])
-                        on_end(number, results[number])
+            with starting_processes():
+                number_of = {pool.submit(_run, work, job, number): number for number, job in enumerate(jobs)}
+            pending = set(number_of)
+            while pending:
+                done, pending = wait(pending, timeout=0.3, return_when=FIRST_COMPLETED)
+                with contextlib.suppress(queue.Empty):
+                    while True:
+                        number, share[number], note = messages.get_nowait()
+                        bar.update(task, completed=sum(share), note=f"{names[number]}: {note}")
+                for future in done:
+                    number = number_of[future]
+                    share[number] = 1.0
+                    results[number] = _result(future, names[number])
+                    on_end(number, results[number])
         return results
     except KeyboardInterrupt:
         for worker in multiprocessing.active_children():

@@ -246,8 +246,7 @@ class Segmentation(Task):
 
     def weak(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
         tags: NDArray[np.bool_] = (labels.presence_of_classes if soft is None else soft) >= 0
-        learned = labels.drawn | (tags.any(axis=1) if self.presence > 0.0 else False)
-        return np.asarray(~labels.known & learned)
+        return ~labels.known & tags.any(axis=1) & (self.presence > 0.0)
 
     def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
         """Return a teacher's probabilities ``beyond_usual``: what all images have alike moves no logits."""

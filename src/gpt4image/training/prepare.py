@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts import runs
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.targets import BoxLabels
 from gpt4image.artifacts.top_k_probs import Probabilities
-from gpt4image.base.errors import ConfigError, DataError, RunError, TableError
+from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import fingerprint
 from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.config.base import flag_of
-from gpt4image.config.learning import PRETRAIN, ResolvedOptions
+from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data import annotation, load_with_splits
 from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset, note_other_classes
 from gpt4image.data.pixels import load_pixels
@@ -240,10 +239,6 @@ def check(config: ResolvedOptions, task: Task, images: Dataset | None = None, *,
             config.consistency > 0.0 and not task.exclusive,
             f"--consistency takes the most probable class for a label: task {name} has no such one",
         ),
-        (
-            config.self_train is not None and (task.boxes or name == PRETRAIN),
-            f"--self-train {config.self_train} is for masks and classes, not for --task {name}",
-        ),
         (of_others, f"{', '.join(map(flag_of, of_others))}: not for --task {name}"),
     ):
         if wrong:
@@ -259,15 +254,6 @@ def _check_images(config: ResolvedOptions, task: Task, images: Dataset, *, targe
         step = f"--batch-size {size}" + (f" times --grad-accumulation {parts}" if parts > 1 else "")
         raise DataError(f"{step} is larger than the train split ({len(train)} images); give at most {len(train)}.")
     check_selectable(config, labels[val])
-    if config.self_train is not None:
-        record = runs.read_run(config.self_train)["config"]
-        if record.get("task") != task.name:
-            raise RunError(
-                f"--self-train {config.self_train} is of --task {record.get('task')}; give one of {task.name}."
-            )
-        runs.require_classes(config.self_train, images.classes)
-        if annotation.known(labels[train]).all():
-            raise ConfigError(all_have_targets(f"--self-train {config.self_train}", len(train)))
     if targets and config.consistency > 0.0 and task.has_target(labels[train], None).all():
         raise ConfigError(all_have_targets(f"--consistency {config.consistency:g}", len(train)))
 

@@ -20,16 +20,14 @@ from torch import Tensor, nn
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.runs import checked
 from gpt4image.artifacts.table import read_manifest
-from gpt4image.artifacts.top_k_probs import Probabilities, built, chosen, joined, packed, scattered
+from gpt4image.artifacts.top_k_probs import chosen, joined, packed
 from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.base.progress import progress_bar, say
 from gpt4image.config import TrainConfig
 from gpt4image.config.learning import ResolvedOptions
-from gpt4image.data import annotation
-from gpt4image.data.dataset import Dataset, MemorySource
-from gpt4image.data.masks import MaskFiles
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.pixels import KeptFeatures, Pixels, WorkerPixels, available_cores
 from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.registry import load_known_encoder
@@ -44,18 +42,14 @@ from gpt4image.parallel.devices import autocast, choose_device, memory_format_of
 from gpt4image.tasks.base import Predictions, Task
 from gpt4image.tasks.multilabel import checked_thresholds
 from gpt4image.tasks.registry import find_task
-from gpt4image.tasks.segmentation import png
 from gpt4image.training.augment import Augmentation, BatchRng, eval_batch, random_geometry, recoloured
 from gpt4image.training.auto import stored_as
-from gpt4image.training.batches import all_have_targets
 from gpt4image.training.prepare import Prepared
 from gpt4image.training.trainer import augmentation_of, make_backbone
 from gpt4image.training.training_data import TrainingData
 
 Array = NDArray[np.float32]
 WORTH_WORKERS = 1024  # images; fewer are decoded before worker processes have started
-AT_ONCE = 256
-"""Images whose predicted masks are in memory before they are packed."""
 EVAL_BATCH, EVAL_SIZE = 256, 224
 """Images of a batch, and the largest at which it has so many: of larger ones it has as many pixels."""
 OF_FEATURES = ("model", "model_args", "init", "image_size", "stem", "drop_path", "device", "memory_format",
@@ -136,9 +130,7 @@ class RunModel:
         workers = workers if len(images) > WORTH_WORKERS else 0
         return WorkerPixels(images, workers=workers, **stored_as(self.config, self.task))
 
-    def read(
-        self, pixels: Pixels, indices: NDArray[np.int64], *, mirrored: bool = False, precision: str = "fp32"
-    ) -> Outputs:
+    def read(self, pixels: Pixels, indices: NDArray[np.int64], *, precision: str = "fp32") -> Outputs:
         """Return the outputs of the model for the images at ``indices``, in the precision of deployed models."""
         device, memory_format = choose_device(self.config.device), memory_format_of(self.config.memory_format)
         self.backbone.to(device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
@@ -149,8 +141,6 @@ class RunModel:
             if inputs.ndim == 2:  # features that a comparison keeps
                 return tail(reader.classify(inputs).float()), inputs
             found, features = reader.read(inputs)
-            if mirrored:
-                found = (found + reader.read(inputs.flip(3))[0].flip(3)) / 2
             return tail(found.float()), features
 
         try:
@@ -232,41 +222,6 @@ def options_of(record: runs.RunRecord) -> TrainConfig:
     except ConfigError:
         return config.model_copy(update={"device": "auto"})
     return config
-
-
-def self_trained(data: TrainingData, run_dir: Path) -> TrainingData:
-    """Return the data with what a finished run predicts, as targets of the training images without one (Lee 2013)."""
-    runs.require_classes(run_dir, data.classes)
-    train, masks = data.indices("train"), data.task.output == "mask"
-    unknown = train[~(annotation.known(data.labels[train]) if masks else data.has_target(train))]
-    if not len(unknown):
-        raise ConfigError(all_have_targets(f"--self-train {run_dir}", len(train)))
-    model = processes.together(lambda: load_run_model(run_dir, data.task, data.classes))
-    found = _with_masks(data, model, unknown) if masks else _with_classes(data, model, unknown)
-    from_run = np.zeros(len(data.labels), np.bool_)
-    from_run[unknown] = True
-    return replace(found, from_run=from_run)
-
-
-def _with_masks(data: TrainingData, model: RunModel, unknown: NDArray[np.int64]) -> TrainingData:
-    files: list[bytes] = []
-    for start in range(0, len(unknown), AT_ONCE):
-        files += map(png, model.read(data.pixels, unknown[start : start + AT_ONCE], mirrored=True).predictions)
-    rows = np.full(len(data.labels), -1)
-    rows[unknown] = np.arange(len(unknown))
-    return replace(data, labels=data.labels.with_taught(MaskFiles(MemorySource(files)), rows))
-
-
-def _with_classes(data: TrainingData, model: RunModel, unknown: NDArray[np.int64]) -> TrainingData:
-    predicted = model.read(data.pixels, unknown).predictions
-    task, total, classes = data.task, len(data.labels), data.task.outputs(data.classes)
-    taught = scattered(predicted, unknown, total, task.no_target)
-    if data.soft is None:
-        return replace(data, soft=task.with_labels(taught, data.labels, 1.0))
-    soft: Probabilities = data.soft
-    lacks = np.zeros((total, 1), np.bool_)
-    lacks[unknown] = True
-    return replace(data, soft=built(total, classes, lambda rows: np.where(lacks[rows], taught[rows], soft[rows])))
 
 
 def images_at_once(task: Task, classes: int, size: int) -> int:

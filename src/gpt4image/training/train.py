@@ -7,7 +7,6 @@ import importlib.util
 import json
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from gpt4image.artifacts import runs
-from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError
 from gpt4image.base.files import fingerprint
 from gpt4image.base.intervals import of_shares
@@ -48,7 +46,7 @@ def train(
     process; where it returns False, training ends. Raises TrainingError: the loss is not finite.
     """
     from gpt4image.training.loop import tidy
-    from gpt4image.training.run_model import self_trained, with_features
+    from gpt4image.training.run_model import with_features
 
     # The folder is held from the start, so that one that cannot be written to is known before images are read.
     with processes.joined(choose_device(config.device)), cpu_threads(config.threads), contextlib.ExitStack() as held:
@@ -58,10 +56,6 @@ def train(
             first = processes.from_first(ready.fingerprint)
             own, data = ready.fingerprint, ready.config.data
             processes.together(lambda: _require_same(own == first, data))
-            if (teacher := ready.config.self_train) is not None:  # which compares the weights with their record
-                taught = self_trained(ready.data, teacher)
-                identity = fingerprint([ready.fingerprint, file_digest(teacher / runs.MODEL)])
-                ready = replace(ready, data=taught, fingerprint=identity)
             _train(with_features(ready), on_epoch)
         processes.by_first(lambda: tidy(config.out))
         return processes.together(lambda: _outcome(config.out, finished=ready is None))
@@ -217,16 +211,14 @@ def block(ready: Prepared) -> str:
     train = data.indices("train")
     none = np.zeros(len(data.usable), np.bool_)
     labelled, described = data.labelled[train], data.described[train]
-    taught = (none if data.from_run is None else data.from_run)[train]
     from_text = (none if data.from_text is None else data.from_text)[train]
-    tagged = data.weak(train) & ~labelled & ~described & ~taught
+    tagged = data.weak(train) & ~labelled & ~described
     by_source = {
         "labels": labelled,
         "only tags": tagged,
         "targets": from_text,
         "descriptions to align to": (none if data.text is None else data.text.described)[train],
-        "targets by --self-train": taught,
-        "without either": ~labelled & ~described & ~tagged & ~taught,
+        "without either": ~labelled & ~described & ~tagged,
     }
     if config.pretraining:
         by_source = {"with a description": described, "without a description": ~described}
@@ -243,7 +235,7 @@ def block(ready: Prepared) -> str:
         "steps": f"{config.epochs:,} epochs of {steps:,} steps, {config.batch_size} images each",
     }
     notes = [("note", idle) for idle in idle_options(config.resolved, data)]
-    count = (labelled | from_text | taught).sum()
+    count = (labelled | from_text).sum()
     all_learn = config.task == "classification" and config.init != "scratch" and config.freeze == "none"
     if all_learn and count <= FEW_TO_FINE_TUNE * len(data.classes):
         notes += [("note", f"all weights learn from {count:,} images; with so few, --freeze all is far better.")]

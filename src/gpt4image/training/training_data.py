@@ -114,7 +114,7 @@ class TrainingData:
         labels: (N, ...) the labels that training may see.
         soft: (N, K) targets by a teacher, used instead of ``labels``; None without.
         text: text targets of the alignment; None without.
-        from_text, from_run: (N,) bool, which images have a text label, or what another run predicted; None without.
+        from_text: (N,) bool, which images have a text label; None without.
         skipped: images known to be unusable before training.
     """
 
@@ -126,7 +126,6 @@ class TrainingData:
     soft: Probabilities | None = None
     text: TextTargets | None = None
     from_text: NDArray[np.bool_] | None = None
-    from_run: NDArray[np.bool_] | None = None
     skipped: tuple[Skipped, ...] = ()
 
     @property
