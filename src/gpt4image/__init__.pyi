@@ -324,8 +324,8 @@ def distill(
             still, the middle one. Default: as they come.
         frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
             before. It then sees only what moves.
-        presence_weight (float, optional): Weight of weak supervision, for segmentation: by tags, text labels, and boxes
-            of targets=. 0: only masks.
+        presence_weight (float, optional): Weight of weak supervision, for segmentation: by tags and text labels. 0:
+            only masks.
         model (str | nn.Module | None, optional): Any timm model, or one of transformers for classes, masks or clips:
             transformers:NAME_OR_PATH. Default: a small ResNet for small datasets of small images, otherwise resnet18.
         model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of
@@ -917,8 +917,8 @@ def train(
             still, the middle one. Default: as they come.
         frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
             before. It then sees only what moves.
-        presence_weight (float, optional): Weight of weak supervision, for segmentation: by tags, text labels, and boxes
-            of targets=. 0: only masks.
+        presence_weight (float, optional): Weight of weak supervision, for segmentation: by tags and text labels. 0:
+            only masks.
         model (str | nn.Module | None, optional): Any timm model, or one of transformers for classes, masks or clips:
             transformers:NAME_OR_PATH. Default: a small ResNet for small datasets of small images, otherwise resnet18.
         model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of
@@ -1154,8 +1154,8 @@ def compare(
             still, the middle one. Default: as they come.
         frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
             before. It then sees only what moves.
-        presence_weight (float, optional): Weight of weak supervision, for segmentation: by tags, text labels, and boxes
-            of targets=. 0: only masks.
+        presence_weight (float, optional): Weight of weak supervision, for segmentation: by tags and text labels. 0:
+            only masks.
         model (str | None, optional): Any timm model, or one of transformers for classes, masks or clips:
             transformers:NAME_OR_PATH. Default: a small ResNet for small datasets of small images, otherwise resnet18.
         model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,14 @@ import pytest
 
 import drawn_masks
 from gpt4image.artifacts.answers import Answer, Prompt
-from gpt4image.artifacts.targets import BoxLabels
-from gpt4image.base.errors import ConfigError, DataError, TableError
+from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.comparing.arms import training_data
 from gpt4image.comparing.compare import situation
 from gpt4image.comparing.planning import Regime, make_plan
-from gpt4image.config import CompareConfig, LabelConfig, TrainConfig
+from gpt4image.config import CompareConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.data import load_dataset
-from gpt4image.data.dataset import Dataset
-from gpt4image.data.regions import Boxes, Masks
-from gpt4image.labelling.label import label
-from gpt4image.tasks.classification import Classification
 from gpt4image.training.prepare import prepare
-from gpt4image.training.targets import check_fitting
 from tables import write_store
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
@@ -46,51 +39,9 @@ def root(once: Once) -> Path:
     return once("few-masks", write)
 
 
-def answer_boxes(images: Dataset, path: Path) -> Boxes:
-    """Write a store with the true boxes of the images of train that have a mask, and return them."""
-    assert isinstance(images.regions, Masks)
-    boxes = images.regions.around().hidden(images.splits != "train")
-    prompt = Prompt(name="boxes", version=1, text="Where?", class_conditioned=False, ask=("boxes",))
-
-    def answer(row: int) -> Answer:
-        corners, labels, _ = boxes.image(row)
-        found = [
-            {"label": images.classes[k], "box_2d": (1000 * sides).tolist()}
-            for k, sides in zip(labels, corners, strict=True)
-        ]
-        return Answer(boxes=tuple(found))
-
-    rows = ({"digest": images.digests[row], "answer": answer(row)} for row in np.flatnonzero(boxes.known))
-    write_store(path, rows, prompt=prompt)
-    return boxes
-
-
 def options(root: Path, out: Path, **changes: Any) -> CompareConfig:
     given = {"data": f"masks:{root / 'set'}", "answers": root / "tags.db", "out": out, "labelled_images": 5}
     return CompareConfig(**{**drawn_masks.SMALL, "epochs": 2, "seeds": 1, "jobs": 1, **given, **changes})
-
-
-def test_answered_boxes_teach_images_that_have_no_mask(root: Path, tmp_path: Path) -> None:
-    images = load_dataset(f"masks:{root / 'set'}")
-    boxes = answer_boxes(images, tmp_path / "boxes.db")
-    some = [row for row, key in enumerate(images.keys) if "/train/" in key and boxes.known[row]][5:]
-    shutil.copytree(root / "set", tmp_path / "set")
-    for row in some:
-        (tmp_path / "set" / images.keys[row].replace("images", "masks")).unlink()
-    shared = {"data": f"masks:{tmp_path / 'set'}", "val_fraction": 0.0}
-    label(LabelConfig(**shared, task="detection", answers=tmp_path / "boxes.db", out=tmp_path / "boxes.parquet"))
-    options = {**drawn_masks.SMALL, **shared, "targets": tmp_path / "boxes.parquet", "epochs": 1}
-    data = prepare(TrainConfig(**options, out=tmp_path / "run")).data
-    assert data.task.name == "segmentation" and data.labels.boxes is not None
-    place = {key: row for row, key in enumerate(data.image_set.keys)}
-    rows = np.array([place[images.keys[row]] for row in some])
-    assert data.weak(rows).all() and np.array_equal(data.labels.boxes.known.nonzero()[0], np.sort(rows))
-    taught, true = data.labels.boxes[rows], boxes[some]
-    assert np.array_equal(taught.labels, true.labels) and np.allclose(taught.corners, true.corners, atol=2e-3)
-    with pytest.raises(TableError, match="holds text labels for --task detection, this run is of classification"):
-        check_fitting(
-            BoxLabels.load(tmp_path / "boxes.parquet"), TrainConfig(**options, out=tmp_path), images, Classification()
-        )
 
 
 def test_masks_that_are_kept_are_drawn_per_seed_and_are_part_of_more(root: Path, tmp_path: Path) -> None:
@@ -129,17 +80,3 @@ def test_every_arm_is_told_what_its_name_says(root: Path, tmp_path: Path) -> Non
     rows = train[data.all_labels.known[train] & ~known]
     told = arms["asked"].soft
     assert told is not None and ((told[rows, 1:] >= 0.5) == (true[rows, 1:] == 1)).all()
-
-
-def test_arms_with_answers_learn_from_answered_boxes_too(root: Path, tmp_path: Path) -> None:
-    boxes = answer_boxes(load_dataset(f"masks:{root / 'set'}"), tmp_path / "boxes.db")
-    plan = make_plan(options(root, tmp_path, answers=tmp_path / "boxes.db", arms="baseline,asked"))
-    arms = {job.arm: training_data(ARMS[job.arm], situation(job, plan.prepared.data)) for job in plan.jobs}
-    asked, data = arms["asked"], arms["baseline"]
-    assert data.labels.boxes is None
-    rows = np.flatnonzero(data.image_set.splits == "train")
-    rows = rows[~data.labels.known[rows] & boxes.known[rows]]
-    assert np.flatnonzero(asked.labels.boxes.known).tolist() == rows.tolist()
-    assert np.allclose(asked.labels.boxes[rows].corners, boxes[rows].corners, atol=2e-3)
-    shown = boxes[rows].presence(asked.soft.shape[1])
-    assert ((asked.soft[rows, 1:] >= 0.5) == (shown[:, 1:] == 1)).mean() > 0.95, "labels of boxes are tags"

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -26,13 +26,12 @@ from gpt4image.base.files import read_json
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data import annotation, load_dataset
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.regions import VOID, Boxes, ImageBoxes
+from gpt4image.data.regions import VOID
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.tasks.segmentation import (
     PixelTargets,
     Segmentation,
     beyond_usual,
-    box_loss,
     pixel_loss,
     presence_loss,
     share_loss,
@@ -51,27 +50,6 @@ def test_a_probability_counts_by_how_far_it_is_from_what_is_usual_of_its_class()
     sure = np.array([[0, 1], [0, 1]], np.float32)
     assert beyond_usual(sure).tolist() == sure.tolist(), "what is sure stays, also where it is so of all images"
     assert not len(beyond_usual(np.zeros((0, 2), np.float32)))
-
-
-def test_boxes_teach_images_without_a_mask_and_move_with_their_pixels() -> None:
-    task, values = Segmentation(), np.zeros((3, 8, 8), np.uint8)
-    values[:, 2:4, 0:2] = 1
-    whole = masks_of(values)
-    labels = whole.hidden(np.array([False, True, True])).with_boxes(whole.around()).shown_by_boxes()
-    assert labels.boxes is not None and labels.boxes.known.tolist() == [False, True, True], "a mask says more"
-    assert labels.presence_of_classes[1:].tolist() == [[0, 1, 0, 0]] * 2
-    assert task.weak(labels, None).tolist() == [False, True, True]
-    assert labels.content() != labels.with_boxes(labels.boxes.hidden(np.array([False, True, False]))).content()
-    geometry = Geometry.shift(torch.zeros(3, 2, 1).long(), torch.tensor([True, True, False]), 8, 8)
-    found = task.targets(labels, None, 4, geometry)
-    assert found.boxes is not None
-    assert found.boxes[1:, 0, :5].tolist() == [[0.75, 0.25, 1.0, 0.5, 1.0], [0.0, 0.25, 0.25, 0.5, 1.0]]
-    logits = torch.randn(3, 4, 2, 2, requires_grad=True)
-    left = task.without_target(found, torch.tensor([False, True, False]))
-    (gradient,) = torch.autograd.grad(task.loss(logits, left, 0.0), logits)
-    assert gradient[[0, 2]].any() and not gradient[1].any()
-    masks_alone = replace(found, boxes=None, presence=torch.zeros_like(found.presence))
-    assert torch.equal(Segmentation(presence=0.0).loss(logits, found, 0.0), task.loss(logits, masks_alone, 0.0))
 
 
 @given(seed=st.integers(0, 10_000), images=st.integers(1, 6), side=st.integers(4, 9))
@@ -233,48 +211,6 @@ def loop_pixels(logits: Tensor, masks: Tensor, smoothing: float) -> Tensor:
     return total / count
 
 
-def some_boxes(rng: np.random.Generator, images: int = 5, most: int = 3) -> Boxes:
-    def one() -> ImageBoxes:
-        count = int(rng.integers(0, most + 1))
-        corner = rng.random((count, 2)) * 0.6
-        corners = np.concatenate([corner, corner + 0.02 + 0.38 * rng.random((count, 2))], axis=1).astype(np.float32)
-        weights = np.where(rng.random(count) < 0.3, 0.0, 0.2 + 0.8 * rng.random(count)).astype(np.float32)
-        return corners, rng.integers(1, 4, count), weights
-
-    return Boxes.of_images([one() if number else None for number in range(images)])
-
-
-def loop_boxes(logits: Tensor, boxes: Boxes, background: int) -> Tensor:
-    """The docstring of ``box_loss``, one number at a time."""
-    height, width = logits.shape[2:]
-    outside: list[Tensor] = []
-    inside, total = torch.zeros((), dtype=logits.dtype), 0.0
-    for i in np.flatnonzero(boxes.known).tolist():
-        p = torch.exp(logits[i]) / torch.exp(logits[i]).sum(dim=0)
-        corners, labels, weights = boxes.image(i)
-        cells = [
-            [
-                (r, c)
-                for r in range(height)
-                for c in range(width)
-                if x < (c + 0.5) / width < u and y < (r + 0.5) / height < v
-            ]
-            for x, y, u, v in corners.tolist()
-        ]
-        for r in range(height):
-            for c in range(width):
-                own = {int(label) for label, around in zip(labels, cells, strict=True) if (r, c) in around}
-                allowed = sorted(own | ({background} if background >= 0 else set()))
-                outside += [-torch.log(p[allowed, r, c].sum())] if allowed else []
-        for label, weight, around in zip(labels.tolist(), weights.tolist(), cells, strict=True):
-            lines = [[p[label, r, c] for r, c in around if r == row] for row in sorted({r for r, _ in around})]
-            lines += [[p[label, r, c] for r, c in around if c == column] for column in sorted({c for _, c in around})]
-            if lines:
-                inside = inside - weight * torch.stack([torch.log(max(line)) for line in lines]).mean()
-                total += weight
-    return torch.stack(outside).mean() + inside / max(total, 1.0)
-
-
 def loop_presence(logits: Tensor, targets: PixelTargets) -> Tensor:
     """The docstring of ``presence_loss``, one number at a time."""
     shown, counted = torch.zeros((), dtype=logits.dtype), 0.0
@@ -331,21 +267,6 @@ def test_the_losses_and_their_gradients_are_those_of_naive_loops(smoothing: floa
     both = Segmentation(presence=0.3).loss(logits, targets, smoothing)
     assert torch.allclose(both, pairs[0][0] + 0.3 * (pairs[1][0] + pairs[2][0]))
     assert torch.equal(Segmentation(presence=0.0).loss(logits, targets, smoothing), pairs[0][0])
-
-
-@given(seed=st.integers(0, 10_000), background=st.sampled_from([-1, 0]))
-@settings(max_examples=20)
-def test_the_loss_of_boxes_and_its_gradient_are_those_of_naive_loops(seed: int, background: int) -> None:
-    rng = np.random.default_rng(seed)
-    logits, boxes = torch.from_numpy(rng.normal(0, 2, (4, 4, 6, 5))).requires_grad_(), some_boxes(rng, 4)
-    ours = box_loss(logits, torch.from_numpy(boxes.padded()), background)
-    if background < 0 and not len(boxes.labels):
-        assert ours.item() == 0.0
-        return
-    naive = loop_boxes(logits, boxes, background)
-    assert torch.allclose(ours, naive, rtol=1e-5)
-    (mine,), (expected,) = torch.autograd.grad(ours, logits), torch.autograd.grad(naive, logits)
-    assert torch.allclose(mine, expected, rtol=1e-4, atol=1e-8)
 
 
 def test_what_is_taken_out_has_no_gradient_and_extreme_logits_are_finite() -> None:

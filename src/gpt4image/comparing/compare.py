@@ -230,8 +230,6 @@ def situation(
     """Return what the arm of a job is made from; ``record`` is the folder for how well texts find flipped labels."""
     seed = job.config.seed
     left = job.regime.apply(data, seed, described)
-    if isinstance(job.answers, Answers) and job.answers.boxes is not None:
-        left = replace(left, labels=left.labels.with_boxes(job.answers.boxes))
 
     def predicted() -> Labels:
         evidence = ARMS[job.arm].evidence or "fused"

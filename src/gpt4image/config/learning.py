@@ -121,7 +121,7 @@ class ModelOptions(StageConfig):
     frame_differences: bool = False
     """For clips: the model reads by how much each frame differs from the one before. It then sees only what moves."""
     presence_weight: Rare[float] = Field(default=1.0, ge=0.0)
-    """Weight of weak supervision, for segmentation: by tags, text labels, and boxes of --targets. 0: only masks."""
+    """Weight of weak supervision, for segmentation: by tags and text labels. 0: only masks."""
     model: str | None = None
     """Any timm model, or one of transformers for classes, masks or clips: transformers:NAME_OR_PATH. Default: a
     small ResNet for small datasets of small images, otherwise resnet18."""

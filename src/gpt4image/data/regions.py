@@ -147,7 +147,7 @@ class Masks:
 
     ``rows`` (N,) are positions in the source, -1 without a mask; ``place`` (256,) has the class number of each value of
     the source; ``presence_of_classes`` is (N, K) int8, by masks or tags: 1 present, 0 absent, -1 not known. Tags do not
-    name the class ``background``. ``boxes`` are of images without a mask.
+    name the class ``background``.
     """
 
     source: MaskSource
@@ -155,7 +155,6 @@ class Masks:
     presence_of_classes: NDArray[np.int8]
     place: NDArray[np.uint8] = field(default_factory=lambda: np.arange(256, dtype=np.uint8))
     background: int = -1
-    boxes: Boxes | None = None
 
     def __len__(self) -> int:
         """Number of images."""
@@ -163,12 +162,7 @@ class Masks:
 
     def __getitem__(self, index: Index) -> Masks:
         """Return the masks of the images at positions, or of a mask (N,) bool, in that order."""
-        return replace(
-            self,
-            rows=self.rows[index],
-            presence_of_classes=self.presence_of_classes[index],
-            boxes=None if self.boxes is None else self.boxes[index],
-        )
+        return replace(self, rows=self.rows[index], presence_of_classes=self.presence_of_classes[index])
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -186,17 +180,6 @@ class Masks:
         table = np.arange(256, dtype=np.uint8)
         table[: len(place)] = place
         return replace(self, presence_of_classes=moved, place=table[self.place])
-
-    def with_boxes(self, boxes: Boxes) -> Masks:
-        """Return the masks with boxes of N images, as far as these have no mask."""
-        return replace(self, boxes=boxes.hidden(self.known))
-
-    def shown_by_boxes(self) -> Masks:
-        """Return the masks where images with boxes show the classes of these and no others."""
-        if self.boxes is None:
-            return self
-        shown = self.boxes.presence(self.presence_of_classes.shape[1])
-        return replace(self, presence_of_classes=np.where(self.boxes.known[:, None], shown, self.presence_of_classes))
 
     def around(self, *, scattered: bool = True) -> Boxes:
         """Return one box around each class but the background, also if ``scattered``, of each image with a mask."""
@@ -226,9 +209,8 @@ class Masks:
         """Return a digest of all of it, for fingerprints."""
         own = iter(self.source.digests(self.rows[self.known]))
         digests = [next(own) if known else "" for known in self.known]
-        more = "" if self.boxes is None else self.boxes.content()
         numbers = self.place.tobytes() + np.ascontiguousarray(self.presence_of_classes).tobytes()
-        return hashlib.sha256(f"{digests}{more}".encode() + numbers).hexdigest()
+        return hashlib.sha256(f"{digests}".encode() + numbers).hexdigest()
 
 
 def _stretched(source: MaskSource, row: int, size: int) -> NDArray[np.uint8]:

@@ -46,7 +46,6 @@ class Answers(NamedTuple):
         first: (N,) class that was answered, -1 where there is no answer. Of tags, (N, K) whether each class was seen.
         second: (N,) next best class, -1 where none was named.
         confidence: (N,) float32, stated probability of the first class; NaN where none was stated.
-        boxes: of the images, where they were asked for beside tags; their weights are those that they teach with.
         by: answers of each describer by its name, where several answered; the others are then their votes.
         none: (N,) images of which most answers say that they are none of the classes; None: nothing is known of that.
         examples: (N,) images whose label the describer was shown, which say nothing of how good it is; None: no such.
@@ -55,7 +54,6 @@ class Answers(NamedTuple):
     first: Ints
     second: Ints
     confidence: Floats
-    boxes: Boxes | None = None
     by: Mapping[str, Answers] | None = None
     none: Bools | None = None
     examples: Bools | None = None
@@ -74,9 +72,8 @@ class Answers(NamedTuple):
 
     def content(self) -> str:
         """Return a digest of all of it, for fingerprints."""
-        boxes = b"" if self.boxes is None else self.boxes.content().encode()
         arrays = (self.first, self.second, self.confidence, self.none, self.examples)
-        own = b"".join(part.tobytes() for part in arrays if part is not None) + boxes
+        own = b"".join(part.tobytes() for part in arrays if part is not None)
         own += "".join(name + each.content() for name, each in (self.by or {}).items()).encode()
         return hashlib.sha256(own).hexdigest()
 

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.top_k_probs import Probabilities, chosen, scattered
-from gpt4image.base.errors import TableError
 from gpt4image.config.learning import Evidence
 from gpt4image.data import annotation
 from gpt4image.data.dataset import DOUBT, NO_LABEL
-from gpt4image.data.regions import Boxes, Masks
+from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import representatives
 from gpt4image.labelling.answers import AnsweredBoxes, Answers, read_boxes, read_for
 from gpt4image.labelling.boxes import teach
@@ -29,21 +28,10 @@ AnyAnswers = Answers | AnsweredBoxes
 
 
 def answers_about(data: TrainingData, path: Path) -> AnyAnswers:
-    """Return the answers of a store about the images of a run: boxes, if the run is of boxes; else classes or tags.
-
-    Tags for a run of masks come with boxes, if the store has some.
-    """
+    """Return the answers of a store about the images of a run: boxes, if the run is of boxes; else classes or tags."""
     if isinstance(data.labels, Boxes):
         return read_boxes(path, data.image_set.digests, data.classes)[0]
-    found = read_for(path, data.image_set).answers
-    if not isinstance(data.labels, Masks):
-        return found
-    try:
-        answered = read_boxes(path, data.image_set.digests, data.classes)[0]
-    except TableError:
-        return found
-    unknown = Boxes.of_images([None] * len(data.labels))
-    return found._replace(boxes=teach(answered, unknown, None, len(data.classes), seed=0).targets(unknown))
+    return read_for(path, data.image_set).answers
 
 
 def taught_boxes(

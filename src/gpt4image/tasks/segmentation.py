@@ -2,10 +2,10 @@
 
 Images with a mask teach every pixel. Of the others it is enough to know which classes they show, from tags of people or
 from a teacher: the pixels that speak most for a class are to say whether it is there, as in Pinheiro and Collobert 2015
-(arXiv 1411.6228). Boxes also tell where. Background is a class like any other, except that nobody is asked whether an
+(arXiv 1411.6228). Background is a class like any other, except that nobody is asked whether an
 image shows it.
 
-Legend: N images of a set, B of a batch, K classes, D boxes of an image, S side of masks in pixels, h and w sides of the
+Legend: N images of a set, B of a batch, K classes, S side of masks in pixels, h and w sides of the
 outputs in cells.
 """
 
@@ -26,17 +26,14 @@ from gpt4image.base.errors import DataError
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.masks import UNSEEN
-from gpt4image.data.regions import NO_ANNOTATION, VOID, Masks
+from gpt4image.data.regions import VOID, Masks
 from gpt4image.models.hugging_face import STRIDE, OfTransformers
 from gpt4image.parallel.processes import gather
 from gpt4image.tasks.base import Floats, Labels, Metric, Predictions, Task
-from gpt4image.tasks.detection import without_boxes
 from gpt4image.tasks.multilabel import NOT_KNOWN, MultiLabel, binary_loss
 
 UNCUT = 224
 """Side of masks that no geometry gives a size."""
-LEAST_LOG = -1e4
-"""Stands in for log 0."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,14 +45,12 @@ class PixelTargets:
         presence: (B, 2, K) float32: how much an image counts for a class, and how much of that says "present".
         background: the class that nobody is asked for; -1 for none.
         share: (B,) float32: part of the whole mask that is background, where ``masks`` may be cut; NaN without one.
-        boxes: (B, D, 6) float32 as of ``Boxes.padded``, of images without a mask; None if no image has boxes.
     """
 
     masks: Tensor
     presence: Tensor
     background: int
     share: Tensor
-    boxes: Tensor | None = None
 
     def to(self, device: torch.device) -> PixelTargets:
         """Return them on a device."""
@@ -70,7 +65,6 @@ class PixelTargets:
             masks=self.masks.masked_fill(rows, VOID),
             presence=self.presence.masked_fill(rows, 0.0),
             share=self.share.masked_fill(images, torch.nan),
-            boxes=None if self.boxes is None else without_boxes(self.boxes, images),
         )
 
 
@@ -133,48 +127,6 @@ def _log_of_rest(log_p: Tensor) -> Tensor:
     return torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
 
 
-def box_loss(logits: Tensor, boxes: Tensor, background: int) -> Tensor:
-    """Loss of the boxes (B, D, 6) of images without a mask, on all processes; 0 where no image has boxes::
-
-        p = softmax(logits[i, :, cell])
-        outside = mean over cells of -log(sum of p[k] over background and the classes of the boxes around the cell)
-        inside = mean over boxes, by weight, of the mean over their rows and columns of -log(max of p[class] in it)
-        loss = outside + inside
-
-    No class is where it has no box, and each row and column of a box holds some of its object, since boxes are tight
-    (Lempitsky et al. 2009, "Image segmentation with a bounding box prior"; Hsu et al. 2019). A box of weight 0 only
-    allows its class. Without a background (-1), cells outside all boxes count for nothing.
-    """
-    log_p = F.log_softmax(logits, dim=1)
-    height, width = logits.shape[2:]
-    y, x = ((torch.arange(side, device=logits.device) + 0.5) / side for side in (height, width))
-    left, top, right, bottom, numbers, weights = boxes.to(logits.dtype).unbind(dim=2)
-    real, classes = numbers >= 0, numbers.clamp(min=0).long()
-    columns = (x > left[..., None]) & (x < right[..., None]) & real[..., None]  # (B, D, w)
-    rows = (y > top[..., None]) & (y < bottom[..., None]) & real[..., None]  # (B, D, h)
-    around = rows[..., :, None] & columns[..., None, :]  # (B, D, h, w)
-    of_class = F.one_hot(classes, logits.shape[1]).to(logits.dtype)
-    allowed = torch.einsum("bdk,bdhw->bkhw", of_class, around.to(logits.dtype)) > 0
-    if background >= 0:
-        allowed[:, background] = True
-    counts = allowed.any(dim=1) & (numbers[:, 0] != NO_ANNOTATION)[:, None, None]
-    possible = torch.where(allowed, log_p, LEAST_LOG).logsumexp(dim=1)
-    outside = -torch.where(counts, possible, 0.0).sum()
-
-    own = log_p.gather(1, classes[..., None, None].expand(-1, -1, height, width))
-    own = torch.where(around, own, LEAST_LOG)
-    lines = torch.cat([own.amax(dim=3), own.amax(dim=2)], dim=2)  # (B, D, h + w)
-    held = torch.cat([rows & columns.any(dim=2, keepdim=True), columns & rows.any(dim=2, keepdim=True)], dim=2)
-    length = held.sum(dim=2)
-    means = -torch.where(held, lines, 0.0).sum(dim=2) / length.clamp(min=1)
-    weights = torch.where(length > 0, weights, 0.0)
-    inside = (weights * means).sum()
-
-    totals = torch.stack([outside, counts.sum().to(outside.dtype), inside, weights.sum()])
-    sums = gather(totals[None]).sum(dim=0)
-    return sums[0] / sums[1].clamp(min=1.0) + sums[2] / sums[3].clamp(min=1.0)
-
-
 class Largest(nn.Module):
     """Logits (B, K, h, w) to the most probable class of each pixel of the input, uint8."""
 
@@ -196,7 +148,7 @@ class Segmentation(Task):
     image_score: ClassVar[str] = "intersection over union, mean over the classes of the image"
     learns_targets: ClassVar[bool] = True
     no_target: ClassVar[float] = MultiLabel.no_target
-    targets_from: ClassVar[tuple[str, ...]] = (MultiLabel.name, "detection")
+    targets_from: ClassVar[tuple[str, ...]] = (MultiLabel.name,)
     in_timm: ClassVar[bool] = False
     hub_task: ClassVar[str] = "image-segmentation"
     output: ClassVar[str] = "mask"
@@ -233,13 +185,8 @@ class Segmentation(Task):
             shown[:, labels.background] = NOT_KNOWN
         sure = torch.where(shown >= 0, (2 * shown - 1).abs(), 0.0)
         presence = torch.stack([sure, sure * (shown >= 0.5)], dim=1)
-        boxes = None
-        if labels.boxes is not None:
-            boxes = torch.from_numpy(labels.boxes.padded())
-            if geometry is not None:
-                boxes = torch.cat([geometry.boxes(boxes[..., :4]).clamp(0.0, 1.0), boxes[..., 4:]], dim=-1)
         share = (whole == labels.background).sum(dim=(1, 2)) / (whole != VOID).sum(dim=(1, 2))  # 0 / 0 without a mask
-        return PixelTargets(masks=masks, presence=presence, background=labels.background, share=share, boxes=boxes)
+        return PixelTargets(masks=masks, presence=presence, background=labels.background, share=share)
 
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
         return labels.known | self.weak(labels, soft)
@@ -260,10 +207,7 @@ class Segmentation(Task):
         total = pixel_loss(outputs, targets.masks, smoothing)
         if self.presence == 0.0:
             return total
-        weak = presence_loss(outputs, targets) + share_loss(outputs, targets, smoothing)
-        if targets.boxes is not None:
-            weak = weak + box_loss(outputs, targets.boxes, targets.background)
-        return total + self.presence * weak
+        return total + self.presence * (presence_loss(outputs, targets) + share_loss(outputs, targets, smoothing))
 
     def tail(self) -> nn.Module:
         return Largest()

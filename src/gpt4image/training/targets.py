@@ -23,7 +23,7 @@ from gpt4image.base.errors import TableError, first_few
 from gpt4image.config import TrainOptions
 from gpt4image.data import annotation
 from gpt4image.data.dataset import SPLITS, Dataset
-from gpt4image.data.regions import Boxes, Masks
+from gpt4image.data.regions import Boxes
 from gpt4image.tasks.base import Task
 from gpt4image.training.training_data import TrainingData
 
@@ -224,9 +224,6 @@ def with_file(data: TrainingData, config: TrainOptions, labels: Targets | BoxLab
         found = found[~data.labels.known[found]]
         from_text = np.zeros(len(taught), np.bool_)
         from_text[found] = True
-        if isinstance(data.labels, Masks):
-            weak = data.labels.with_boxes(taught.hidden(~from_text)).shown_by_boxes()
-            return replace(data, labels=weak, from_text=from_text)
         return replace(with_targets(data, data.labels.replaced(found, taught[found])), from_text=from_text)
     from_text = np.array([digest in known for digest in data.image_set.digests], np.bool_)
     if says_nothing_in(data.task, labels, config.label_trust):
