@@ -45,7 +45,7 @@ check: $(VENV)/.installed-dev  ## formatting, lint, types, layers, generated doc
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python docs/generate.py --check
+	$(BIN)/python docs/scripts/generate.py --check
 	$(BIN)/python -m pytest -q tests/test_supply_chain.py
 
 floors: $(FLOORS)/.installed  ## try the lowest versions that pyproject.toml allows
@@ -70,13 +70,13 @@ lock:  ## renew the exact versions and hashes that make installs; what fits stay
 	mv $(VENV)-lock/new.txt $(LOCK) && rm -rf $(VENV)-lock
 
 sbom: $(VENV)/.installed-dev  ## write sbom.json: all locked packages with versions, hashes and licences (CycloneDX)
-	$(BIN)/python docs/licences.py > sbom.json
+	$(BIN)/python docs/scripts/licences.py > sbom.json
 
 docs: $(VENV)/.installed-dev  ## renew the generated pages and parts of pages
-	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/scripts/generate.py
 
 screenshots: demo  ## take the picture of the label page in docs/images again, with Chromium
-	$(BIN)/python docs/screenshots.py demo-out
+	$(BIN)/python docs/scripts/screenshots.py demo-out
 
 site: $(VENV)/.installed-docs  ## build the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

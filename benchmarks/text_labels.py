@@ -29,7 +29,6 @@ from gpt4image.tasks.classification import Classification
 from gpt4image.training.targets import class_targets, explained
 
 DATA = Path(os.environ.get("GPT4IMAGE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-DRAWS = 10
 SETS = ("CIFAR-10", "OpenMoji")
 Ints = NDArray[np.int64]
 
@@ -83,10 +82,6 @@ def names_of(name: str, encoder: str = "minilm") -> NDArray[np.float32]:
 
 def texts_of(name: str, *, named: bool = True) -> Texts:
     return Texts(table(name), corpus(name).everywhere, names_of(name) if named else None)
-
-
-def left(name: str, kept: int | None, seed: int) -> Ints:
-    return kept_labels(corpus(name).labels, kept, seed)
 
 
 def kept_labels(labels: Ints, kept: int | None, seed: int) -> Ints:

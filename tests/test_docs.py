@@ -215,8 +215,8 @@ def test_the_docs_have_every_command_and_all_its_options() -> None:
 def test_marked_numbers_are_those_of_the_records_and_guides_state_none_without_evidence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.syspath_prepend(DOCS)
-    marks = importlib.import_module("record_marks")
+    monkeypatch.syspath_prepend(DOCS / "scripts")
+    marks = importlib.import_module("records")
     for stale, right in {
         "9.9 %<!-- clothes/demo: no label: asked -->": "84.8 %",
         "9 of<!-- x -->, 1<!-- clothes/demo: no label: data/test -->": "9 of<!-- x -->, 372",

@@ -42,9 +42,9 @@ everything = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def licences() -> Any:
-    sys.path.insert(0, str(ROOT / "docs"))
+    sys.path.insert(0, str(ROOT / "docs" / "scripts"))
     try:
-        return runpy.run_path(str(ROOT / "docs" / "licences.py"))
+        return runpy.run_path(str(ROOT / "docs" / "scripts" / "licences.py"))
     finally:
         sys.path.pop(0)
 

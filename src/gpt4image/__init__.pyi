@@ -1,4 +1,4 @@
-"""Types of the public names, for editors and type checkers; docs/generate.py writes them."""
+"""Types of the public names, for editors and type checkers; docs/scripts/generate.py writes them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike

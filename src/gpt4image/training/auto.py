@@ -99,7 +99,7 @@ def choose(config: TrainOptions, image_set: Dataset) -> tuple[Any, dict[str, Any
     fill("stem", "small" if size <= 96 and init != "pretrained" and has_small_stem(model) else "standard")
     # Muon needs whole weight matrices, and without batch norm its rate was searched only on small sets, from scratch.
     # On frozen features it overfits the one layer that learns: accuracy was 5.4 points below that of adamw on clothes
-    # (docs/research/records/clothes/optimizers.json).
+    # (docs/research/records/clothes.csv).
     excluded = frozen or model.startswith(OF_TRANSFORMERS)
     muon = not excluded and (has_batch_norm(model) or (init == "scratch" and count < LARGE_SET))
     optimizer = fill("optimizer", "muon" if muon else "adamw")
