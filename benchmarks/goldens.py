@@ -156,8 +156,9 @@ def lines() -> dict[str, bool]:
     pages = [page.read_text("utf-8") for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))]
     written = re.findall(r"(?m)^(?:\$ )?gpt4image (.*)$", "\n".join(pages).replace("\\\n", " "))
     names = {line: next((name for name in COMMANDS if f"{line} ".startswith(f"{name} ")), "") for line in written}
-    shown = {f"{name} {option}".strip() for line, name in names.items() for option in re.findall(r" (--[a-z][\w-]*)", line)}
-    return dict.fromkeys(sorted({*names.values(), *shown}), True)
+    options = {line: re.findall(r" (--[a-z][\w-]*)", line) for line in written}
+    shown = {f"{name} {option}" for line, name in names.items() if name for option in options[line]}
+    return dict.fromkeys(sorted({*filter(None, names.values()), *shown}), True)
 
 
 PARTS: dict[str, Callable[[], Any]] = {"targets": targets, "arms": arms, "exports": exports, "lines": lines}
