@@ -1,4 +1,4 @@
-"""The documentation is true: its commands and code run as written, its links name what is there, and the site builds.
+"""The documentation is true: its commands and code run as written, and the site builds.
 
 Every bash and python block of README.md and docs/ is run, page by page, in a folder that holds small real pictures.
 A comment on the line before a block changes that: `<!-- not run: REASON -->` lets it only be parsed, and
@@ -7,40 +7,29 @@ A comment on the line before a block changes that: `<!-- not run: REASON -->` le
 
 from __future__ import annotations
 
-import ast
 import csv
-import importlib
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
-import types
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from torchvision import models
 from torchvision.models.resnet import BasicBlock
 
 import gpt4image
+from doc_pages import DOCS, PAGES, ROOT, Block, blocks, command_lines, options_of
 from gpt4image import cli, config
-from gpt4image.base.outcome import Outcome
 from gpt4image.labelling.label import label
 from made_pictures import some, write_answers
 from openai_stub import Call, Reply, answer, serve
 from trained_runs import CLASSES, described, write_pictures
-
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-OTHERS = ("CHANGELOG.md", "CONTRIBUTING.md", "THIRD_PARTY_NOTICES.md", "recipes/README.md")
-ALL_TEXTS = [*PAGES, *(ROOT / name for name in OTHERS)]
 
 # What earlier pages have made already; the other pages start with pictures and a file of descriptions.
 BOTH = ("photos.db", "photos.emb")
@@ -62,34 +51,7 @@ FASTER = {"--image-size 160": "--image-size 32", "--seeds [35]": "--seeds 2",
           "torchrun .* -m gpt4image": "gpt4image"}  # fmt: skip
 
 
-class Block(NamedTuple):
-    language: str
-    text: str
-    line: int
-    not_run: str
-    exit_code: int
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    pattern = r"^(?:<!-- (?:not run: (.+?)|exit code (\d+): .+?) -->\n)?```(bash|python)\n(.*?)^```$"
-    text = page.read_text(encoding="utf-8")
-    for match in re.finditer(pattern, text, re.MULTILINE | re.DOTALL):
-        yield Block(match[3], match[4], text[: match.start(4)].count("\n") + 1, match[1] or "", int(match[2] or 0))
-
-
 WITH_CODE = [page for page in PAGES if any(not each.not_run for each in blocks(page))]
-
-
-def command_lines(block: Block) -> list[str]:
-    lines = block.text.replace("\\\n", " ").splitlines()
-    return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-
-
-def options_of(line: str) -> list[str] | None:
-    """Return the words after ``gpt4image`` where a line is nothing but one such command."""
-    words = shlex.split(line, comments=True)
-    plain = not re.search(r"[|<>;&$`]", re.sub(r"'[^']*'|\"[^\"]*\"", "", line))
-    return words[1:] if plain and words[:1] == ["gpt4image"] else None
 
 
 @pytest.fixture(scope="session")
@@ -138,22 +100,6 @@ def run_commands(block: Block) -> None:
         assert code == (block.exit_code if number == len(lines) else 0), f"line {block.line}: {line}"
 
 
-def parse_commands(block: Block, page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command line build the configuration of every command, with a stage that does nothing behind it."""
-    idle = types.SimpleNamespace(stage=lambda *_configs, **_names: Outcome())
-    monkeypatch.setitem(sys.modules, "gpt4image.idle", idle)  # pyright: ignore[reportArgumentType]
-    commands = {name: replace(command, stage="idle:stage") for name, command in cli.COMMANDS.items()}
-    monkeypatch.setattr(cli, "COMMANDS", commands)
-    monkeypatch.setattr("gpt4image.data.require_apart", lambda _config: None)
-    monkeypatch.setattr("gpt4image.next_steps.with_next", lambda _name, outcome, *_rest, **_more: outcome)
-    for line in command_lines(block):
-        words = options_of(line)
-        if words is not None:
-            assert cli.main(words) == 0, f"{page.name}, line {block.line}: {line}"
-        else:
-            subprocess.run(["bash", "-nc", line], check=True)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
 def test_the_commands_and_code_of_a_page_run(
@@ -183,93 +129,6 @@ def test_the_commands_and_code_of_a_page_run(
             run_commands(block)
         else:
             exec(compile(block.text, f"{page.name}, line {block.line}", "exec"), namespace)
-
-
-def test_blocks_that_are_not_run_are_at_least_right_in_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)  # recipes are named from here
-    for page, block in ((each, block) for each in PAGES for block in blocks(each) if block.not_run):
-        if block.language == "bash":
-            parse_commands(block, page, monkeypatch)
-        else:
-            compile(block.text, f"{page.name}, line {block.line}", "exec")
-
-
-def test_the_index_of_the_log_has_every_entry() -> None:
-    index, nav = ((ROOT / name).read_text("utf-8") for name in ("docs/research/log.md", "mkdocs.yml"))
-    for page in (DOCS / "research" / "log").glob("*.md"):
-        missing = [
-            name for name in anchors(page) if name.startswith("2026") and f"(log/{page.name}#{name})" not in index
-        ]
-        assert f"log/{page.name}\n" in nav and missing == [], page
-
-
-def test_the_docs_have_every_command_and_all_its_options() -> None:
-    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    named = set(re.findall(r"--(?:no-)?([a-z][a-z-]*[a-z])", text)) | {"as-json"}
-    for name, command in cli.COMMANDS.items():
-        fields = getattr(config, command.config).model_fields
-        options = {each.replace("_", "-") for each, field in fields.items() if "positional" not in field.metadata}
-        assert f"gpt4image {name}" in text and options - named == set(), name
-
-
-def test_marked_numbers_are_those_of_the_records_and_guides_state_none_without_evidence(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.syspath_prepend(DOCS / "scripts")
-    marks = importlib.import_module("records")
-    for stale, right in {
-        "9.9 %<!-- clothes/demo: no label: asked -->": "84.8 %",
-        "9 of<!-- x -->, 1<!-- clothes/demo: no label: data/test -->": "9 of<!-- x -->, 372",
-        "$9.99<!-- clothes/demo: demo/live_cost_usd -->": "$0.16",
-        "+9.9 to +9.9<!-- clothes/expected-a-4: fused - asked interval -->": "−0.5 to +0.2",
-        "9.9 %<!-- zeromatch/pictograms: zeromatch -->": "58.9 %",
-        "9.9<!-- where-it-ends/weak: weak lite0 2000 true: accuracy -->": "72.0",
-    }.items():
-        assert marks.renewed(stale).rpartition("<!--")[0] == right
-    for damaged in ("9 %<!-- clothes/demo: no label: nobody -->", "number<!-- clothes/demo: no label: asked -->"):
-        with pytest.raises((KeyError, ValueError)):
-            marks.renewed(damaged)
-    free = "It reached 71.5 % at once."
-    evident = ["See [log](research/log.md): 71.5 %.", "9.9 %<!-- clothes/demo: no label: asked -->", "```\n71.5 %\n```"]
-    assert marks.without_evidence("\n\n".join([free, *evident])) == [free]
-    rows = [f"| `openmoji-asked-0`, ten seeds | {mean} % |" for mean in (65.7, 65.8)]
-    assert marks.false_rows("\n".join(rows)) == rows[1:]
-
-
-def anchors(page: Path) -> set[str]:
-    """Return the anchors that GitHub gives the headings of a page."""
-    headings = re.findall(r"^#+ +(.+?) *$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def test_links_and_the_tests_and_files_that_pages_name_are_there() -> None:
-    wrong: list[str] = []
-    for page in ALL_TEXTS:
-        text = page.read_text(encoding="utf-8")
-        for target in re.findall(r"\]\((?![a-z]+:)([^)\s]+)\)", text):
-            name, _, anchor = target.partition("#")
-            linked = page.parent / name if name else page
-            if not linked.exists() or (anchor and anchor not in anchors(linked)):
-                wrong.append(f"{page.relative_to(ROOT).as_posix()} links to {target}")
-        named = re.findall(r"`((?:tests|recipes|src)/[\w/.-]+)(?:::(\w+))?`", text)
-        for name, test in named if page.parent.name != "log" else ():
-            is_there = "NAME" in name or (ROOT / name).exists()
-            if not is_there or (test and f"def {test}(" not in (ROOT / name).read_text(encoding="utf-8")):
-                wrong.append(f"{page.relative_to(ROOT).as_posix()} names {name} {test}")
-    assert wrong == []
-
-
-def test_the_messages_of_the_troubleshooting_page_are_those_of_the_package() -> None:
-    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-    messages = [m for m in re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE) if not m.startswith("gpt4image:")]
-    said: list[str] = []  # {} stands for what is filled in
-    for node in (
-        node for file in (ROOT / "src").rglob("*.py") for node in ast.walk(ast.parse(file.read_text("utf-8")))
-    ):
-        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
-        said.append("".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts))
-    whole = "\n".join(said)
-    assert len(messages) > 15 and [message for message in messages if message not in whole] == []
 
 
 @pytest.mark.slow

@@ -1,10 +1,9 @@
-"""The wheel, whole and enough to work with where nothing of the source tree is; the Dockerfile, without a daemon."""
+"""The wheel, whole and enough to work with where nothing of the source tree is."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,32 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from project_file import DEVELOPMENT, EXTRAS
+from dockerfile import copied
+from project_file import DEVELOPMENT
 
 ROOT = Path(__file__).parents[1]
-
-
-def values(keyword: str) -> list[str]:
-    """Return what follows each instruction of a kind in the Dockerfile, continued lines joined."""
-    text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    lines = re.sub(r"\\\n\s*", "", text).splitlines()
-    return [line.partition(" ")[2].strip() for line in lines if line.split(maxsplit=1)[:1] == [keyword]]
-
-
-def copied() -> list[str]:
-    """Return the sources that are copied from the repository."""
-    return [source for rest in values("COPY") if "--from" not in rest for source in rest.split()[:-1]]
-
-
-def test_the_dockerfile_copies_what_is_there_pins_its_base_and_runs_without_rights() -> None:
-    let_in = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    assert copied() and [source for source in copied() if not (ROOT / source).exists()] == []
-    assert {"*", *(f"!{source}" for source in copied())} <= set(let_in)
-    arguments = dict(value.split("=", 1) for value in values("ARG") if "=" in value)
-    assert re.fullmatch(r"3\.1[1-9]\.\d+-slim-\w+", arguments["PYTHON"])
-    assert all(base.startswith("python:${PYTHON}") for base in values("FROM"))
-    assert set(arguments["EXTRAS"].split(",")) <= EXTRAS.keys()
-    assert (values("USER"), values("ENTRYPOINT")) == (["gpt4image"], ['["gpt4image"]'])
 
 
 def run(*command: object, cwd: Path) -> str:
