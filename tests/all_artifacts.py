@@ -18,8 +18,8 @@ from gpt4image.artifacts.targets import BoxLabels
 from gpt4image.data import load_dataset
 from gpt4image.data.regions import Boxes
 from gpt4image.training.loop import save_checkpoint
-from made_pictures import packaged_texts
 from trained_runs import write_pictures
+from worlds import packaged_texts
 
 ARGS = {"channels": [4, 4, 4, 4], "stem_width": 4}
 MODEL = ["--model", "resnet10t", "--model-args", json.dumps(ARGS), "--image-size", "16"]

@@ -18,7 +18,7 @@ from filelock import FileLock
 from hypothesis import settings
 
 from canaries import watched
-from made_pictures import write_colours
+from worlds import write_colours
 
 __all__ = ["watched"]
 
@@ -182,15 +182,15 @@ def everything(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
 @pytest.fixture(scope="session")
 def drawn_run(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
     """A folder with a set of drawn masks, some pictures of it only with tags, and a small run on it."""
-    import drawn_masks
+    import worlds
 
-    return once("drawn-masks", drawn_masks.set_and_run)
+    return once("drawn-masks", worlds.set_and_run)
 
 
 @pytest.fixture(scope="session")
 def pictograms(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
     """A folder of pictures with pictograms, and their boxes in the form of COCO."""
-    from made_pictures import write_boxes
+    from worlds import write_boxes
 
     return once("pictogram-boxes", write_boxes)
 
@@ -198,6 +198,6 @@ def pictograms(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
 @pytest.fixture(scope="session")
 def detector_run(once: Callable[[str, Callable[[Path], Any]], Path], pictograms: Path) -> Path:
     """A run that finds pictograms, measured on the test split."""
-    from made_pictures import train_detector
+    from worlds import train_detector
 
     return once("detector-run", lambda folder: train_detector(pictograms, folder / "run")) / "run"

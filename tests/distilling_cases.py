@@ -14,8 +14,8 @@ import pytest
 from gpt4image.base.outcome import Outcome
 from gpt4image.describing.describers.openai import describer as openai_describer
 from gpt4image.describing.prices import Price
-from made_pictures import COLOURS, write_photos
 from openai_stub import Call, Reply, Stub, answer
+from worlds import COLOURS, write_photos
 
 TINY = {"epochs": 2, "image_size": 16, "encoder": "bag-of-words:64", "features": "none", "precision": "fp32",
         "memory_format": "contiguous"}  # fmt: skip

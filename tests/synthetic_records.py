@@ -15,7 +15,7 @@ from scipy import stats
 from gpt4image.artifacts import runs
 from gpt4image.base.files import append_json_line, write_json
 from gpt4image.data.known_sets import load_openmoji
-from made_pictures import packaged_texts
+from worlds import packaged_texts
 
 CLASSES = ("animal", "body", "clothing", "flag", "food", "person", "place", "sign", "tool", "vehicle")
 SCORES = ("top1", "top5", "ece", "mean_class_accuracy")

@@ -14,13 +14,11 @@ from typing import Any
 import pytest
 
 import gpt4image
-from box_cases import NAMES, SIDE, boxes_said_of, squares, write_squares
-from drawn_masks import draw
 from gpt4image import next_steps
 from gpt4image.base.outcome import Outcome
 from gpt4image.cli import main
 from gpt4image.config import ExportConfig
-from made_pictures import some, write_answers, write_photos
+from worlds import NAMES, SIDE, boxes_answered, some, squares, write_answers, write_photos, write_shapes, write_squares
 
 TINY = (
     "--epochs 1 --image-size 32 --batch-size 4 --model resnet10t --threads 1 --precision fp32 "
@@ -71,12 +69,12 @@ def click(sessions: Any, *_: Any) -> None:
 def boxes() -> str:
     """A COCO dataset of which half of the boxes are drawn, and answered boxes of all, in thousandths."""
     spec, keys = write_squares(Path("shop")), [f"images/train{number}.png" for number in range(18)]
-    rows = [{"key": key, "description": f"{key} squares", "boxes": boxes_said_of(key, place="box")} for key in keys]
+    rows = [{"key": key, "description": f"{key} squares", "boxes": boxes_answered(key, place="box")} for key in keys]
     return f"describe --data {spec} --store shop.db {answers(rows)} --ask description,boxes"
 
 
 def masks() -> str:
-    spec = draw(Path("street"), train=8, test=4, tagged=8)
+    spec = write_shapes(Path("street"), train=8, test=4, tagged=8)
     lines = Path("street/tags.csv").read_text(encoding="utf-8").splitlines()[1:]
     pairs = [line.split(",") for line in lines]
     rows = [{"key": f"images/{key}", "description": f"With {tags}.", "tags": tags.split("|")} for key, tags in pairs]
@@ -188,7 +186,7 @@ def unboxed() -> tuple[str, str]:
         key = f"train{number}.png"
         (Path("shop/images") / key).rename(Path("shop/photos") / key)
         truth[key] = [[NAMES[number % 3], *(side / SIDE for side in squares(number)[0])]]
-        rows.append({"key": key, "description": key, "boxes": boxes_said_of(key, place="box")})
+        rows.append({"key": key, "description": key, "boxes": boxes_answered(key, place="box")})
     Path("tasks.json").write_text(json.dumps(truth), encoding="utf-8")
     words = f"--task detection --classes {','.join(NAMES)} {TINY.replace('--epochs 1', '--epochs 20')}"
     return f"distill folder:shop/photos {answers(rows)} {words}", "coco:shop/test.json"

@@ -25,7 +25,7 @@ from PIL import Image
 from gpt4image.cli import COMMANDS, main
 from gpt4image.config import EncodeConfig
 from gpt4image.data import load_dataset
-from gpt4image.data.dataset import note_once
+from gpt4image.data.labels import note_once
 from gpt4image.describing.describers.openai import describer as calls
 from gpt4image.encoding.encode import encode
 from tables import write_store
@@ -48,7 +48,7 @@ train --data loose --out new -> No training image has a label | distill
 train --data single --out new -> single has one class, 'cat' | nothing to tell apart
 train --data broken --out new TINY -> broken
 train --data column.csv --out new -> 'lable' | Did you mean 'label'?
-train --data semicolon.csv --out new -> names the columns 'path;label', separated by commas
+train --data semicolon.csv --out new -> column 'path;label' is not one of
 train --data leaky --out new --batch-size 500
     -> leaky: 2 of 4 test images are byte for byte in train or val too, such as 'test/cat/0.png'
     | remove one of each

@@ -11,7 +11,7 @@ import pytest
 from gpt4image import config, options
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.cli import COMMANDS, ITEMS_SKIPPED, OK, USER_MISTAKE, main
-from made_pictures import write_colours
+from worlds import write_colours
 
 LIGHT = ("descriptions check", "descriptions export", "descriptions import", "descriptions stats", "descriptions view",
          "describe", "doctor", "evaluate", "export-labels", "report")  # fmt: skip

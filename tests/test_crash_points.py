@@ -34,8 +34,7 @@ import pytest
 
 import openai_stub
 from batch_server import BatchServer, images_of, serving
-from drawn_masks import draw
-from made_pictures import write_colours
+from worlds import write_colours, write_shapes
 
 Tree = dict[str, bytes | None]  # content by path below the folder of a test; None is a folder
 SHM = "/dev/shm"  # memory, where fsync takes no time
@@ -172,7 +171,7 @@ def make_inputs(root: Path) -> int:
         for path in sorted(write_colours(root / "pictures", each=6).glob("*/*"))
     ]  # fmt: skip
     (root / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    draw(root / "shapes", train=8, test=4)
+    write_shapes(root / "shapes", train=8, test=4)
     return 0
 
 

@@ -12,7 +12,7 @@ import pytest
 from gpt4image.base.files import read_json
 from gpt4image.config import DemoConfig
 from gpt4image.distilling import demo as packaged_demo
-from made_pictures import write_folders
+from worlds import write_folders
 
 SHORT: dict[str, Any] = {"image_size": 32, "epochs": 1, "model": "resnet10t", "init": "scratch", "freeze": "none",
                          "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8}}  # fmt: skip

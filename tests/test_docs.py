@@ -27,9 +27,9 @@ import gpt4image
 from doc_pages import DOCS, PAGES, ROOT, Block, blocks, command_lines, options_of
 from gpt4image import cli, config
 from gpt4image.labelling.label import label
-from made_pictures import some, write_answers
 from openai_stub import Call, Reply, answer, serve
 from trained_runs import CLASSES, described, write_pictures
+from worlds import some, write_answers
 
 # What earlier pages have made already; the other pages start with pictures and a file of descriptions.
 BOTH = ("photos.db", "photos.emb")
@@ -121,7 +121,7 @@ def test_the_commands_and_code_of_a_page_run(
     if page.stem == "tutorial":
         few = some(CLOTHES_PER_CLASS)
         write_answers(tmp_path / "few.jsonl", {key: key for key in few.keys})
-        monkeypatch.setattr("gpt4image.data.known_sets.load_clothes", lambda: few)
+        monkeypatch.setattr("gpt4image.data.known_sets.load_clothes", lambda _spec=None: few)
         monkeypatch.setattr("gpt4image.data.known_sets.ANSWERS", tmp_path / "few.jsonl")
     namespace: dict[str, Any] = {"__name__": page.name}
     for block in (each for each in blocks(page) if not each.not_run):

@@ -48,7 +48,7 @@ from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.questions import asking_for
 from gpt4image.describing.rows import read_rows
 from gpt4image.models.weights import load_tensors
-from region_cases import survives
+from worlds import survives
 
 CORPUS = Path(__file__).parent / "fuzz_corpus"
 VALID = CORPUS / "valid"

@@ -16,8 +16,8 @@ from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.outcome import Outcome
 from gpt4image.config import results
 from gpt4image.next_steps import with_next
-from loaded_sets import in_memory
 from tables import made_of
+from worlds import in_memory
 
 
 def told(name: str, facts: dict[str, Any], path: Path | None = None) -> Outcome:

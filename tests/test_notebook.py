@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from made_pictures import write_folders
+from worlds import write_folders
 
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "first_hour.ipynb"
 PER_CLASS = 6

@@ -19,7 +19,7 @@ from gpt4image import verbs
 from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.config.results import Epoch
 from gpt4image.models import backbones
-from made_pictures import COLOURS
+from worlds import COLOURS
 
 ROOT = Path(__file__).parents[1]
 SHORT: dict[str, Any] = {"image_size": 16, "batch_size": 8, "epochs": 3, "threads": 1, "device": "cpu", "lr": 1e-2}

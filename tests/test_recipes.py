@@ -17,14 +17,12 @@ import pytest
 import torch
 from torchvision.datasets import ImageFolder
 
-from drawn_masks import SHAPES, draw
 from gpt4image import cli
 from gpt4image.config import CompareConfig
 from gpt4image.data import load_dataset
 from gpt4image.data.known_sets import load_openmoji
 from gpt4image.options import load_recipe
-from made_pictures import COLOURS, write_colours
-from tiny_videos import write_dots
+from worlds import COLOURS, SHAPES, write_colours, write_dots, write_shapes
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
@@ -124,7 +122,7 @@ def write_shelves(data: Path) -> None:
 
 
 def write_streets(data: Path) -> None:
-    draw(data, train=60, test=8, tagged=4)
+    write_shapes(data, train=60, test=8, tagged=4)
     keys = [path.relative_to(data).as_posix() for path in sorted((data / "images/train").iterdir())]
     said = {"description": "A shape on grey.", "tags": [next(iter(SHAPES))]}  # some pictures are the same
     (data / "answers-tags.jsonl").write_text(rows_about(keys, **said))
@@ -202,7 +200,7 @@ def test_the_commands_of_headers_and_readme_run(
         WRITE[folder](tmp_path / "DATA")
     in_readme = [line for section in SECTIONS[folder] for line in commands_of(section)]
     few = load_openmoji().select(np.arange(0, 1537, 4)) if "Pictograms" in SECTIONS[folder] else None
-    monkeypatch.setattr("gpt4image.data.known_sets.load_openmoji", lambda: few)
+    monkeypatch.setattr("gpt4image.data.known_sets.load_openmoji", lambda _spec=None: few)
     in_headers = {command_of(path): None for path in SHIPPED if path.relative_to(RECIPES).parts[0] == folder}
     trains = [line for line in in_readme if re.search("gpt4image (compare|train) ", line)]
     for line in [line for line in in_readme if line not in trains] + (trains if len(SECTIONS[folder]) == 1 else []):

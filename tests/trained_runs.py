@@ -18,7 +18,7 @@ from gpt4image.describing.describe import describe
 from gpt4image.encoding.encode import encode
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.training.train import train
-from made_pictures import packaged_texts
+from worlds import packaged_texts
 
 CLASSES = ("animal", "food", "vehicle")
 TINY_RESNET = {"model": "resnet10t", "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8}}

@@ -105,7 +105,6 @@ def demo(
 def distill(
     data: Data,
     *,
-    image_root: StrPath | None = None,
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
     splits: str = 'train',
@@ -223,8 +222,6 @@ def distill(
     Args:
         data (str | Path | (images, labels) | DataFrame): Folder of images, with or without labels, or another dataset
             SPEC.
-        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
-            Default: that of the manifest.
         val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
             validation split.
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
@@ -411,7 +408,6 @@ def distill(
 
 def describe(
     *,
-    image_root: StrPath | None = None,
     splits: str = 'train',
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
@@ -464,8 +460,6 @@ def describe(
     Example: gpt4image.describe(describer='openai:gpt-4.1-mini', data='folder:photos', store='photos.db', max_cost=5.0)
 
     Args:
-        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
-            Default: that of the manifest.
         splits (str, optional): Splits whose images are asked about, separated by commas: train, val, test. Models learn
             from train alone.
         val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
@@ -587,7 +581,6 @@ def encode(
 
 def label(
     *,
-    image_root: StrPath | None = None,
     data: Data,
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
@@ -610,8 +603,6 @@ def label(
     Example: gpt4image.label(data='folder:photos', embeddings='photos.emb', answers='photos.db', out='targets.parquet')
 
     Args:
-        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
-            Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or table of images, or a SPEC: folder:PATH,
             manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, label-
             studio:FILE.json, clips:PATH, cifar10, cifar100, clothes, openmoji.
@@ -643,7 +634,6 @@ def label(
 
 def review(
     *,
-    image_root: StrPath | None = None,
     data: Data,
     task: Literal['auto', 'classification', 'multilabel', 'detection'] = 'auto',
     labels: StrPath,
@@ -662,8 +652,6 @@ def review(
     Example: gpt4image.review(data='folder:photos', labels='labels.csv', embeddings='photos.emb')
 
     Args:
-        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
-            Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset SPEC, with one class per image, several, or boxes.
         task (Literal['auto', 'classification', 'multilabel', 'detection'], optional): One class per image, several
             (multilabel) or boxes (detection). auto: as targets=, else as the dataset.
@@ -689,7 +677,6 @@ def review(
 
 def audit(
     *,
-    image_root: StrPath | None = None,
     data: Data,
     targets: StrPath | None = None,
     model: StrPath | None = None,
@@ -706,8 +693,6 @@ def audit(
     Example: gpt4image.audit(data='folder:photos', targets='targets.parquet', model='run')
 
     Args:
-        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
-            Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset SPEC: classes, tags or boxes.
         targets (str | Path | None, optional): File of targets, by label. Without model=, its training images are
             audited.
@@ -725,7 +710,6 @@ def audit(
 
 def discover(
     *,
-    image_root: StrPath | None = None,
     data: Data,
     embeddings: StrPath,
     store: StrPath | None = None,
@@ -742,8 +726,6 @@ def discover(
     Example: gpt4image.discover(data='folder:photos', embeddings='photos.emb')
 
     Args:
-        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
-            Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset SPEC. Its labels are not read.
         embeddings (str | Path): Embedding table of the descriptions.
         store (str | Path | None, optional): Description store, for the words of classes. Default: the one that the
@@ -762,7 +744,6 @@ def discover(
 
 def export_labels(
     *,
-    image_root: StrPath | None = None,
     data: Data,
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
@@ -778,8 +759,6 @@ def export_labels(
     Example: gpt4image.export_labels(data='folder:photos', targets='targets.parquet', format='csv', out='labels.csv')
 
     Args:
-        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
-            Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or table of images, or a SPEC: folder:PATH,
             manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, label-
             studio:FILE.json, clips:PATH, cifar10, cifar100, clothes, openmoji.
@@ -799,7 +778,6 @@ def export_labels(
 
 def train(
     *,
-    image_root: StrPath | None = None,
     data: Data,
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
@@ -874,8 +852,6 @@ def train(
     Example: gpt4image.train(data='folder:photos', embeddings='photos.emb', model='resnet18', out='run')
 
     Args:
-        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
-            Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or table of images, or a SPEC: folder:PATH,
             manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, label-
             studio:FILE.json, clips:PATH, cifar10, cifar100, clothes, openmoji.
@@ -996,7 +972,6 @@ def train(
 def evaluate(
     run_dir: StrPath,
     *,
-    image_root: StrPath | None = None,
     data: Data | None = None,
     split: Literal['train', 'val', 'test', 'all'] = 'test',
     audit: StrPath = 'audit.csv',
@@ -1011,8 +986,6 @@ def evaluate(
 
     Args:
         run_dir (str | Path): Run folder written by `train`.
-        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
-            Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame | None, optional): Dataset SPEC. Default: the dataset of the
             run.
         split (Literal['train', 'val', 'test', 'all'], optional): Split to measure on; all: every image. A dataset given
@@ -1029,7 +1002,6 @@ def evaluate(
 
 def compare(
     *,
-    image_root: StrPath | None = None,
     data: Data,
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
@@ -1111,8 +1083,6 @@ def compare(
     Example: gpt4image.compare(data='folder:photos', embeddings='photos.emb', out='cmp', seeds=5, labels_per_class=10)
 
     Args:
-        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
-            Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or table of images, or a SPEC: folder:PATH,
             manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, label-
             studio:FILE.json, clips:PATH, cifar10, cifar100, clothes, openmoji.
@@ -1262,7 +1232,6 @@ def report(
 def export(
     run_dir: StrPath,
     *,
-    image_root: StrPath | None = None,
     format: Literal['timm', 'onnx', 'torch-export'],
     out: StrPath,
     data: Data | None = None,
@@ -1280,8 +1249,6 @@ def export(
     Args:
         run_dir (str | Path): Folder of a finished run; or of a comparison, whose best run on validation images is
             taken.
-        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
-            Default: that of the manifest.
         format (Literal['timm', 'onnx', 'torch-export']): timm: a folder for timm.create_model. onnx: a file for any
             runtime of ONNX. torch-export: a file for torch.
         out (str | Path): Folder (timm), .onnx file or .pt2 file; it may not exist yet.
@@ -1349,7 +1316,6 @@ def search(
     run_dir: StrPath,
     texts: str | Sequence[str] = (),
     *,
-    image_root: StrPath | None = None,
     image: StrPath | Sequence[StrPath] = (),
     data: Data | None = None,
     split: Literal['all', 'train', 'val', 'test'] = 'all',
@@ -1367,8 +1333,6 @@ def search(
     Args:
         run_dir (str | Path): Run folder written by `train` with embeddings=.
         texts (str | Sequence[str], optional): Search texts; several texts are searched one by one.
-        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
-            Default: that of the manifest.
         image (str | Path | Sequence[str | Path], optional): Image file(s) to find similar images of.
         data (str | Path | (images, labels) | DataFrame | None, optional): Dataset SPEC to search. Default: the dataset
             of the run.

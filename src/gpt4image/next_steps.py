@@ -16,7 +16,6 @@ from typing import Any
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.secrets import hidden
-from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.config.distilling import RUN, TARGETS
 
 Step = tuple[str, Mapping[str, Any]]
@@ -205,28 +204,26 @@ def audit_of(config: Any, *, held_out: bool) -> dict[str, Any]:
 
 def beside(data: str, name: str) -> Path:
     """Return where a file of labels may lie: in the folder of the images, where they are files, or above it."""
-    from gpt4image.data import ON_DISK, full_spec
+    from gpt4image.data.spec import ON_DISK, full_spec, parse
 
-    spec = ""
+    spec = None
     with contextlib.suppress(Gpt4ImageError, OSError):
-        spec = full_spec(data)
-    kind, _, place = spec.partition(":")
-    if kind not in ON_DISK:
+        spec = parse(full_spec(data))
+    if spec is None or spec.name not in ON_DISK:
         return Path(name)
-    table, _, root = place.partition(IMAGE_ROOT)
-    folder = Path(root or table)
+    folder = Path(spec.options.get("images", spec.where)) if spec.name == "manifest" else Path(spec.where)
     folder = folder if folder.is_dir() else folder.parent
     return (folder.parent if folder.name == "annotations" else folder) / name
 
 
 def _table_of(data: str) -> Path | None:
     """Return the table that a dataset is read from; None for another dataset."""
-    from gpt4image.data import full_spec
     from gpt4image.data.file_source import table_in
+    from gpt4image.data.spec import full_spec, parse
 
-    kind, _, named = full_spec(data).partition(IMAGE_ROOT)[0].partition(":")
-    place = Path(named).expanduser().resolve()
-    return (table_in(place) if place.is_dir() else place) if kind == "manifest" else None
+    spec = parse(full_spec(data))
+    place = spec.path.resolve()
+    return (table_in(place) if place.is_dir() else place) if spec.name == "manifest" else None
 
 
 def labels_beside(data: str) -> Path:

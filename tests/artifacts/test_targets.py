@@ -20,8 +20,8 @@ from gpt4image.base.checksums import fingerprint
 from gpt4image.base.errors import Gpt4ImageError, TableError
 from gpt4image.base.files import read_json
 from gpt4image.data.regions import Boxes
-from region_cases import any_boxes
 from tables import made
+from worlds import any_boxes
 
 
 @pytest.mark.parametrize("rows", [100_000, 2])

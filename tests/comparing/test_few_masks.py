@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import drawn_masks
+import worlds
 from gpt4image.artifacts.answers import Answer, Prompt
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.comparing.arms import training_data
@@ -26,7 +26,7 @@ NAMES = ("baseline", "asked", "oracle")
 
 
 def write(root: Path) -> None:
-    images = load_dataset(drawn_masks.draw(root / "set", train=36, tagged=6))
+    images = load_dataset(worlds.write_shapes(root / "set", train=36, tagged=6))
     prompt = Prompt(name="tags", version=1, text="Which?", class_conditioned=False, ask=("tags",))
     tags = [tuple(name for name in images.label_names(i) if name != "background") for i in range(len(images))]
     rows = [{"digest": images.digests[i], "answer": Answer(tags=names)} for i, names in enumerate(tags)]
@@ -41,7 +41,7 @@ def root(once: Once) -> Path:
 
 def options(root: Path, out: Path, **changes: Any) -> CompareConfig:
     given = {"data": f"masks:{root / 'set'}", "answers": root / "tags.db", "out": out, "labelled_images": 5}
-    return CompareConfig(**{**drawn_masks.SMALL, "epochs": 2, "seeds": 1, "jobs": 1, **given, **changes})
+    return CompareConfig(**{**worlds.SMALL, "epochs": 2, "seeds": 1, "jobs": 1, **given, **changes})
 
 
 def test_masks_that_are_kept_are_drawn_per_seed_and_are_part_of_more(root: Path, tmp_path: Path) -> None:

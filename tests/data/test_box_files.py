@@ -17,7 +17,7 @@ from gpt4image.base.errors import DataError
 from gpt4image.data import load_dataset
 from gpt4image.data.box_files import write_coco, write_hf, write_voc, write_yolo
 from gpt4image.data.regions import Boxes
-from region_cases import SIZE, picture
+from worlds import SIZE, picture
 
 NAMES = ("train/1.png", "train/a b.png", "train/ä/1.png")
 CLASSES = ("cat", "big <dog> & 'co'")
@@ -76,7 +76,9 @@ def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory,
     listed = json.loads((root / "boxes.json").read_text("utf-8"))
     assert [one["file_name"] for one in listed["images"]] == [NAMES[row] for row in known]
     if len(known):
-        require_same(read_again(f"coco:{root / 'boxes.json'}", [keys[row] for row in known]), given[known], 1e-4)
+        require_same(
+            read_again(f"coco:{root / 'boxes.json'},images=images", [keys[row] for row in known]), given[known], 1e-4
+        )
     write_yolo(root, NAMES, given, CLASSES)
     for file in (root / "labels").rglob("*.txt"):
         require_accepted(file, len(CLASSES))

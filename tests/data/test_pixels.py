@@ -14,7 +14,7 @@ from gpt4image.base.errors import DataError
 from gpt4image.data import Dataset, MemorySource, pixels
 from gpt4image.data.decode import decode_square
 from gpt4image.data.pixels import MemoryPixels, WorkerPixels, load_pixels
-from loaded_sets import in_memory, png
+from worlds import in_memory, png
 
 COUNT = 700  # several chunks
 

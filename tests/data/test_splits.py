@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import DataError
 from gpt4image.data.dataset import NO_LABEL, Dataset
 from gpt4image.data.splits import flip_labels, keep_labels_per_class, representatives, with_splits, wrong_copies
-from loaded_sets import in_memory
+from worlds import in_memory
 
 
 def image_set(images: list[bytes], labels: list[int], splits: list[str] | None = None, prefix: str = "") -> Dataset:

@@ -28,8 +28,8 @@ from gpt4image.deploying.export import export
 from gpt4image.deploying.formats import ExportedModel
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
 from gpt4image.training.run_model import load_run_model
-from tiny_videos import moving_dot, video
 from trained_runs import rewrite_config
+from worlds import moving_dot, video
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 

@@ -20,7 +20,7 @@ from gpt4image.data.splits import with_splits
 from gpt4image.describing.asking import Asking, Budget, Missing
 from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.prices import FREE, Price, find_price
-from loaded_sets import in_memory
+from worlds import in_memory
 
 PRICE = Price(1.0, 4.0)
 PAPER = PROMPTS["paper"]

@@ -19,9 +19,9 @@ from gpt4image.data.dataset import Dataset
 from gpt4image.data.regions import Boxes
 from gpt4image.describing.boxes import probed_images
 from gpt4image.describing.contents import stats
-from loaded_sets import in_memory, masks_of
 from openai_cases import answers_of, describe_by
 from openai_stub import Call, Handler, Reply, answer
+from worlds import in_memory, masks_of
 
 SIZE, MAX_SIDE, SENT = (160, 80), 64, (64, 32)
 Make = Callable[[int, int], Dataset]

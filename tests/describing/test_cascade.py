@@ -19,8 +19,8 @@ from gpt4image.describing.describers.base import Answer, FreeDescriber, Request
 from gpt4image.describing.describers.registry import DESCRIBERS
 from gpt4image.describing.prices import Price
 from gpt4image.labelling.answers import read_by_describer
-from loaded_sets import in_memory
 from tables import made_of
+from worlds import in_memory
 
 IMAGES = 400
 CLASSES = ("cat", "dog")

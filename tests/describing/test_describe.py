@@ -24,8 +24,8 @@ from gpt4image.describing.describers.base import Answer, FreeDescriber, Request
 from gpt4image.describing.describers.registry import DESCRIBERS
 from gpt4image.describing.prices import FREE, Price
 from gpt4image.labelling.answers import read_answers
-from loaded_sets import in_memory
 from openai_cases import rows_of
+from worlds import in_memory
 
 
 def of(count: int, **others: Any) -> Dataset:

@@ -34,9 +34,9 @@ from gpt4image.describing.contents import stats, view
 from gpt4image.describing.describe import describe
 from gpt4image.describing.descriptions import check, export_descriptions, import_descriptions
 from gpt4image.describing.rows import Row, describer_settings, parse_line, parse_row, to_fields, write_rows
-from loaded_sets import in_memory
 from openai_cases import answers_of, rows_of
 from tables import write_lines
+from worlds import in_memory
 
 KINDS = ("d.jsonl", "d.csv", "d.parquet")
 

@@ -20,7 +20,7 @@ from gpt4image.base.errors import ConfigError, StoreError
 from gpt4image.config import StatsConfig, ViewConfig
 from gpt4image.data.dataset import NO_LABEL, Dataset
 from gpt4image.describing.contents import stats, stored_flaws, view
-from loaded_sets import in_memory
+from worlds import in_memory
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", class_conditioned=False)
 TOLD = Prompt("told", 3, "This is a {class_name}. Describe it.", class_conditioned=True)

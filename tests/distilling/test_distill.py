@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import drawn_masks
 import gpt4image
-from box_cases import NAMES, boxes_said_of, write_squares
+import worlds
 from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Paid, Photos, colour_of, good, made
 from gpt4image import cli
 from gpt4image.artifacts.stage_records import RECORD
@@ -31,10 +30,8 @@ from gpt4image.distilling import distill
 from gpt4image.distilling.distill import STAGES, worth_of_labels
 from gpt4image.labelling.looks import order_of
 from gpt4image.models.weights import load_tensors
-from loaded_sets import in_memory
-from made_pictures import COLOURS
 from openai_stub import Call, Handler, Reply, answer, failure, serve
-from tiny_videos import write_dots
+from worlds import COLOURS, NAMES, boxes_answered, in_memory, write_dots, write_squares
 
 BOTH = "description,class"
 
@@ -215,7 +212,7 @@ def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teac
 def replayed_boxes(spec: str, file: Path) -> str:
     """Return the describer that replays descriptions and boxes of the pictures of a set."""
     keys = load_dataset(spec).keys
-    rows = [{"key": key, "description": f"Two squares, {key}.", "boxes": boxes_said_of(key)} for key in keys]
+    rows = [{"key": key, "description": f"Two squares, {key}.", "boxes": boxes_answered(key)} for key in keys]
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return f"replay:{file}"
 
@@ -257,7 +254,7 @@ def test_photographs_without_any_annotation_become_a_detector(tmp_path: Path, mo
 
 
 def shapes(root: Path) -> str:
-    return drawn_masks.draw(root, train=12, tagged=0)
+    return worlds.write_shapes(root, train=12, tagged=0)
 
 
 def clips(root: Path) -> str:
@@ -297,7 +294,7 @@ def several_labels(root: Path) -> str:
 
 
 def pictures(root: Path) -> str:
-    drawn_masks.draw(root, train=4)
+    worlds.write_shapes(root, train=4)
     return f"folder:{root / 'images' / 'train'}"
 
 

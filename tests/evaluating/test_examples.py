@@ -29,9 +29,9 @@ from gpt4image.reporting.extras import EXAMPLES, Descriptions, Example, Suspecte
 from gpt4image.reporting.report import HEADINGS, example_groups, report
 from gpt4image.training.train import train
 from gpt4image.training.training_data import TextTargets
-from loaded_sets import in_memory
 from small_training import SMALL
 from tables import write_store
+from worlds import in_memory
 
 
 def memory_set(data: list[bytes], labels: np.ndarray, split: str = "train") -> Dataset:

@@ -19,8 +19,8 @@ from gpt4image.training.prepare import prepare
 from gpt4image.training.run_model import load_run_model
 from gpt4image.training.train import train
 from gpt4image.training.training_data import TrainingData
-from made_pictures import write_colours
 from tables import make_table
+from worlds import write_colours
 
 NAMES = ClassNames(vectors=np.eye(8, dtype=np.float32)[:3], missing="")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from box_cases import NAMES, store_boxes
 from gpt4image.artifacts.answers import Answer
 from gpt4image.config import ImportDescriptionsConfig
 from gpt4image.data import annotation, load_dataset
@@ -27,6 +26,7 @@ from gpt4image.labelling.boxes import (
     teach,
 )
 from gpt4image.labelling.text_classifier import Texts
+from worlds import NAMES, store_boxes
 
 CLASSES = 3
 

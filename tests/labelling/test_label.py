@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from box_cases import NAMES, answer_squares, write_squares
 from encoded_images import encoded
 from gpt4image.artifacts.store import Prompt
 from gpt4image.artifacts.table import EmbeddingTable
@@ -24,6 +23,7 @@ from gpt4image.describing.describe import describe
 from gpt4image.describing.descriptions import import_descriptions
 from gpt4image.labelling.label import label
 from tables import make_table, write_lines, write_store
+from worlds import NAMES, answer_squares, write_squares
 
 CLASSES = ("cat", "<b>dog</b>", "owl")
 PER_CLASS = 30

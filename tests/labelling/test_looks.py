@@ -19,8 +19,8 @@ from gpt4image.labelling.looks import (
     share_of_things,
     share_right,
 )
-from loaded_sets import in_memory
 from tables import made_of
+from worlds import in_memory
 
 TOTAL, DRAWS = 2000, 250
 

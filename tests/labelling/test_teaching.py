@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from box_cases import NAMES, answer_squares, write_squares
 from gpt4image.artifacts.targets import BoxLabels, Targets
 from gpt4image.base.errors import ConfigError, TableError
 from gpt4image.base.files import read_json
@@ -26,8 +25,8 @@ from gpt4image.training.prepare import prepare
 from gpt4image.training.targets import check_fitting, with_file
 from gpt4image.training.train import train
 from gpt4image.training.training_data import TrainingData
-from made_pictures import COLOURS
 from tables import made_of, make_table
+from worlds import COLOURS, NAMES, answer_squares, write_squares
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.data import Dataset
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.own_loop.pairs import IGNORED_LABEL, NO_TEXT, DescribedImages, Texts, WithTexts
-from loaded_sets import in_memory
 from tables import make_table
+from worlds import in_memory
 
 WIDTH = 8
 TO_TENSOR = v2.Compose([v2.Resize((16, 16)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import drawn_masks
+import worlds
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.files import read_json_lines
@@ -29,10 +29,10 @@ from gpt4image.encoding.encode import encode
 from gpt4image.models.weights import load_tensors
 from gpt4image.parallel import processes
 from gpt4image.training.train import train
-from made_pictures import write_boxes
 from parallel.several_processes import COUNTS, OTHERS, RESNET, RUNS, SHARED, everything, gradient_cases, on_each_count
 from tables import make_table, write_store
 from tiny_text_models import WORDS, make_sentence_transformer
+from worlds import write_boxes
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
 
@@ -58,7 +58,7 @@ def describe(root: Path) -> None:
                 unit = texts / np.linalg.norm(texts, axis=1, keepdims=True)
                 vectors[hashlib.sha256(path.read_bytes()).hexdigest()] = list(unit)
     make_table(root / "table", vectors)
-    drawn_masks.draw(root / "masks", tagged=8)
+    worlds.write_shapes(root / "masks", tagged=8)
     write_boxes(root / "boxes")
     texts = (" ".join(rng.choice(WORDS, int(rng.integers(3, 20)))) for _ in vectors)
     rows = ({"digest": digest, "text": text} for digest, text in zip(vectors, texts, strict=True))

@@ -11,8 +11,8 @@ import pytest
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import Dataset, MemorySource, load_dataset
 from gpt4image.reviewing.labels_file import LabelsFile, Mark
-from loaded_sets import in_memory
 from reviewing.hostile_names import HOSTILE
+from worlds import in_memory
 
 CAT, DOG, UNSURE = Mark("cat", "checked"), Mark("dog", "checked"), Mark("", "unsure")
 
@@ -212,17 +212,3 @@ def test_class_folders_with_numbers_as_names_keep_their_names(
     sitting(tmp_path / "labels.csv", images)
     read = load_dataset(f"manifest:{tmp_path / 'labels.csv'}")
     assert (read.classes, read.labels.tolist()) == (names, images.labels.tolist())
-
-
-def test_of_a_file_that_was_cut_anywhere_all_whole_rows_count(pictures: Path, tmp_path: Path) -> None:
-    images, path = load_dataset(f"folder:{pictures}"), tmp_path / "labels.csv"
-    file = LabelsFile(path, images)
-    marks = {row: Mark('"Käse", \n', "checked") for row in range(len(images))}
-    file.set(marks)
-    file.close()
-    whole = path.read_bytes()
-    ends = [whole.index(digest.encode()) + len(digest) for digest in images.digests]
-    for end in range(whole.index(b"\n") + 1, len(whole), 7):
-        path.write_bytes(whole[:end])
-        kept = sum(mark.note == "checked" for mark in sitting(path, images).values())
-        assert kept == sum(stop <= end for stop in ends)

@@ -123,7 +123,7 @@ def test_the_page_does_not_wait_for_what_is_learned_and_the_end_not_either(
     assert ended.learning and not ended._thread.is_alive() and not go_on.is_set()
 
 
-@pytest.mark.parametrize("name", ["", "  ", "7", "-3", "x" * 201, "a\u202eb", "a\0b"])
+@pytest.mark.parametrize("name", ["", "  ", "-1", "nan", "x" * 201, "a\u202eb", "a\0b"])
 def test_names_that_a_file_cannot_hold_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="class "):
         new_class(name, [])

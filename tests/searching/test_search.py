@@ -27,11 +27,11 @@ from gpt4image.searching.search import search
 from gpt4image.training.prepare import load_dataset
 from gpt4image.training.run_model import load_run_model
 from gpt4image.training.train import train
-from made_pictures import COLOURS, noisy, write_colours
 from small_training import options
 from tables import write_store
 from tiny_text_models import make_sentence_transformer
 from trained_runs import rewrite_config
+from worlds import COLOURS, noisy, write_colours
 
 PROMPTS = [Prompt("paper", 1, "Describe this image in detail.", False), Prompt("short", 1, "In three words?", False)]
 

@@ -23,8 +23,8 @@ from gpt4image.reporting.report import report
 from gpt4image.tasks.base import Metric, Task
 from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training.train import train
-from loaded_sets import in_memory
 from small_training import SMALL, options
+from worlds import in_memory
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
-import drawn_masks
+import worlds
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import DataError
 from gpt4image.base.files import read_json
@@ -38,7 +38,7 @@ from gpt4image.tasks.segmentation import (
 )
 from gpt4image.training.prepare import prepare
 from gpt4image.training.trainer import build
-from loaded_sets import masks_of
+from worlds import masks_of
 
 CLASSES = ("background", "cat", "dog", "tree")
 
@@ -176,7 +176,7 @@ def test_on_frozen_weights_the_head_learns_also_from_tags_on_top_of_masks(drawn_
     parts = {name.partition("backbone."): value for name, value in load_file(drawn_run / "run" / runs.MODEL).items()}
     save_file({name: value for (_, found, name), value in parts.items() if found}, tmp_path / "plain.safetensors")
     own = {"data": f"masks:{drawn_run / 'set'}", "init": str(tmp_path / "plain.safetensors"), "freeze": "all"}
-    ready = prepare(TrainConfig(**{**drawn_masks.SMALL, **own, "out": tmp_path / "run"}), ("train",))
+    ready = prepare(TrainConfig(**{**worlds.SMALL, **own, "out": tmp_path / "run"}), ("train",))
     trainer = build(ready.config, ready.data)
     learn = {name for name, weights in trainer.backbone.named_parameters() if weights.requires_grad}
     parts = {".".join(name.split(".")[: 2 if name.startswith("backbone") else 1]) for name in learn}

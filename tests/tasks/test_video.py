@@ -19,7 +19,7 @@ from gpt4image.data import load_dataset
 from gpt4image.tasks.classification import Video
 from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training.prepare import prepare
-from tiny_videos import sound, write_dots
+from worlds import sound, write_dots
 
 SMALL: dict[str, Any] = {
     "model": "resnet10t", "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8}, "stem": "small",

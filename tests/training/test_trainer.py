@@ -21,9 +21,9 @@ from gpt4image.tasks.segmentation import Segmentation
 from gpt4image.training.prepare import check, prepare
 from gpt4image.training.train import block, train
 from gpt4image.training.trainer import Trainer, idle_options
-from region_cases import coco, write_coco_set
 from small_training import SMALL, options
 from training.cases import trainer_of
+from worlds import coco, write_coco
 
 
 def test_arms_that_differ_in_the_text_start_from_the_same_weights(described: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ def test_sets_with_nothing_to_learn_are_refused_before_they_are_decoded(
     colour_folder = colour_folder.rename(tmp_path / "above" / "colours")
     for data, said in (
         (f"folder:{tmp_path / 'above'}", "has one class, 'colours': there is nothing to tell apart"),
-        (f"coco:{write_coco_set(tmp_path / 'boxes', outside)}", r"no box at all.* 1 annotation: its category is not"),
+        (f"coco:{write_coco(tmp_path / 'boxes', outside)}", r"no box at all.* 1 annotation: its category is not"),
         (f"folder:{colour_folder / 'red'}", none),
         (f"clips:{tmp_path / 'clips'}", none),
     ):

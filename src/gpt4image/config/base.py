@@ -6,7 +6,6 @@ import errno
 import os
 import re
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
@@ -79,24 +78,8 @@ class StageConfig(BaseModel):
         return name.upper() if POSITIONAL in cls.model_fields[name].metadata else flag_of(name.removeprefix("as_"))
 
 
-IMAGE_ROOT = " --image-root "  # between a table and the folder of its images, in a SPEC
-
-
 class WithData(StageConfig):
     """The dataset and its splits."""
-
-    image_root: Annotated[Path | None, Field(exclude=True)] = None
-    """Folder that the paths of a manifest are relative to; part of the SPEC. Default: that of the manifest."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _into_spec(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or value.get("image_root") is None:
-            return value
-        if not isinstance(value.get("data"), str):
-            raise ConfigError(f"--image-root {value['image_root']} is of a manifest: give --data manifest:FILE.")
-        data, _, _ = value["data"].partition(IMAGE_ROOT)
-        return {**value, "data": f"{data}{IMAGE_ROOT}{value['image_root']}"}
 
 
 def flag_of(name: str) -> str:

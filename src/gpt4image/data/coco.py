@@ -3,8 +3,9 @@
 The file of train brings those beside it that differ only in the name of the split. Another file stands alone: its
 images are of the split that it is named after, else of train. A folder stands for the file of train in it.
 
-Images lie beside the file, in ``images`` or a folder named after the split; above, if the file is in ``annotations``.
-Every image of a file is annotated, unless the file has no entry ``annotations``. A crowd (``iscrowd``) has weight 0.
+Images lie beside the file. Those of ``annotations/instances_NAME.json`` lie in ``NAME`` beside ``annotations``. An
+option ``images=FOLDER`` says otherwise. Every image of a file is annotated, unless the file has no entry
+``annotations``. A crowd (``iscrowd``) has weight 0.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import DataError, first_few, parsing
+from gpt4image.base.errors import DataError, parsing
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.dataset import MAX_LABEL_LETTERS, SPLIT_OF, Dataset, note_once, require_few, split_named
-from gpt4image.data.decode import EXTENSIONS, MAX_PIXELS
-from gpt4image.data.file_source import FileSource, expanded, locate_all, unlisted
+from gpt4image.data.dataset import SPLIT_OF, Dataset, split_named
+from gpt4image.data.decode import MAX_PIXELS
+from gpt4image.data.file_source import FileSource, expanded, is_below, locate_all
+from gpt4image.data.labels import MAX_LABEL_LETTERS, require_few
 from gpt4image.data.records import (
-    UNKNOWN_SIZE,
     Faults,
     Object,
     Record,
@@ -42,35 +43,34 @@ from gpt4image.data.records import (
     with_boxes,
 )
 from gpt4image.data.regions import VOID, Masks
+from gpt4image.data.spec import Spec, parse
 
 COCO = "coco:"
 BACKGROUND = "background"
-FOLDERS = ("", "images", "data", "JPEGImages")  # where images lie, from the folder of the file or of the dataset
-SPLIT_WORDS = {**SPLIT_OF, "unlabeled": "unlabelled", "unlabelled": "unlabelled"}
-_OF_FOLDERS = {**SPLIT_WORDS, "default": "default"}  # CVAT's name where the user gives no split
-_ABOVE = ("annotations", "annotation", "labels", *SPLIT_WORDS)
-"""Folders of files of annotations whose images may lie beside the folder."""
+SPLIT_WORDS = (*SPLIT_OF, "unlabeled", "unlabelled")
+IN_FOLDER = ("train.json", "annotations/instances_train*.json", "train/_annotations.coco.json")
+"""Where the file of train may lie in a folder."""
 MAX_OUTLINE = 2_000_000  # pixels that the outline of one object may be long; drawing takes time and memory by them
 _REFUSED = (RuntimeError, ValueError, IndexError, TypeError, OverflowError, MemoryError, KeyError)
 """What faster-coco-eval raises for what it cannot read."""
 
 
-def load_coco(argument: str) -> Dataset:
+def load_coco(spec: Spec) -> Dataset:
     """Load images and boxes of their objects; keys are paths of images from the folder of the dataset."""
-    files = _Files(f"{COCO}{argument}", argument)
+    files = _Files(spec)
     source = files.read()
     where = files.files[0].name
-    return with_boxes(files.spec, files.records, source, files.classes, files.faults, where, files.skipped, "sides")
+    return with_boxes(spec.text, files.records, source, files.classes, files.faults, where, files.skipped)
 
 
-def load_coco_masks(argument: str) -> Dataset:
+def load_coco_masks(spec: Spec) -> Dataset:
     """Load images and masks, the first class of which is the background; a crowd and a box alone count for nothing."""
-    files = _Files(f"coco-masks:{argument}", argument)
+    files = _Files(spec)
     files.classes.append(BACKGROUND)
     source = files.read(masks=True)
-    require_few(files.classes, files.spec, VOID)
+    require_few(files.classes, spec, VOID)
     records = files.records
-    sizes = picture_sizes(records, source.read)
+    sizes = picture_sizes(records, source)
     regions: list[list[Region]] = [[] for _ in records]
     present = np.zeros((len(records), len(files.classes)), np.int8)
     for row, (record, (width, height)) in enumerate(zip(records, sizes.tolist(), strict=True)):
@@ -88,7 +88,7 @@ def load_coco_masks(argument: str) -> Dataset:
     rows = np.where(known, np.arange(len(known)), -1)
     masks = Masks(source=RegionSource(sizes, regions), rows=rows, presence_of_classes=present)
     skipped = [*files.skipped, *files.faults.skipped(files.files[0].name)]
-    return to_dataset(files.spec, records, source, classes=files.classes, regions=masks, skipped=skipped)
+    return to_dataset(spec.text, records, source, classes=files.classes, regions=masks, skipped=skipped)
 
 
 Id = int | float | str
@@ -105,7 +105,7 @@ class Ids(NamedTuple):
 
 def coco_ids(argument: str) -> dict[str, Ids]:
     """Return the ids of a COCO dataset, by the real path of each image that can be found. Raises DataError."""
-    files, found = _Files(f"{COCO}{argument}", argument), dict[str, Ids]()
+    files, found = _Files(parse(f"{COCO}{argument}")), dict[str, Ids]()
     for file in files.files:
         whole, categories = files.parsed(file), dict[str, Id]()
         for identity, name in files.categories(whole).items():
@@ -122,26 +122,21 @@ def category_ids(classes: Sequence[str], known: Mapping[str, Id]) -> dict[str, I
     return {name: known[name] if name in known else next(following) for name in classes}
 
 
-def _train_file(place: Path) -> Path:
-    if place.is_file():
-        return place
-    found = sorted(file for folder in ("", "annotations", *SPLIT_WORDS) for file in (place / folder).glob("*.json"))
-    named = [file for file in found if file.name.startswith("instances")] or found
-    train = [file for file in named if "train" in (split_named(file.stem), file.parent.name.lower())] or named
-    if len(train) != 1:
-        seen = first_few(str(file.relative_to(place)) for file in found) or "none"
-        raise DataError(f"{place}: which JSON file lists the objects cannot be told, of {seen}; give coco:FILE.json.")
-    return train[0]
-
-
 class _Files:
     """The files of a dataset, and what was read of them."""
 
-    def __init__(self, spec: str, argument: str) -> None:
-        self.spec = spec
-        self.files = [file := _train_file(expanded(argument)), *_siblings(file)]
-        folder = file.absolute().parent
-        self.root = folder.parent if folder.name.lower() in _ABOVE else folder
+    def __init__(self, spec: Spec) -> None:
+        self.spec, place = spec, spec.path.absolute()
+        named = [place] if place.is_file() else [file for name in IN_FOLDER for file in sorted(place.glob(name))]
+        if not named:
+            raise DataError(f"{spec}: there is none of {', '.join(IN_FOLDER)} in {place}; give coco:FILE.json.")
+        self.files = [named[0], *_siblings(named[0])]
+        folder = self.files[0].parent
+        self.root = folder.parent if folder.name in ("annotations", *SPLIT_WORDS) else folder
+        images = spec.options.get("images")
+        self.images = None if images is None else self.root / expanded(images)
+        if self.images is not None and not is_below(os.path.realpath(self.images), os.path.realpath(self.root)):
+            self.root = self.images
         self.records: list[Record] = []
         self.classes: list[str] = []
         self.skipped: list[Skipped] = []
@@ -160,20 +155,13 @@ class _Files:
                     self.faults.add(name, "it is of an image that is not listed, or that was skipped")
                     continue
                 label = label_of.get(names.get(_id(one, "category_id"), ""), -1)
-                outline = one.get("segmentation") if masks else None
-                if isinstance(outline, dict) and outline.get("size") != [*reversed(record.size)]:
-                    record.size = UNKNOWN_SIZE  # that of the picture counts
                 fault = "" if label >= 0 else "its category is not listed"
                 weight = weight_of(bool(one.get("iscrowd") or one.get("ignore")), one.get("score"))
+                outline = one.get("segmentation") if masks else None
                 record.objects.append(Object(name, label, from_sides(one.get("bbox")), weight, fault, outline))
-        none = f"{self.spec}: none of its images can be found below {self.root}, in 'images' there or a split's folder."
+        where = self.images or "beside the file, or in NAME for annotations/instances_NAME.json"
+        none = f"{self.spec}: none of its images is {where}; give {self.spec},images=FOLDER."
         require_some(self.records, none, self.skipped)
-        keys = {record.key for record in self.records}
-        if self.records[0].split == "train" and (others := unlisted(self.root, keys, EXTENSIONS, below=False)):
-            note_once(
-                f"{self.spec}: {len(others):,} images beside those that it lists, such as {others[0]!r}, are left out. "
-                f"To take them without a label, list them in {self.files[0].with_name('unlabelled.json')}."
-            )
         return FileSource(self.root, [record.key for record in self.records])
 
     def parsed(self, file: Path) -> dict[str, Any]:
@@ -205,12 +193,14 @@ class _Files:
     def add_images(self, file: Path, whole: Mapping[str, Any]) -> dict[Any, Record]:
         """Add the images of a file that can be found; return their records by id."""
         images = [one for one in self._tables(whole["images"]) if isinstance(one.get("file_name"), str)]
-        split = split_named(file.stem) or SPLIT_OF.get(file.absolute().parent.name.lower(), "train")
+        split = split_named(file.stem) or SPLIT_OF.get(file.parent.name, "train")
         annotated = isinstance(whole.get("annotations"), list)
-        located = self._located(file, split, [one["file_name"] for one in images])
+        of_file = file.stem.removeprefix("instances_") if file.parent.name == "annotations" else ""
+        folder = self.images or (self.root / of_file if of_file else file.parent)
+        located = locate_all(self.root, [f"{folder}/{one['file_name']}" for one in images])
         earlier, by_id = {record.key: record for record in self.records}, dict[Any, Record]()
-        for one, (key, fault) in zip(images, located, strict=True):
-            identity = _id(one, "id")
+        for one, (path, fault) in zip(images, located, strict=True):
+            key, identity = Path(path).as_posix(), _id(one, "id")
             if not fault and (identity is None or identity in by_id):
                 fault = f"has the id {one.get('id')!s:.50}, which is none, or that of another image"
             elif not fault and key in earlier:
@@ -218,46 +208,27 @@ class _Files:
             if fault:
                 self.skipped.append(Skipped(one["file_name"], fault))
                 continue
-            width, height = number(one.get("width")), number(one.get("height"))
-            size = UNKNOWN_SIZE if width * height > MAX_PIXELS else (width, height)
+            size = number(one.get("width")), number(one.get("height"))
             by_id[identity] = Record(key=key, split=split, objects=[] if annotated else None, size=size)
             earlier[key] = by_id[identity]
             self.records.append(by_id[identity])
         return by_id
 
-    def _located(self, file: Path, split: str, names: Sequence[str]) -> list[tuple[str, str]]:
-        """Return the path of each image from the root, in the first folder that has it, or why it cannot be used."""
-        bases = dict.fromkeys((file.absolute().parent, self.root))
-        places = [base / name for base in bases for name in FOLDERS if (base / name).is_dir()]
-        inside = [folder for place in places for folder in sorted(place.iterdir()) if folder.is_dir()]
-        for word in dict.fromkeys((split_named(file.stem, _OF_FOLDERS) or split, split)):
-            places += [folder for folder in inside if split_named(folder.name, _OF_FOLDERS) == word]
-        found = [("", "cannot be found")] * len(names)
-        relative = [name.replace("\\", "/").removeprefix(f"{self.root.as_posix()}/") for name in names]
-        for folder in places:
-            missing = [place for place, (_, fault) in enumerate(found) if fault]
-            tried = locate_all(self.root, [f"{folder}/{relative[place]}" for place in missing])
-            for place, (key, fault) in zip(missing, tried, strict=True):
-                if not fault or "cannot be found" not in fault:
-                    found[place] = (Path(key).as_posix(), fault)
-        return found
-
 
 def _id(one: Mapping[str, Any], name: str) -> Any:
     value = one.get(name)
-    if isinstance(value, str) and value.isdecimal() and len(value) < 20 and str(int(value)) == value:
-        return int(value)  # some tools write 1 in one place and "1" in another
     return value if isinstance(value, int | float | str) and not isinstance(value, bool) else None
 
 
 def _siblings(file: Path) -> list[Path]:
-    folder, name = file.absolute().parent, file.name
-    in_name = re.search(r"(?i)(?<![a-z])train(?![a-z])", name)
+    """Return the files beside the one of train that differ only in the name of the split."""
+    folder, name = file.parent, file.name
+    in_name = re.search(r"(?<![a-z])train(?![a-z])", name)
     if in_name:
         found = [folder / f"{name[: in_name.start()]}{word}{name[in_name.end() :]}" for word in SPLIT_WORDS]
     else:
-        found = [folder.parent / word / name for word in SPLIT_WORDS if folder.name.lower() == "train"]
-    return [other for other in found if other.is_file() and other != file.absolute()]
+        found = [folder.parent / word / name for word in SPLIT_WORDS if folder.name == "train"]
+    return [other for other in found if other.is_file() and other != file]
 
 
 def _region(one: Object, size: tuple[float, float]) -> tuple[Region | None, str]:

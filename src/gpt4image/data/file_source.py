@@ -1,18 +1,14 @@
-"""Images that are files below one folder, and digests of files.
-
-Digests are cached in one SQLite file in the user's cache folder, by path, size and times, where that can be written.
-"""
+"""Images that are files below one folder, and digests of files."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import hashlib
+import itertools
 import os
-import sqlite3
 import stat
-import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,27 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import Gpt4ImageError, parsing
-from gpt4image.base.files import atomic_path, make_folder, user_cache
+from gpt4image.base.files import atomic_path, make_folder
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.data.dataset import Dataset, is_unicode
 from gpt4image.data.decode import EXTENSIONS
 
 IMAGES = ".images"  # suffix of the folder of images beside a table that ``review`` or ``export-labels`` writes
-TABLES = ("manifest", "metadata", "labels")
-"""Names of a table that decides what a folder is, whatever else lies there."""
-AUDIT = "audit"  # beginning of the name of a table that `audit` writes
+TABLES = tuple(f"{name}{kind}" for name in ("labels", "manifest") for kind in (".csv", ".parquet"))
+"""Names of a table that says what the images of its folder are."""
 OUTSIDE = "leads out of the folder of the dataset"
 MAX_FILE_BYTES = 512 * 1024 * 1024
-DIGESTS = "digests.sqlite"
-# Size, time of change of the content, and of the entry: `cp -p` and `touch -r` can set back only the first two.
-State = tuple[int, int, int]
-
-BATCH = 500
-# A file may change twice within one tick of the file system's clock: younger ones are not cached.
-YOUNG_NS = 2_000_000_000
-BAR_FROM_BYTES = 500_000_000
-_DAMAGED = (sqlite3.Error, UnicodeError)  # the second where SQLite quotes damaged text in its message
+BATCH, BAR_FROM = 500, 10_000  # files
 
 
 class FileSource:
@@ -55,7 +42,7 @@ class FileSource:
         return read_bounded(self.path(row))
 
     def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
-        """Return the sha256 hex digest of each file's bytes; that of an unchanged file is cached."""
+        """Return the sha256 hex digest of each file's bytes."""
         return file_digests([self.path(row) for row in rows])
 
     def path(self, row: int) -> str:
@@ -81,12 +68,6 @@ def lines_of(file: Path, what: str) -> list[str]:
         return [line.strip() for line in read_bounded(str(file)).decode("utf-8-sig").strip().splitlines()]
 
 
-def with_slashes(paths: Sequence[str], folder: Path) -> list[str]:
-    """Return paths with slashes in place of the back slashes of Windows, except of files whose name has these."""
-    there = os.path.exists
-    return [path if "\\" not in path or there(folder / path) else path.replace("\\", "/") for path in paths]
-
-
 def locate_all(folder: Path, paths: Iterable[str]) -> list[tuple[str, str]]:
     """Return for each path the file below ``folder``, relative to it, or else why it cannot be used: (file, fault)."""
     root = os.path.realpath(folder)
@@ -98,10 +79,8 @@ def locate_all(folder: Path, paths: Iterable[str]) -> list[tuple[str, str]]:
         parent, name = os.path.split(os.path.join(root, path))  # noqa: PTH118
         file = os.path.join(real_folder(parent), name)  # noqa: PTH118
         try:
-            mode = os.lstat(file).st_mode
-            if stat.S_ISLNK(mode):
-                file = os.path.realpath(file)
-                mode = os.stat(file).st_mode  # noqa: PTH116
+            file = os.path.realpath(file) if os.path.islink(file) else file  # noqa: PTH114
+            mode = os.stat(file).st_mode  # noqa: PTH116
         except OSError as error:
             return "", f"cannot be found: {error.strerror}"
         if not is_below(file, root):
@@ -159,9 +138,6 @@ def files_below(root: Path, folder: Path, extensions: Collection[str] = EXTENSIO
     for where, folders, names in walk:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = os.path.relpath(where, root)
-        for name in [name for name in folders if not is_unicode(name)]:
-            skip(os.path.join(where, name), "its name is not valid UTF-8")  # noqa: PTH118
-            folders.remove(name)
         for name in folders:
             if os.path.islink(path := os.path.join(where, name)):  # noqa: PTH114, PTH118
                 skip(path, "a link to a folder, which is not followed")
@@ -169,43 +145,22 @@ def files_below(root: Path, folder: Path, extensions: Collection[str] = EXTENSIO
             if name.startswith(".") or os.path.splitext(name)[1].lower() not in extensions:  # noqa: PTH122
                 continue
             path = os.path.join(where, name)  # noqa: PTH118
+            key = name if inside == "." else f"{inside}/{name}".replace(os.sep, "/")
             mode = os.lstat(path).st_mode
-            if not is_unicode(name):
+            if not is_unicode(key):
                 skip(path, "its name is not valid UTF-8")
             elif stat.S_ISLNK(mode) and not is_below(os.path.realpath(path), real_root):
                 skip(path, OUTSIDE)
             elif not (stat.S_ISREG(mode) or os.path.isfile(path)):  # noqa: PTH113
                 skip(path, "is not a file")
             else:
-                found.append(name if inside == "." else f"{inside}/{name}".replace(os.sep, "/"))
+                found.append(key)
     return found, skipped
 
 
-def table_in(folder: Path, ignored: Collection[str] = ()) -> Path | None:
-    """Return the table that says what the images of a folder are: by its name, or one beside at most one folder."""
-    children = [child for child in folder.iterdir() if child.name not in ignored and not child.name.startswith(".")]
-    tables = [child for child in children if child.suffix in (".csv", ".parquet") and child.is_file()]
-    tables = [table for table in tables if not table.stem.startswith(AUDIT)]  # looks at some images
-    named = [table for table in tables if table.stem.lower() in TABLES]
-    alone = len(tables) == 1 and sum(child.is_dir() for child in children) < 2
-    return named[0] if len(named) == 1 else tables[0] if alone else None
-
-
-def unlisted(root: Path, listed: Collection[str], extensions: Collection[str], *, below: bool) -> list[str]:
-    """Return images that a table does not list: in the folders of those listed, or all ``below`` its root."""
-    if below:
-        found = (file for file in files_below(root, root, extensions)[0] if f"{IMAGES}/" not in file)
-        real, known = os.path.realpath(root), {os.path.normpath(file) for file in listed}
-        found = [file for file in found if os.path.normpath(file) not in known]
-        return [file for file in found if os.path.relpath(os.path.realpath(root / file), real) not in known]
-    folders = {os.path.dirname(file) for file in listed}  # noqa: PTH120
-    return sorted(
-        inside
-        for folder in folders
-        for entry in os.scandir(root / folder)
-        if os.path.splitext(entry.name)[1].lower() in extensions and not entry.name.startswith(".")  # noqa: PTH122
-        if (inside := os.path.join(folder, entry.name)) not in listed and not entry.is_symlink()  # noqa: PTH118
-    )
+def table_in(folder: Path) -> Path | None:
+    """Return the table that says what the images of a folder are; None without one."""
+    return next((folder / name for name in TABLES if (folder / name).is_file()), None)
 
 
 def file_digests(paths: Sequence[str]) -> tuple[str, ...]:
@@ -213,75 +168,25 @@ def file_digests(paths: Sequence[str]) -> tuple[str, ...]:
 
     One that cannot be read gets a digest of its own, which no content has; decoding it later gives the reason.
     """
-    states = {path: file_state(path) for path in dict.fromkeys(paths)}
-    digests = _recalled(states)
-    missing = [path for path in states if path not in digests]
-    batches = [missing[start : start + BATCH] for start in range(0, len(missing), BATCH)]
-    n_bytes = sum((states[path] or (0,))[0] for path in missing)
+    starts = range(0, len(paths), BATCH)
 
-    def read(batch: Sequence[str]) -> dict[str, str]:
-        return {path: digest for path in batch if (digest := _digest(path))}
+    def read(start: int) -> list[str]:
+        return list(map(_digest, paths[start : start + BATCH]))
 
     pool = ThreadPoolExecutor()
     try:
-        with progress_bar(quiet=n_bytes < BAR_FROM_BYTES) as progress:
-            task = progress.add_task("Reading digests", total=len(missing), note="")
-            for batch, found in zip(batches, pool.map(read, batches), strict=True):
-                digests |= found
-                _remember({path: (state, found[path]) for path in found if (state := states[path])})
-                progress.advance(task, len(batch))
+        with progress_bar(quiet=len(paths) < BAR_FROM) as progress:
+            done = progress.track(
+                pool.map(read, starts), len(starts), description=f"Reading digests, {BATCH} at a time"
+            )
+            return tuple(itertools.chain.from_iterable(done))
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt must not wait for the rest of the set
-    for path in states.keys() - digests.keys():
-        digests[path] = hashlib.sha256(b"unreadable file\0" + os.fsencode(path)).hexdigest()
-    return tuple(digests[path] for path in paths)
 
 
-def file_state(path: str) -> State | None:
-    """Return size and times of a file, which change when its bytes do; None where it cannot be reached."""
-    try:
-        status = os.stat(path)  # noqa: PTH116  (a Path per file costs more than the call)
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _digest(path: str) -> str | None:
+def _digest(path: str) -> str:
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
-        return None
-
-
-def _recalled(states: Mapping[str, State | None]) -> dict[str, str]:
-    """Return the cached digests of files that have not changed."""
-    found, paths = dict[str, str](), list(states)
-    with contextlib.suppress(*_DAMAGED), contextlib.closing(_connected("ro")) as connection:
-        for start in range(0, len(paths), BATCH):
-            path_of = {os.fsencode(path): path for path in paths[start : start + BATCH]}
-            marks = ", ".join("?" * len(path_of))
-            query = f"SELECT path, size, mtime, ctime, digest FROM digests WHERE path IN ({marks})"
-            for name, *state, digest in connection.execute(query, list(path_of)):
-                # Another type or length: the cache is damaged.
-                if tuple(state) == states[path_of[name]] and isinstance(digest, bytes) and len(digest) == 32:
-                    found[path_of[name]] = digest.hex()
-    return found
-
-
-def _remember(files: Mapping[str, tuple[State, str]]) -> None:
-    settled = time.time_ns() - YOUNG_NS  # an older file shows another change of its bytes in its times
-    known = [(path, *file) for path, file in files.items() if max(file[0][1:]) < settled]
-    rows = [(os.fsencode(path), *state, bytes.fromhex(digest)) for path, state, digest in known]
-    with contextlib.suppress(*_DAMAGED, OSError):
-        user_cache().mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(_connected("rwc")) as connection, connection:
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS digests "
-                "(path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, digest BLOB) WITHOUT ROWID"
-            )
-            connection.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", rows)
-
-
-def _connected(mode: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"{(user_cache() / DIGESTS).absolute().as_uri()}?mode={mode}", uri=True, timeout=10)
+        return hashlib.sha256(b"unreadable file\0" + os.fsencode(path)).hexdigest()

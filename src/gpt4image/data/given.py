@@ -1,37 +1,40 @@
 """`python:NAME`: images and labels that a call in Python was given: lists, arrays, or a table of pandas.
 
-They become a dataset in the user's cache, under a name made of their content, so that worker processes and later ones
-find them. Pictures in memory are written without compression (PPM), whose digest no version of a library changes.
+They become a table in a folder that this process and those that it starts know, and that goes when it ends. Its name is
+made of the content. Pictures in memory are written without compression (PPM): no library's version changes the digest.
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import io
 import os
+import shutil
 from collections.abc import Generator, Mapping, Set
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from gpt4image.base.errors import DataError, DecodeError
-from gpt4image.base.files import fingerprint, make_folder, read_json, user_cache, write_json
-from gpt4image.base.outcome import Skipped
-from gpt4image.data.dataset import SPLIT_OF, Dataset
+from gpt4image.base.files import fingerprint, write_parquet
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.decode import upright_rgb
-from gpt4image.data.file_source import FileSource, locate_all
-from gpt4image.data.manifest import LABEL_COLUMNS, SYNONYMS
-from gpt4image.data.records import Record, require_some, to_dataset
+from gpt4image.data.labels import class_name
+from gpt4image.data.manifest import ROLES, load_manifest
+from gpt4image.data.spec import Spec
 
-KIND = "python"
-TABLE = "table.json"
+FOLDER = "GPT4IMAGE_GIVEN"
+"""The variable that names the folder, so that worker processes find it."""
 FORMS = (
     "data takes a SPEC or a path; a pair (images, labels) of equal length, where labels may be None; or a DataFrame "
-    "with a column path or image, and perhaps key, label (or labels: lists) and split"
+    "with a column path, and perhaps key, label (or labels: lists) and split"
 )
 
 
@@ -50,76 +53,50 @@ def dataset(data: Any) -> str:
         raise DataError(f"data: {len(images)} images, but {len(columns[odd])} in {odd!r}; {FORMS}.")
     if not images:
         raise DataError(f"data: there are no images; {FORMS}.")
-    table: dict[str, Any] = {name: [_plain(cell) for cell in cells] for name, cells in columns.items()}
-    pictures = [not isinstance(image, str | os.PathLike) for image in images]
-    in_memory = any(pictures)
-    if in_memory and not all(pictures):
-        row = pictures.index(True)
-        kind = type(images[row]).__name__
-        raise DataError(f"data: image {row} is a {kind}, and others are paths; give paths for all, or for none.")
-    if in_memory:
-        encoded = (ppm(image, f"data: image {row}") for row, image in enumerate(images))
-        table["digest"] = [hashlib.sha256(picture).hexdigest() for picture in encoded]
-        table.setdefault("key", [f"{row:07d}" for row in range(len(images))])
-    else:
-        table["path"] = [os.path.abspath(image) for image in images]  # noqa: PTH100
-        table.setdefault("key", [Path(image).as_posix() for image in images])
-    folder = _folder(name := fingerprint(table)[:16])
-    if not (folder / TABLE).is_file():
-        make_folder(folder)
-        for row, image in enumerate(images if in_memory else ()):
-            (folder / f"{row:07d}.ppm").write_bytes(ppm(image, "data"))
-        write_json(folder / TABLE, table)  # last: it says that the pictures are there
-    return f"{KIND}:{name}"
+    folder = Path(os.environ.get(FOLDER) or _made())
+    paths = [as_file(image, folder, f"data: image {row}") for row, image in enumerate(images)]
+    ours = [path.startswith(f"{folder}{os.sep}") for path in paths]
+    keys = [f"{row:07d}" if own else Path(images[row]).as_posix() for row, own in enumerate(ours)]
+    table = {"key": keys, **{name: [_plain(cell) for cell in cells] for name, cells in columns.items()}}
+    identity = [Path(path).name if own else path for path, own in zip(paths, ours, strict=True)]
+    name = fingerprint({**table, "path": identity})[:16]
+    write_parquet(folder / f"{name}.parquet", pa.table({**table, "path": paths}))
+    return f"python:{name}"
 
 
-def load_given(argument: str) -> Dataset:
-    """Load what ``dataset`` has kept under a name. Raises DataError: it is not there, or its table has a fault."""
-    spec, folder = f"{KIND}:{argument}", _folder(argument)
-    if not argument.isalnum() or not (folder / TABLE).is_file():
-        where = f"and it is not in {folder.parent}: give the same images and labels as data= again"
-        raise DataError(f"{spec} is data that a call in Python was given, {where}.")
-    table: dict[str, Any] = read_json(folder / TABLE)
-    name, nothing = next((name for name in LABEL_COLUMNS if name in table), ""), [None] * len(table["key"])
-    records = [
-        Record(key=key, split=split or "train", label=label)
-        for key, split, label in zip(table["key"], table.get("split", nothing), table.get(name, nothing), strict=True)
-    ]
-    paths = table.get("path") or [str(folder.absolute() / f"{row:07d}.ppm") for row in range(len(records))]
-    located = locate_all(Path("/"), paths)
-    found = [(one, file) for one, (file, fault) in zip(records, located, strict=True) if not fault]
-    skipped = [Skipped(one.key, why) for one, (_, why) in zip(records, located, strict=True) if why]
-    require_some(found, f"{spec}: none of its {len(records)} paths leads to an image.", skipped)
-    source = FileSource(Path("/"), [file for _, file in found])
-    return to_dataset(spec, [one for one, _ in found], source, skipped=skipped)
+def load_given(spec: Spec) -> Dataset:
+    """Load what ``dataset`` has kept under a name. Raises DataError: another process was given it."""
+    file = Path(os.environ.get(FOLDER, os.devnull)) / f"{spec.where}.parquet"
+    if not spec.where.isalnum() or not file.is_file():
+        raise DataError(
+            f"{spec} is data that a call in Python was given, in a process that has ended: give the same images and "
+            "labels as data= again."
+        )
+    return replace(load_manifest(Spec(spec.text, "manifest", str(file), {"images": file.anchor})), spec=spec.text)
 
 
 @contextmanager
 def as_files(images: Any) -> Generator[tuple[tuple[str, ...], Mapping[str, str]]]:
     """Yield paths of images to predict (paths, pictures, or a table), and the numbers of those that were in memory."""
     if hasattr(images, "columns"):
-        if "path" not in (found := _named(images)):
-            names = ", ".join(map(str, images.columns))
-            raise DataError(f"images: the table has the columns {names}, and none is path or image.")
-        images = found["path"]
+        images = _columns(images)["path"]
     elif isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) in (2, 3):
         images = [images]
     elif not hasattr(images, "__iter__"):
         raise DataError(f"images is a {type(images).__name__}; give paths, pictures, or a table with a column path.")
     with TemporaryDirectory(prefix="gpt4image-") as folder:
-        paths, names = list[str](), dict[str, str]()
-        for row, image in enumerate(images):
-            if not isinstance(image, str | os.PathLike):
-                path = Path(folder) / f"{row:07d}.ppm"
-                path.write_bytes(ppm(image, f"images: image {row}"))
-                names[str(path)] = str(row)
-                image = path
-            paths.append(os.fspath(image))
-        yield tuple(paths), names
+        given = list(images)
+        paths = [
+            os.fspath(image) if _is_path(image) else as_file(image, Path(folder) / str(row), f"images: image {row}")
+            for row, image in enumerate(given)
+        ]
+        yield tuple(paths), {path: str(row) for row, path in enumerate(paths) if not _is_path(given[row])}
 
 
-def ppm(image: Any, what: str) -> bytes:
-    """Return a picture in memory as the bytes of a file without compression. Raises DataError naming ``what``."""
+def as_file(image: Any, folder: Path, what: str) -> str:
+    """Return the path of an image; one in memory is written to a folder. Raises DataError naming ``what``."""
+    if _is_path(image):
+        return os.path.abspath(image)  # noqa: PTH100
     if not isinstance(image, Image.Image):
         pixels = np.asarray(image)
         is_picture = pixels.ndim in (2, 3) and pixels.shape[2:] in ((), (1,), (3,), (4,)) and pixels.size
@@ -129,27 +106,34 @@ def ppm(image: Any, what: str) -> bytes:
                 "an array of uint8 with the shape (H, W, 3), (H, W, 4) or (H, W)."
             )
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
-    file = io.BytesIO()
+    content = io.BytesIO()
     try:
-        upright_rgb(image).save(file, "PPM")
+        upright_rgb(image).save(content, "PPM")
     except (DecodeError, OSError) as error:
         raise DataError(f"{what} cannot be taken: {error}.") from None
-    return file.getvalue()
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{hashlib.sha256(content.getvalue()).hexdigest()}.ppm"
+    file.write_bytes(content.getvalue())
+    return str(file)
+
+
+def _made() -> str:
+    os.environ[FOLDER] = place = mkdtemp(prefix="gpt4image-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place
+
+
+def _is_path(image: Any) -> bool:
+    return isinstance(image, str | os.PathLike)
 
 
 def _columns(data: Any) -> dict[str, list[Any]]:
-    """Return the columns that count, by their usual names. Raises DataError: there are none of images."""
+    """Return the columns that count. Raises DataError: there are none of images."""
     if hasattr(data, "columns"):
-        found = _named(data)
+        found = {name: list(data[name]) for name in ROLES if name in data.columns}
         if "path" not in found:
             raise DataError(f"The table has the columns {', '.join(map(str, data.columns))}; {FORMS}.")
-        if strange := sorted({str(cell) for cell in found.get("split", ())} - SPLIT_OF.keys()):
-            raise DataError(f"data: the split {strange[0]!r} is none of {', '.join(SPLIT_OF)}.")
-        if "split" in found:
-            found["split"] = [SPLIT_OF[str(cell)] for cell in found["split"]]
-        if "key" in found:
-            found["key"] = list(map(str, found["key"]))
-        return {name: found[name] for name in ("path", "key", "split", *LABEL_COLUMNS) if name in found}
+        return found
     if not isinstance(data, tuple) or len(data) != 2:
         raise DataError(f"data is a {type(data).__name__}; {FORMS}.")
     images, labels = data
@@ -159,26 +143,16 @@ def _columns(data: Any) -> dict[str, list[Any]]:
     if (axes := getattr(labels, "ndim", 1)) != 1:
         raise DataError(f"data: the labels are an array of {axes} axes; give one number or a list of names per image.")
     cells = [] if labels is None else list(labels)
-    several = any(isinstance(label, list | tuple | Set) for label in cells)
-    return {"path": list(images), **({} if labels is None else {"labels" if several else "label": cells})}
-
-
-def _named(table: Any) -> dict[str, list[Any]]:
-    """Return the columns of a table by their usual names; of several with one meaning, the first."""
-    found: dict[str, list[Any]] = {}
-    for name in table.columns:
-        found.setdefault(SYNONYMS.get(str(name).lower(), str(name).lower()), list(table[name]))
-    return found
+    if any(isinstance(label, list | tuple | Set) for label in cells):
+        cells = [one if one is None or isinstance(one, list | tuple | Set) else [one] for one in cells]
+        return {"path": list(images), "labels": cells}
+    return {"path": list(images), **({} if labels is None else {"label": cells})}
 
 
 def _plain(cell: Any) -> Any:
+    """Return a cell as text, or as a list of texts."""
     if isinstance(cell, Set):
         cell = sorted(cell, key=str)
     if isinstance(cell, list | tuple | np.ndarray):
         return [_plain(each) for each in cell]
-    cell = cell.item() if hasattr(cell, "item") else cell  # a number of numpy or torch
-    return None if str(cell) in ("nan", "<NA>", "NaT", "None") else cell if isinstance(cell, int | float) else str(cell)
-
-
-def _folder(name: str) -> Path:
-    return user_cache() / "given" / name
+    return class_name(cell.item() if hasattr(cell, "item") else cell)  # a number of numpy or torch

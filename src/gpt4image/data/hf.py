@@ -1,8 +1,9 @@
 """`hf:NAME_OR_PATH`: a dataset of the Hugging Face hub, or a local one (Parquet, Arrow, tar shards, `save_to_disk`).
 
-Images stay undecoded in the memory-mapped Arrow files of `datasets`. Boxes are a column ``objects`` of structs, or a
-struct of lists, with ``bbox`` (left, top, width, height in pixels) and ``category``. Masks are a second column of
-images, with one number per pixel.
+Images stay undecoded in the memory-mapped Arrow files of `datasets`. Columns are called as in its guides: ``image``;
+``label``, a class or a list of several; ``objects``, a struct of lists or a list of structs with ``bbox`` (left, top,
+width, height in pixels) and ``category``; ``mask``, pictures with one number per pixel; ``key``. Options of the SPEC
+give other names: ``hf:cifar100,image=img,label=fine_label``.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, MissingExtraError, first_few, parsing
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.dataset import LABEL_NAMES, LIST_NAMES, MAX_CLASSES, NO_LABEL, SPLIT_OF, Dataset
-from gpt4image.data.file_source import expanded, file_digests, is_below, read_bounded
+from gpt4image.data.dataset import SPLIT_OF, Dataset
+from gpt4image.data.file_source import file_digests, is_below, read_bounded
+from gpt4image.data.labels import NO_LABEL, sorted_names
 from gpt4image.data.masks import MaskFiles, masks_of
 from gpt4image.data.records import (
     Faults,
@@ -33,86 +35,60 @@ from gpt4image.data.records import (
     weight_of,
     with_boxes,
 )
+from gpt4image.data.spec import Spec
 
 if TYPE_CHECKING:
     from datasets import Dataset as Table
 
-IMAGE_NAMES = ("image", "img", "picture", "jpg", "png")
-# Types of the two fields of an image; "null" where no row has one.
-IMAGE_FIELDS = {"bytes": ("binary", "large_binary", "null"), "path": ("string", "large_string", "null")}
-KEY_NAMES = ("key", "__key__")  # the second: of samples in tar shards, as WebDataset writes them
 MAX_CAUSE = 400  # letters of what `datasets` says that are shown
-OBJECTS = ("objects", "annotations")
-BOX_NAMES = ("bbox", "bboxes", "boxes")
-CLASS_NAMES = ("category", "categories", "category_id", "label", "labels", "class", "classes", "class_label", "type")
-IGNORED, SCORE = ("iscrowd", "is_crowd", "difficult"), "score"
-MASK_NAMES = ("mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "semantic_mask")
-Parts = Sequence[tuple[str, "Table"]]  # names of splits, as `datasets` has them, and their tables
+IGNORED, SCORE = ("iscrowd", "difficult"), "score"
+_BYTES, _PATHS = ("binary", "large_binary", "null"), ("string", "large_string", "null")  # "null" where no row has one
 
 
-def load_hf(argument: str) -> Dataset:
-    """Load the splits of a dataset that `datasets` reads.
-
-    Columns are found by type and usual names: objects with boxes come before masks, these before labels. Keys are the
-    column ``key`` or ``__key__``, else ``SPLIT/ROW``.
-    """
-    spec = f"hf:{argument}"
-    loaded = _load(argument, spec)
-    import datasets
-    from datasets.config import HF_DATASETS_CACHE
-    from huggingface_hub.constants import HF_HUB_CACHE
-
+def load_hf(spec: Spec) -> Dataset:
+    """Load the splits of a dataset that `datasets` reads; keys are the column ``key``, else ``SPLIT/ROW``."""
+    loaded = _load(spec)
     parts = [(name, loaded[name]) for name in SPLIT_OF if name in loaded]
     if len(loaded) == 1 and not parts:
         parts, loaded = [("train", next(iter(loaded.values())))], {}
     unknown = [name for name in loaded if name not in SPLIT_OF]
     if not parts:
         raise DataError(f"{spec}: none of its splits {first_few(unknown)} is train, validation or test.")
-    tables, path = [part for _, part in parts], expanded(argument)
-    features = [table.features for table in tables]
-    images = [name for name in features[0] if all(_holds_image(kinds.get(name)) for kinds in features)]
-    image = _first(images, IMAGE_NAMES)
-    if image is None:
-        raise DataError(
-            f"{spec}: no column of {' and '.join(name for name, _ in parts)} holds images; the columns are "
-            f"{first_few(dict.fromkeys(name for kinds in features for name in kinds), 20)}. Images are a column of the "
-            "type Image, or of structs of 'bytes' (binary) and 'path' (text), in all splits the same."
-        )
-    own = [path if path.is_dir() else path.parent, HF_DATASETS_CACHE] if path.exists() else []
-    folders = [os.path.realpath(folder) for folder in (*own, HF_HUB_CACHE)]
-    source = ArrowSource(tables, image, folders)
-    splits = np.repeat([SPLIT_OF[name] for name, _ in parts], [len(part) for part in tables]).tolist()
-    records = [Record(key=key, split=split) for key, split in zip(_keys(parts, splits), splits, strict=True)]
-    faults = source.faults(spec)
+    set_ = _Table(spec, parts)
+    source = set_.pictures("image")
+    splits = np.repeat([SPLIT_OF[name] for name, _ in parts], [len(part) for _, part in parts]).tolist()
+    records = [Record(key=key, split=split) for key, split in zip(set_.keys(), splits, strict=True)]
+    faults = source.faults(spec.text)
     rows = np.setdiff1d(np.arange(len(records)), list(faults))
     skipped = [Skipped(records[row].key, reason) for row, reason in faults.items()]
     require_some(rows, f"{spec}: none of its {len(records)} rows has an image that can be used.", skipped)
     skipped += [Skipped(f"split {name}", "is not one of train, validation and test") for name in unknown]
     dropped = Faults()
-    masks = [name for name in images if name != image and isinstance(features[0][name], datasets.Image)]
-    if names := _objects_column(parts[0][1]):
-        classes = _add_objects(parts, names, records, spec)
-        found = with_boxes(spec, records, source, classes, dropped, spec, skipped, "sides")
-    elif column := next((name for name in MASK_NAMES if name in masks), None):
-        of_masks, numbers = ArrowSource(tables, column, folders), np.arange(len(records))
-        numbers[list(of_masks.faults(spec))] = -1
-        regions, classes = masks_of(MaskFiles(of_masks), numbers, records, source, None, dropped, spec)
-        skipped += dropped.skipped(spec)
-        found = to_dataset(spec, records, source, classes=classes, regions=regions, skipped=skipped)
+    if set_.has("objects"):
+        classes = set_.add_objects(records)
+        found = with_boxes(spec.text, records, source, classes, dropped, spec.text, skipped)
+    elif set_.has("mask"):
+        of_masks, numbers = set_.pictures("mask"), np.arange(len(records))
+        numbers[list(of_masks.faults(spec.text))] = -1
+        regions, classes = masks_of(MaskFiles(of_masks), numbers, records, source, None, dropped, spec.text)
+        skipped += dropped.skipped(spec.text)
+        found = to_dataset(spec.text, records, source, classes=classes, regions=regions, skipped=skipped)
     else:
-        classes = _add_labels(parts, records, faults, spec)
-        found = to_dataset(spec, records, source, classes=classes, skipped=skipped)
+        classes = set_.add_labels(records)
+        for row in faults:
+            records[row].label = None
+        found = to_dataset(spec.text, records, source, classes=classes, skipped=skipped)
     return found.select(rows)
 
 
-def _load(argument: str, spec: str) -> Mapping[str, Table]:
+def _load(spec: Spec) -> Mapping[str, Table]:
     try:
         import datasets
     except ModuleNotFoundError:
         raise MissingExtraError("A dataset of the kind hf", "hf") from None
-    path = expanded(argument)
+    path = spec.path
     local = path.exists()
-    if not local and (path.is_absolute() or argument.startswith((".", "~"))):
+    if not local and (path.is_absolute() or spec.where.startswith((".", "~"))):
         raise DataError(f"{spec}: there is no such file or folder.")
     if path.is_file() and path.suffix not in (".parquet", ".arrow"):
         raise DataError(f"{spec}: a single file is .parquet or .arrow, got {path.suffix or 'no extension'!r}.")
@@ -125,7 +101,7 @@ def _load(argument: str, spec: str) -> Mapping[str, Table]:
             read = datasets.Dataset.from_parquet if path.suffix == ".parquet" else datasets.Dataset.from_file
             loaded = read(str(path))
         else:
-            loaded = datasets.load_dataset(str(path) if local else argument)
+            loaded = datasets.load_dataset(str(path) if local else spec.where)
         if isinstance(loaded, datasets.Dataset):
             loaded = {str(loaded.split or "train"): loaded}
         return {name: part.flatten_indices() if part._indices is not None else part for name, part in loaded.items()}
@@ -135,59 +111,130 @@ def _load(argument: str, spec: str) -> Mapping[str, Table]:
         raise DataError(f"{spec} {where}: {why.rstrip('.')}. The library `datasets` itself must load it.") from error
 
 
+class _Table:
+    """The tables of all splits, and the columns that the SPEC names."""
+
+    def __init__(self, spec: Spec, parts: Sequence[tuple[str, Table]]) -> None:
+        self.spec, self.parts = spec, parts
+
+    def column(self, role: str) -> str:
+        """Return the name of a column."""
+        return self.spec.options.get(role, role)
+
+    def has(self, role: str) -> bool:
+        """Return whether there is a column of a role, of which the SPEC names no other one."""
+        others = self.spec.options.keys() & {"objects", "mask", "label"} - {role}
+        return role in self.spec.options or (not others and any(role in part.features for _, part in self.parts))
+
+    def missing(self, role: str, what: str) -> DataError:
+        """Return the error that names the option of a column."""
+        columns = first_few(dict.fromkeys(name for _, part in self.parts for name in part.features), 20)
+        return DataError(
+            f"{self.spec}: its column {self.column(role)!r} {what}; the columns are {columns}. Give "
+            f"{self.spec.name}:{self.spec.where},{role}=COLUMN."
+        )
+
+    def kinds(self, role: str) -> list[Any]:
+        """Return the type of a column in each split that has it. Raises DataError: no split has it."""
+        found = [part.features[self.column(role)] for _, part in self.parts if self.column(role) in part.features]
+        if not found:
+            raise self.missing(role, "is missing")
+        return found
+
+    def cells(self, role: str) -> list[list[Any]]:
+        """Return the cells of a column by split; None for each where there is no such column."""
+        name, found = self.column(role), list[list[Any]]()
+        for _, part in self.parts:
+            with parsing(f"the column {name!r} of the dataset is damaged"):
+                if name in part.features:
+                    part.data.column(name).validate(full=True)
+                found.append(part.data.column(name).to_pylist() if name in part.features else [None] * len(part))
+        return found
+
+    def pictures(self, role: str) -> ArrowSource:
+        """Return the pictures of a column. Raises DataError that names the option."""
+        from datasets.config import HF_DATASETS_CACHE
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        kinds = self.kinds(role)
+        if len(kinds) < len(self.parts) or not all(map(_holds_image, kinds)):
+            raise self.missing(role, "holds no images, the type Image or structs of 'bytes' and 'path', in all splits")
+        path = self.spec.path
+        own = [path if path.is_dir() else path.parent, HF_DATASETS_CACHE] if path.exists() else []
+        folders = [os.path.realpath(folder) for folder in (*own, HF_HUB_CACHE)]
+        return ArrowSource([part for _, part in self.parts], self.column(role), folders)
+
+    def keys(self) -> list[str]:
+        """Return a unique name for each row."""
+        if not self.has("key") and "key" not in self.parts[0][1].features:
+            return [f"{name}/{row:07d}" for name, part in self.parts for row in range(len(part))]
+        self.kinds("key")
+        keys = [[str(key) for key in cells] for cells in self.cells("key")]
+        if len({key for own in keys for key in own}) == sum(map(len, keys)):
+            return [key for own in keys for key in own]
+        return [
+            key if SPLIT_OF.get(name) == "train" else f"{SPLIT_OF[name]}/{key}"
+            for (name, _), own in zip(self.parts, keys, strict=True)
+            for key in own
+        ]
+
+    def add_labels(self, records: Sequence[Record]) -> Sequence[str] | None:
+        """Give the records their labels; return the class names of ClassLabels, None without."""
+        if self.spec.options.get("label") == "":
+            return ()
+        names = [list(getattr(_element(kind), "names", None) or ()) for kind in self.kinds("label")]
+        if any(names) and not all(names):
+            raise self.missing("label", "has another type in some splits")
+        if len({_is_list(kind) for kind in self.kinds("label")}) > 1:
+            raise self.missing("label", "is a list in some splits only")
+        following, of_split = iter(records), iter(names)
+        for (split, part), cells in zip(self.parts, self.cells("label"), strict=True):
+            own = next(of_split) if self.column("label") in part.features else []
+            name_of: dict[Any, Any] = {**dict(enumerate(own)), None: None, NO_LABEL: None}
+            for cell, record in zip(cells, following, strict=False):
+                try:
+                    record.label = cell
+                    if own:
+                        record.label = [name_of[one] for one in cell] if isinstance(cell, list) else name_of[cell]
+                except (LookupError, TypeError) as error:
+                    allowed = f"0..{len(own) - 1}, or {NO_LABEL} for none"
+                    raise DataError(
+                        f"{self.spec}: split {split!r}: labels must be in {allowed}; got {error}."
+                    ) from None
+        return [*dict.fromkeys(one for own in names for one in own)] if any(names) else None
+
+    def add_objects(self, records: Sequence[Record]) -> tuple[str, ...]:
+        """Give the records their objects; return the class names. An empty cell is an image that is not annotated."""
+        fields = [dict(inner) if isinstance(inner := _element(kind), dict) else {} for kind in self.kinds("objects")]
+        box, label = self.column("bbox"), self.column("category")
+        for role in ("bbox", "category"):
+            if any(self.column(role) not in own for own in fields):
+                raise DataError(
+                    f"{self.spec}: the objects have no field {self.column(role)!r} in all splits; the fields are "
+                    f"{first_few(fields[0])}. Give {self.spec.name}:{self.spec.where},{role}=FIELD."
+                )
+        names = iter([list(getattr(_element(own[label]), "names", None) or ()) for own in fields])
+        following, classes = iter(records), dict[str, None]()
+        every = [self.cells(name) for name in ("objects", "width", "height")]
+        for (_, part), *columns in zip(self.parts, *every, strict=True):
+            own = next(names) if self.column("objects") in part.features else []
+            classes |= dict.fromkeys(own)
+            for cell, width, height, record in zip(*columns, following, strict=False):
+                record.objects = None if cell is None else _objects(cell, box, label, own)
+                record.size = number(width), number(height)
+        objects = [one for record in records for one in record.objects or ()]
+        classes = classes or dict.fromkeys(sorted_names(str(one.label) for one in objects if str(one.label).strip()))
+        for one in objects:
+            one.fault = "" if one.label in classes else "its category is missing or unknown"
+        return tuple(classes)
+
+
 def _holds_image(kind: Any) -> bool:
     import datasets
 
     if not isinstance(kind, dict) or set(kind) != {"bytes", "path"}:
         return isinstance(kind, datasets.Image)
-    return all(getattr(kind[name], "dtype", "") in IMAGE_FIELDS[name] for name in kind)
-
-
-def _first(names: Sequence[str], preferred: Sequence[str]) -> str | None:
-    return next((name for name in preferred if name in names), next(iter(names), None))
-
-
-def _keys(parts: Parts, splits: Sequence[str]) -> list[str]:
-    column = next((name for name in KEY_NAMES if all(name in part.features for _, part in parts)), None)
-    if column is None:
-        return [f"{name}/{row:07d}" for name, part in parts for row in range(len(part))]
-    keys = [str(key) for _, part in parts for key in _cells(part, column)]
-    if len(set(keys)) == len(keys):
-        return keys
-    return [key if split == "train" else f"{split}/{key}" for key, split in zip(keys, splits, strict=True)]
-
-
-def _add_labels(parts: Parts, records: Sequence[Record], faults: Mapping[int, str], spec: str) -> Sequence[str] | None:
-    """Give the records without a fault their labels; return the class names of ClassLabels, None without."""
-    import datasets
-
-    features = parts[0][1].features
-    named_so = [name for name in LIST_NAMES if name in features and (name in LABEL_NAMES or _is_list(features[name]))]
-    class_columns = [name for name, kind in features.items() if isinstance(_element(kind), datasets.ClassLabel)]
-    name = _first([*named_so, *class_columns], LIST_NAMES)
-    if name is None:
-        return ()
-    kinds = [part.features.get(name) for _, part in parts]
-    names: list[list[str] | None] = [getattr(_element(kind), "names", None) for kind in kinds]
-    if len({(own is None, _is_list(kind)) for kind, own in zip(kinds, names, strict=True) if kind is not None}) > 1:
-        raise DataError(
-            f"{spec}: the label column {name!r} has another type in some splits; cast it to the same in all."
-        )
-    cells = list[Any]()
-    for (split, part), own in zip(parts, names, strict=True):
-        # A split without the column has no labels, as the test splits of some published sets.
-        found = _cells(part, name)
-        if own:
-            name_of: dict[Any, Any] = {**dict(enumerate(own)), None: None, NO_LABEL: None}
-            try:
-                found = [[name_of[each] for each in one] if isinstance(one, list) else name_of[one] for one in found]
-            except (LookupError, TypeError) as error:
-                allowed = f"0..{len(own) - 1}, or {NO_LABEL} for none"
-                raise DataError(f"{spec}: split {split!r}: labels must be in {allowed}; got {error}.") from None
-        cells += found
-    for row, (record, cell) in enumerate(zip(records, cells, strict=True)):
-        record.label = None if row in faults else cell
-    return [*dict.fromkeys(one for own in names for one in own or ())] if any(names) else None
+    return getattr(kind["bytes"], "dtype", "") in _BYTES and getattr(kind["path"], "dtype", "") in _PATHS
 
 
 def _is_list(kind: Any) -> bool:
@@ -196,54 +243,6 @@ def _is_list(kind: Any) -> bool:
 
 def _element(kind: Any) -> Any:
     return kind.feature if _is_list(kind) else kind
-
-
-def _cells(part: Table, name: str) -> list[Any]:
-    """Return the cells of a column; None for each where there is no such column."""
-    if name not in part.features:
-        return [None] * len(part)
-    with parsing(f"the column {name!r} of the dataset is damaged"):
-        column = part.data.column(name)
-        column.validate(full=True)
-        return column.to_pylist()
-
-
-def _objects_column(part: Table) -> tuple[str, str, str] | None:
-    for name in OBJECTS:
-        fields = _fields(part, name)
-        box, label = (next((one for one in names if one in fields), None) for names in (BOX_NAMES, CLASS_NAMES))
-        if box and label:
-            return name, box, label
-    return None
-
-
-def _fields(part: Table, column: str) -> dict[str, Any]:
-    inner = _element(part.features.get(column))
-    return dict(inner) if isinstance(inner, dict) else {}
-
-
-def _add_objects(parts: Parts, names: tuple[str, str, str], records: Sequence[Record], spec: str) -> tuple[str, ...]:
-    """Give the records their objects; return the class names. An empty cell is an image that is not annotated."""
-    column, box, label = names
-    if any(column in part.features and _objects_column(part) != names for _, part in parts):
-        raise DataError(f"{spec}: the column of objects has other fields in some splits; cast it to the same type.")
-    following, classes = iter(records), dict[str, None]()
-    for _, part in parts:
-        own: Sequence[str] = getattr(_element(_fields(part, column).get(label)), "names", None) or ()
-        classes |= dict.fromkeys(own)
-        for cell, width, height in zip(*(_cells(part, one) for one in (column, "width", "height")), strict=True):
-            record = next(following)
-            record.objects = None if cell is None else _objects(cell, box, label, own)
-            record.size = number(width), number(height)
-    objects = [one for record in records for one in record.objects or ()]
-    if not classes:
-        texts = {one.label for one in objects if isinstance(one.label, str) and one.label.strip()}
-        largest = max((one.label for one in objects if isinstance(one.label, int)), default=-1)
-        classes = dict.fromkeys(sorted(texts) or map(str, range(largest + 1)))
-    for one in objects:
-        known = one.label in classes if isinstance(one.label, str) else 0 <= one.label < len(classes)
-        one.fault = "" if known else "its category is missing or unknown"
-    return tuple(classes)
 
 
 def _objects(cell: Any, box: str, label: str, own: Sequence[str]) -> list[Object]:
@@ -256,13 +255,11 @@ def _objects(cell: Any, box: str, label: str, own: Sequence[str]) -> list[Object
     for position, one in enumerate(cell, 1):
         values = one if isinstance(one, dict) else {}
         given = values.get(label)
-        given = int(given) if isinstance(given, float) and given.is_integer() else given
-        if not isinstance(given, int | str) or (isinstance(given, int) and not 0 <= given < MAX_CLASSES):
-            given = -1
         if own and isinstance(given, int):
-            given = own[given] if 0 <= given < len(own) else -1
+            given = own[given] if 0 <= given < len(own) else None
         weight = weight_of(any(values.get(name) for name in IGNORED), values.get(SCORE))
-        found.append(Object(f"object {position}", given, from_sides(values.get(box)), weight))
+        name = "" if given is None else str(given)
+        found.append(Object(f"object {position}", name, from_sides(values.get(box)), weight))
     return found
 
 

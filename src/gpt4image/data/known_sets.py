@@ -18,7 +18,6 @@ import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +26,8 @@ import pyarrow.parquet as pq
 from gpt4image.base.errors import DataError, MissingExtraError
 from gpt4image.base.files import atomic_path, user_cache
 from gpt4image.data.dataset import NO_LABEL, Dataset, MemorySource
-from gpt4image.data.file_source import expanded
 from gpt4image.data.records import Record, to_dataset
+from gpt4image.data.spec import Spec
 
 CLOTHES = Path(__file__).parents[1] / "packaged" / "clothes"
 FILES = {"train": "train", "validation": "val", "test": "test"}  # names of the tables, and the splits that they hold
@@ -38,7 +37,7 @@ IMAGENET_CLASSES = CLOTHES / "imagenet-classes.json"
 """Which of the classes of ImageNet are which of the ten, by hand."""
 
 
-def load_clothes() -> Dataset:
+def load_clothes(_spec: Spec | None = None) -> Dataset:
     """Load the packaged photographs: 1,200 train, 150 val and 372 test; the shorter side has 160 pixels."""
     records, pictures = list[Record](), list[bytes]()
     for name, split in FILES.items():
@@ -48,7 +47,7 @@ def load_clothes() -> Dataset:
     return to_dataset("clothes", records, MemorySource(pictures))
 
 
-def load_clothes_unlabelled() -> Dataset:
+def load_clothes_unlabelled(_spec: Spec | None = None) -> Dataset:
     """Load the same photographs; none of train has a label."""
     images = load_clothes()
     hidden = np.where(images.splits == "train", NO_LABEL, images.labels)
@@ -61,7 +60,7 @@ DESCRIPTIONS = OPENMOJI / "descriptions-plain.jsonl"
 """What an LLM said of the pictograms: JSON lines with key, description, class, second and confidence."""
 
 
-def load_openmoji() -> Dataset:
+def load_openmoji(_spec: Spec | None = None) -> Dataset:
     """Load the packaged dataset: 72 x 72 PNG on white, fixed split of 998 train, 155 val and 384 test pictograms."""
     with (OPENMOJI / "labels.csv").open(encoding="utf-8", newline="") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: row["key"])
@@ -105,19 +104,18 @@ def _draw(keys: Sequence[str]) -> list[bytes]:
     ]
 
 
-def _cifar(name: str, root: str = "") -> Dataset:
+def load_cifar(spec: Spec) -> Dataset:
     """Load both splits. Key of the k-th image of a class, in the official order: ``bird/000k``, ``test/bird/000k``."""
     from torchvision import datasets
 
-    spec, kind = f"{name}:{root}" if root else name, getattr(datasets, name.upper())
-    folder = expanded(root) if root else user_cache() / "torchvision"
+    kind, root = getattr(datasets, spec.name.upper()), spec.where
+    folder = spec.path if root else user_cache() / "torchvision"
     try:
         train, test = (kind(folder, train=is_train, download=not root) for is_train in (True, False))
     except (RuntimeError, OSError) as error:
         files = f"{folder} does not hold the official files ({kind.base_folder}/...): {error}"
-        raise DataError(
-            f"{spec}: {files}. Give {name}:ROOT of a torchvision download, or none to download it."
-        ) from None
+        way = f"Give {spec.name}:ROOT of a torchvision download, or none to download it."
+        raise DataError(f"{spec}: {files}. {way}") from None
     records, count = list[Record](), Counter[str]()
     for part, split, prefix in ((train, "train", ""), (test, "test", "test/")):
         for label in map(part.classes.__getitem__, part.targets):
@@ -126,7 +124,4 @@ def _cifar(name: str, root: str = "") -> Dataset:
             count[key] += 1
     head = b"P6\n32 32\n255\n"  # binary PPM files: so each image has bytes and a stable digest
     source = MemorySource([head + image.tobytes() for part in (train, test) for image in part.data])
-    return to_dataset(spec, records, source, classes=train.classes)
-
-
-load_cifar10, load_cifar100 = partial(_cifar, "cifar10"), partial(_cifar, "cifar100")
+    return to_dataset(spec.text, records, source, classes=train.classes)

@@ -12,10 +12,10 @@ from urllib.parse import unquote
 
 from gpt4image.base.errors import parsing
 from gpt4image.base.files import parse_json
-from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.dataset import SPLIT_OF, Dataset
 from gpt4image.data.file_source import FileSource, expanded, locate_all, read_bounded
 from gpt4image.data.records import Faults, Object, Record, from_sides, number, require_some, to_dataset, with_boxes
+from gpt4image.data.spec import Spec
 
 LABEL_STUDIO = "label-studio"
 LOCAL_FILES = "/data/local-files/?d="
@@ -23,15 +23,14 @@ LOCAL_FILES = "/data/local-files/?d="
 CHOICES, RECTANGLES = "choices", "rectanglelabels"
 
 
-def load_label_studio(argument: str) -> Dataset:
+def load_label_studio(spec: Spec) -> Dataset:
     """Load the images of tasks, whose paths are relative to the folder of the file, and their labels."""
-    spec, (place, _, stated) = f"{LABEL_STUDIO}:{argument}", argument.partition(IMAGE_ROOT)
-    file, faults = expanded(place), Faults()
+    file, faults = spec.path, Faults()
     with parsing(f"{spec}: no JSON that can be read"):
         tasks = parse_json(read_bounded(str(file)))
     every = [task for task in tasks if _table(task, "data").get("image")] if isinstance(tasks, list) else []
-    none = f"{spec}: no task names an image that can be used; export as JSON, not JSON-MIN, and give --image-root DIR."
-    root, about = expanded(stated) if stated else file.parent, [task["data"] for task in every]
+    none = f"{spec}: no task names an image that can be used; export as JSON, not JSON-MIN, and give images=FOLDER."
+    root, about = file.parent / expanded(spec.options.get("images", "")), [task["data"] for task in every]
     located = locate_all(root, [unquote(str(one["image"]).removeprefix(LOCAL_FILES)) for one in about])
     records, files, names = list[Record](), list[str](), set[str]()
     kinds, given = {str(one.get("kind")) for one in about}, [_result(task, "annotations") for task in every]
@@ -56,8 +55,8 @@ def load_label_studio(argument: str) -> Dataset:
     require_some(records, none, faults.skipped(file.name))
     source, classes = FileSource(root, files), sorted(names)
     if boxes:
-        return with_boxes(spec, records, source, classes, faults, file.name, unit="parts")
-    return to_dataset(spec, records, source, classes=classes, skipped=faults.skipped(file.name))
+        return with_boxes(spec.text, records, source, classes, faults, file.name, unit="parts")
+    return to_dataset(spec.text, records, source, classes=classes, skipped=faults.skipped(file.name))
 
 
 def _table(value: Any, name: str) -> Mapping[str, Any]:

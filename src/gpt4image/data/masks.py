@@ -1,14 +1,15 @@
-"""`masks:DIR` and `masks:IMAGES,MASKS`: images, and masks of the same names with the number of a class in each pixel.
+"""`masks:DIR`: images, and masks of the same paths with the number of a class in each pixel.
 
-255 counts for nothing, unless there are two classes and masks of 0 and 255 only. An image without a mask is not
-annotated, except by its tags in ``tags.csv``. Splits are those of folders, or of VOC's lists in ImageSets/Segmentation.
+They lie in ``images`` and ``masks``; ``images=`` and ``masks=`` name other folders. 255 counts for nothing, unless
+there are two classes and masks of 0 and 255 only. An image without a mask is not annotated, except by its tags in
+``tags.csv``. Splits are those of folders, or of VOC's lists in ImageSets/Segmentation.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,49 +21,44 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import DataError, DecodeError, first_few, parsing
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import from_csv_cell
-from gpt4image.data.dataset import SEPARATOR, Dataset, ImageSource
+from gpt4image.data.dataset import Dataset, ImageSource
 from gpt4image.data.decode import decode_numbers, sides
-from gpt4image.data.file_source import FileSource, expanded, files_below, lines_of
-from gpt4image.data.records import Faults, Record, paired, require_some, to_dataset
+from gpt4image.data.file_source import FileSource, files_below, lines_of
+from gpt4image.data.labels import SEPARATOR
+from gpt4image.data.records import Faults, Record, require_some, to_dataset
 from gpt4image.data.regions import VOID, Masks
-from gpt4image.data.voc import splits_of
+from gpt4image.data.spec import Spec
+from gpt4image.data.voc import paired, splits_of
 
-IMAGES, MASKS = ("images", "JPEGImages"), ("masks", "SegmentationClass", "annotations")
 NAMES, TAGS = "classes.txt", "tags.csv"
 UNSEEN = ("background", "_background_")  # classes that tags do not name, whether they are present or not
 BACKGROUND = ("background", "foreground")  # names of the two classes of masks of 0 and 255 that have no names
 BAR_FROM = 2000
 
 
-def load_masks(argument: str) -> Dataset:
-    """Load images and masks; keys are paths of images from the folder, or from the one that holds both."""
-    spec = f"masks:{argument}"
-    image_folder, mask_folder = _folders(argument, spec)
-    root = Path(os.path.commonpath([image_folder, mask_folder]))
-    given, skipped = files_below(root, image_folder)
-    keys = [path for path in given if mask_folder not in (root / path).parents]
-    masks, broken = files_below(root, mask_folder)
+def load_masks(spec: Spec) -> Dataset:
+    """Load images and masks; keys are paths of images from the folder."""
+    root, images, folder = spec.path, spec.folder("images", "images"), spec.folder("masks", "masks")
+    keys, skipped = files_below(root, images)
+    masks, broken = files_below(root, folder)
     if not keys or not masks:
-        raise DataError(f"{spec}: {len(keys):,} images in {image_folder} and {len(masks):,} masks in {mask_folder}.")
-
-    def beside(name: str) -> Path | None:
-        places = (mask_folder, mask_folder.parent, image_folder.parent)
-        return next((place / name for place in places if (place / name).is_file()), None)
-
-    names, faults = _class_names(beside(NAMES), spec), Faults()
+        counts = f"{len(keys):,} images in {images} and {len(masks):,} masks in {folder}"
+        raise DataError(f"{spec}: {counts}; give images=FOLDER and masks=FOLDER.")
+    names, faults = _class_names(root / NAMES, spec), Faults()
     row_of = {path: row for row, path in enumerate(masks)}
-    mask_of = paired({path: PurePosixPath(path).stem for path in masks}, keys, faults)
-    splits = splits_of(spec, root, "Segmentation", keys, mask_of, skipped)
+    mask_of = paired(root, (images, keys), (folder, masks), faults)
+    splits = splits_of(spec, "Segmentation", keys, mask_of, skipped)
     rows = np.array([row_of.get(mask_of.get(key, ""), -1) for key in splits], np.int64)
     source, records = FileSource(root, [*splits]), [Record(key=key, split=split) for key, split in splits.items()]
-    regions, classes = masks_of(MaskFiles(FileSource(root, masks)), rows, records, source, names, faults, spec)
-    if (tags := beside(TAGS)) is not None:
-        below = {key: (root / key).relative_to(image_folder).as_posix() for key in splits}
-        present = _tagged(tags, below, classes, faults, spec)
+    found = masks_of(MaskFiles(FileSource(root, masks)), rows, records, source, names, faults, spec.text)
+    regions, classes = found
+    if (root / TAGS).is_file():
+        below = {key: (root / key).relative_to(images).as_posix() for key in splits}
+        present = _tagged(root / TAGS, below, classes, faults, spec)
         tagged = np.where(regions.known[:, None], regions.presence_of_classes, present)
         regions = replace(regions, presence_of_classes=tagged)
     skipped += [*broken, *faults.skipped("masks and tags")]
-    return to_dataset(spec, records, source, classes=classes, regions=regions, skipped=skipped)
+    return to_dataset(spec.text, records, source, classes=classes, regions=regions, skipped=skipped)
 
 
 class MaskFiles:
@@ -104,9 +100,8 @@ def masks_of(
         return np.unique(numbers)
 
     with ThreadPoolExecutor() as pool, progress_bar(quiet=len(with_mask) < BAR_FROM) as progress:
-        task = progress.add_task("Reading masks", total=len(with_mask), note="")
-        for image, found in zip(with_mask, pool.map(look, with_mask), strict=True):
-            progress.advance(task, 1)
+        looked = progress.track(pool.map(look, with_mask), len(with_mask), description="Reading masks")
+        for image, found in zip(with_mask, looked, strict=True):
             if isinstance(found, str):
                 faults.add(records[image].key, found)
             else:
@@ -129,18 +124,8 @@ def masks_of(
     return found, tuple(names)
 
 
-def _folders(argument: str, spec: str) -> tuple[Path, Path]:
-    """Return the folders of images and of masks, absolute."""
-    place, given = expanded(argument), [expanded(part) for part in argument.split(",")]
-    if place.is_dir() or len(given) == 1:
-        given = [folder for names in (IMAGES, MASKS) for name in names if (folder := place / name).is_dir()]
-    if len(given) != 2 or not all(folder.is_dir() for folder in given):
-        raise DataError(f"{spec}: it needs the folders 'images' and 'masks'; or give two as masks:IMAGES,MASKS.")
-    return given[0].absolute(), given[1].absolute()
-
-
-def _class_names(file: Path | None, spec: str) -> tuple[str, ...] | None:
-    if file is None:
+def _class_names(file: Path, spec: Spec) -> tuple[str, ...] | None:
+    if not file.is_file():
         return None
     names = tuple(lines_of(file, f"{spec}: {NAMES} is no list of names"))
     if "" in names or len(set(names)) < len(names) or not 2 <= len(names) <= VOID:
@@ -149,20 +134,18 @@ def _class_names(file: Path | None, spec: str) -> tuple[str, ...] | None:
 
 
 def _tagged(
-    file: Path, below: Mapping[str, str], classes: Sequence[str], faults: Faults, spec: str
+    file: Path, below: Mapping[str, str], classes: Sequence[str], faults: Faults, spec: Spec
 ) -> NDArray[np.int8]:
-    """Return (N, K) int8 what tags say of images: by key, by the path below the images, or by the name of the file."""
+    """Return (N, K) int8 what tags say of images: by the path below the images, or by its name without the ending."""
     what = f"{spec}: {file.name} is no CSV file in UTF-8"
     lines = lines_of(file, what)
     with parsing(what):
         header, *rows = [row for row in csv.reader(lines, strict=True) if row] or [[]]
     if [cell.strip() for cell in header] != ["key", "tags"]:
         raise DataError(f"{spec}: the first line of {file.name} is {','.join(header)[:100]!r}; it must be 'key,tags'.")
-    row_of: dict[str, int] = {}
-    for row, (key, path) in enumerate(below.items()):
-        stem = PurePosixPath(path).stem
-        row_of[stem] = row if row_of.get(stem, row) == row else -1
-        row_of |= {key: row, path: row}
+    stems = Counter(PurePosixPath(path).stem for path in below.values())
+    row_of = {path: row for row, path in enumerate(below.values())}
+    row_of |= {stem: row for path, row in row_of.items() if stems[stem := PurePosixPath(path).stem] == 1}
     number = {name: label for label, name in enumerate(classes)}
     unseen = [number[name] for name in classes if name.lower() in UNSEEN]
     found, tagged = np.full((len(below), len(classes)), -1, np.int8), set[int]()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -14,26 +13,16 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, DecodeError, first_few
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.dataset import (
-    NO_LABEL,
-    Dataset,
-    ImageSource,
-    encode,
-    label_matrix,
-    note_once,
-    require_few,
-    split_in_folders,
-)
+from gpt4image.data.dataset import Dataset, ImageSource
 from gpt4image.data.decode import sides
+from gpt4image.data.labels import encode, note_once, require_few
 from gpt4image.data.regions import Boxes, Regions
 
 TOLERANCE = 0.005  # part of a side by which a box may pass the border of its picture before a note says so
-PROPORTION = 0.02  # how far the proportions of a stated size may be from those of the picture: sides are whole pixels
-SAMPLE = 64  # pictures whose proportions are compared with the stated ones before all are
 UNKNOWN_SIZE = (math.nan, math.nan)
 Corners = tuple[float, float, float, float]  # left, top, right, bottom
-Unit = Literal["corners", "sides", "parts"]
-"""Numbers of a box: corners in pixels; left, top, width and height; or corners as parts of the picture."""
+Unit = Literal["pixels", "parts"]
+"""Corners of a box in pixels, or as parts of the picture."""
 NO_CORNERS = (math.nan, math.nan, math.nan, math.nan)
 
 
@@ -56,8 +45,8 @@ class Object:
 class Record:
     """An image as a file lists it.
 
-    ``label`` is a class name or number, a list of several, or None; ``objects`` are None where nobody looked for them;
-    ``size`` is the stated width and height of the picture that boxes are in.
+    ``label`` is a class name, a list of several, or None. ``objects`` are None where nobody looked for them. The width
+    and height of the picture are ``size``, as far as the file states it.
     """
 
     key: str
@@ -96,21 +85,15 @@ def to_dataset(
     skipped: Sequence[Skipped] = (),
 ) -> Dataset:
     """Return the dataset of records, of which ``source`` gives the bytes. Without ``classes``, labels make them."""
-    if classes is None:
-        cells = [record.label for record in records]
-        classes, labels = encode(cells, spec, several=any(isinstance(cell, list) for cell in cells))
-    elif regions is not None:
+    if classes is not None and regions is not None:
         labels = regions.presence(len(classes))
     elif labels is None:
-        place = {name: label for label, name in enumerate(classes)}
-        if any(isinstance(record.label, list) for record in records):
-            present = [None if record.label is None else [place[name] for name in record.label] for record in records]
-            labels = label_matrix(present, len(classes))
-        else:
-            labels = np.array([place.get(record.label, NO_LABEL) for record in records], np.int64)
+        cells = [record.label for record in records]
+        several = any(isinstance(cell, list) for cell in cells)
+        classes, labels = encode(cells, spec, several=several, classes=classes)
     return Dataset(
         spec=spec,
-        classes=tuple(classes),
+        classes=tuple(classes or ()),
         keys=tuple(record.key for record in records),
         labels=labels,
         splits=np.array([record.split for record in records]),
@@ -119,35 +102,6 @@ def to_dataset(
         skipped=tuple(skipped),
         regions=regions,
     )
-
-
-def paired(files: Mapping[str, str], pictures: Sequence[str], faults: Faults) -> dict[str, str]:
-    """Return the file of each picture that has one: of its name, nearest by names of folders, never of another split.
-
-    ``files`` has the stem that each file stands for; those that belong to no picture go to ``faults``.
-    """
-
-    def common(picture: str, file: str) -> int:
-        own, other = (path.lower().split("/")[:-1] for path in (picture, file))
-        return len(set(own) & set(other)) * 100 - len(own)
-
-    by_stem: dict[str, list[str]] = {}
-    for path in pictures:
-        by_stem.setdefault(PurePosixPath(path).stem, []).append(path)
-    found: dict[str, str] = {}
-    for file, stem in files.items():
-        splits = {split_in_folders(file), None}
-        near = [one for one in by_stem.get(stem, []) if len(splits | {split_in_folders(one)}) < 3]
-        closest = max((common(picture, file) for picture in near), default=0)
-        near = [picture for picture in near if common(picture, file) == closest]
-        if len(near) != 1:
-            faults.add(file, "several images have its name" if near else "there is no image of its name")
-            continue
-        before = found.get(near[0], file)
-        found[near[0]], other = sorted((before, file), key=lambda one: -common(near[0], one))
-        if before != file:
-            faults.add(other, "its image has another file")
-    return found
 
 
 def number(value: object) -> float:
@@ -188,7 +142,7 @@ def with_boxes(
     faults: Faults,
     where: str,
     skipped: Sequence[Skipped] = (),
-    unit: Unit = "corners",
+    unit: Unit = "pixels",
 ) -> Dataset:
     """Return the dataset of records and their boxes, cut at the borders of their pictures; a note counts those.
 
@@ -199,9 +153,13 @@ def with_boxes(
     image = np.array([row for row, _ in found], np.int64)
     corners = np.array([one.corners for _, one in found], np.float64).reshape(-1, 4)
     names = [f"{records[row].key}, {one.name}" for row, one in found]
-    size = np.ones((len(found), 2)) if unit == "parts" else picture_sizes(records, source.read)[image]
-    if unit != "parts":
-        _require_pixels(corners, size, names, spec)
+    size = np.ones((len(found), 2)) if unit == "parts" else picture_sizes(records, source)[image]
+    inside = np.abs(corners[np.isfinite(corners).all(axis=1)])
+    if unit == "pixels" and 0 < inside.max(initial=0) <= 1 and (inside % 1).any():
+        raise DataError(
+            f"{spec}: all boxes lie in the first pixel of their picture, such as {first_few(names[:1])}. They seem to "
+            "be parts of the picture, and this format has pixels: multiply them by its width and height."
+        )
     place = {name: label for label, name in enumerate(classes)}
     labels = [one.label if isinstance(one.label, int) else place.get(one.label, -1) for _, one in found]
     label = np.array(labels, np.int64)
@@ -244,45 +202,15 @@ def still_known(records: Sequence[Record], left: NDArray[np.bool_]) -> NDArray[n
     return np.array([one.objects is not None and (not one.objects or left[n]) for n, one in enumerate(records)], bool)
 
 
-def _require_pixels(boxes: NDArray[np.float64], size: NDArray[np.float64], names: Sequence[str], spec: str) -> None:
-    """Refuse boxes (M, 4) that are parts of their pictures."""
-    usable = np.isfinite(boxes).all(axis=1) & (size > 1).all(axis=1)
-    found = boxes[usable]
-    if len(found) and np.abs(found).max() <= 1 + TOLERANCE and (found % 1 != 0).any():
-        first = f"{', '.join(f'{value:.4g}' for value in found[0])} of {names[np.flatnonzero(usable)[0]]!r}"
-        raise DataError(
-            f"{spec}: all boxes lie in the first pixel of their picture, such as {first}. They seem to be parts of "
-            "the picture, and this format has pixels: multiply them by the width and height of the picture."
-        )
-
-
-def picture_sizes(records: Sequence[Record], read: Callable[[int], bytes]) -> NDArray[np.float64]:
+def picture_sizes(records: Sequence[Record], source: ImageSource) -> NDArray[np.float64]:
     """Return (N, 2) width and height of the picture that the boxes of each record are in; NaN where not known.
 
-    That is the stated size if its proportions are the picture's, which may have been made smaller later. Of pictures
-    with boxes that fit, an even sample is read first; all of them if it shows a difference.
+    That is the stated size; a picture with objects whose size is not stated is asked for its own.
     """
-    stated = np.array([record.size for record in records], np.float64).reshape(-1, 2)
-    furthest, sizes = np.zeros(stated.shape), stated.copy()
+    sizes = np.array([record.size for record in records], np.float64).reshape(-1, 2)
     for row, record in enumerate(records):
-        for one in record.objects or ():
-            furthest[row] = np.fmax(furthest[row], one.corners[2:])
-
-    def compare(rows: NDArray[np.int64]) -> None:
-        for row in rows.tolist():
-            width, height = stated[row]
-            is_size = width >= 1 and height >= 1 and width * height < math.inf
-            own = UNKNOWN_SIZE
+        if record.objects and not (sizes[row] >= 1).all():
+            sizes[row] = UNKNOWN_SIZE
             with contextlib.suppress(DecodeError, OSError):  # it is named when its pixels are read
-                own = sides(read(row))
-            if not is_size or abs((width / height) / (own[0] / own[1]) - 1) >= PROPORTION:
-                sizes[row] = own
-
-    fits = np.asarray((furthest <= stated * (1 + TOLERANCE)).all(axis=1))
-    compare(np.flatnonzero(~fits))
-    others = np.flatnonzero(fits & np.array([bool(record.objects) for record in records], np.bool_))
-    sample = others[:: max(1, -(-len(others) // SAMPLE))]
-    compare(sample)
-    if (sizes[sample] != stated[sample]).any():
-        compare(np.setdiff1d(others, sample))
+                sizes[row] = sides(source.read(row))
     return sizes

@@ -27,10 +27,10 @@ from gpt4image.config import ExportLabelsConfig
 from gpt4image.config.results import ExportLabelsResult
 from gpt4image.data import Dataset, annotation, load_with_splits
 from gpt4image.data.box_files import readable, write_coco, write_hf, write_tables, write_voc, write_yolo
-from gpt4image.data.dataset import SEPARATOR
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource, is_below, write_beside
 from gpt4image.data.label_studio import LABEL_STUDIO, LOCAL_FILES
+from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.manifest import BOXES
 from gpt4image.data.regions import Boxes
 from gpt4image.reviewing.labels_file import boxes_value
@@ -227,14 +227,14 @@ def _write_hf(out: Path, found: Labelled) -> list[Skipped]:
     def columns(datasets: Any) -> dict[str, Any]:
         label, number = datasets.ClassLabel(names=list(found.classes)), datasets.Value("float32")
         if several:
-            return {"labels": datasets.List(label), "confidences": datasets.List(number)}
+            return {"label": datasets.List(label), "confidence": datasets.List(number)}
         return {"label": label, "confidence": number}
 
     def cells(image: int, _picture: bytes) -> dict[str, Any]:
         numbers, shares = [k for k, _ in found.named[image]], [share for _, share in found.named[image]]
         by_people = bool(found.human[image])
         if several:
-            return {"labels": numbers, "confidences": None if by_people else shares}
+            return {"label": numbers, "confidence": None if by_people else shares}
         return {"label": numbers[0], "confidence": None if by_people else shares[0]}
 
     return list(write_tables(out, images, columns, cells))

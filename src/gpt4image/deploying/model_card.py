@@ -22,7 +22,6 @@ from gpt4image.base.errors import RunError, StoreError, TableError, first_line
 from gpt4image.base.visible import visible
 from gpt4image.config import ExportConfig
 from gpt4image.config.arms import ARMS
-from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.decode import centre_start
 from gpt4image.deploying.formats import ExportedModel
 from gpt4image.deploying.loading import EXTRA_FILE, ONNX_KEY
@@ -161,11 +160,10 @@ def public(value: Any) -> Any:
     if isinstance(value, Path):
         return value.name if value.is_absolute() else str(value)
     if isinstance(value, str):
-        value = value.partition(IMAGE_ROOT)[0]
         kind, colon, places = value.partition(":")
         if not colon or value.startswith(("/", "~")):
             kind, colon, places = "", "", value
-        shown = (Path(place).name if place.startswith(("/", "~")) else place for place in places.split(","))
+        shown = (re.sub(r"^(\w+=)?[/~].*/", lambda found: found[1] or "", place) for place in places.split(","))
         return kind + colon + ",".join(shown)
     if isinstance(value, dict):
         return {key: public(item) for key, item in value.items()}

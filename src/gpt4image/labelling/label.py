@@ -21,7 +21,8 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.config import LabelConfig
 from gpt4image.config.results import LabelResult
 from gpt4image.data import NO_LABEL, Dataset, annotation, load_with_splits
-from gpt4image.data.dataset import DOUBT, note_other_classes, used_classes
+from gpt4image.data.dataset import DOUBT
+from gpt4image.data.labels import note_other_classes, used_classes
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import representatives
 from gpt4image.describing.class_lists import class_list

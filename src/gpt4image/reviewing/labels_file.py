@@ -7,6 +7,7 @@ why a person was asked, for labels that were in doubt must not measure.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import posixpath
@@ -22,8 +23,9 @@ from gpt4image.base.locks import acquire_lock
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import csv_line
 from gpt4image.data import Dataset
-from gpt4image.data.dataset import SAMPLED, SEPARATOR
-from gpt4image.data.file_source import FileSource, file_state, is_below, write_beside
+from gpt4image.data.dataset import SAMPLED
+from gpt4image.data.file_source import FileSource, is_below, write_beside
+from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.manifest import BOXES, DIGEST, REVIEW, WHY, read_table
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.data.splits import representatives
@@ -273,8 +275,10 @@ class LabelsFile:
 
 def _state(path: Path) -> tuple[int, int] | None:
     """Return size and time of the content of a file; None where there is none."""
-    state = file_state(str(path))
-    return None if state is None else state[:2]
+    with contextlib.suppress(OSError):
+        status = path.stat()
+        return status.st_size, status.st_mtime_ns
+    return None
 
 
 def _paths(path: Path, images: Dataset) -> tuple[Sequence[str], dict[int, Skipped]]:

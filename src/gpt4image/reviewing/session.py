@@ -15,7 +15,8 @@ from PIL import Image
 
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, first_line, nearest
 from gpt4image.base.interrupts import Stopped, stopped_by
-from gpt4image.data.dataset import DOUBT, RANDOM, SEPARATOR
+from gpt4image.data.dataset import DOUBT, RANDOM
+from gpt4image.data.labels import SEPARATOR, class_name
 from gpt4image.data.video import picture_of
 from gpt4image.labelling.looks import order_of
 from gpt4image.reviewing.labels_file import NOTES, LabelsFile, Mark, cell_of, value_of
@@ -265,10 +266,8 @@ class Session:
 def new_class(name: str, classes: Sequence[str]) -> str:
     """Return the name of a new class, or the class that it differs from only in case."""
     name = " ".join(name.split())
-    if not name or len(name) > LONGEST_NAME or not name.isprintable() or SEPARATOR in name:
+    if len(name) > LONGEST_NAME or not class_name(name) or not name.isprintable() or SEPARATOR in name:
         raise ConfigError(
             f"class {name[:80]!r}: give a name of 1 to {LONGEST_NAME} visible characters, without {SEPARATOR!r}."
         )
-    if name.removeprefix("-").isdecimal():
-        raise ConfigError(f"class {name!r}: whole numbers are read as class numbers; give it a name with letters.")
     return next((known for known in classes if known.casefold() == name.casefold()), name)

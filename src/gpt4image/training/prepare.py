@@ -21,7 +21,8 @@ from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data import annotation, load_with_splits
-from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset, note_other_classes
+from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset
+from gpt4image.data.labels import note_other_classes
 from gpt4image.data.pixels import load_pixels
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import wrong_copies

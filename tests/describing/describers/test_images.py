@@ -21,7 +21,7 @@ from gpt4image.data.video import Frames, decode_frames
 from gpt4image.describing.describers.images import bounded, data_url, data_urls, pictures
 from gpt4image.describing.descriptions import export_descriptions
 from openai_cases import request
-from tiny_videos import moving_dot, sound, video
+from worlds import moving_dot, sound, video
 
 
 def picture(width: int, height: int, kind: str = "jpeg", **options: object) -> bytes:

@@ -20,8 +20,8 @@ from gpt4image.describing.describers.base import Answer, Describer, Request
 from gpt4image.describing.describers.registry import DESCRIBERS, load_describer
 from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.reporting import doctor
-from loaded_sets import in_memory
 from tables import write_lines
+from worlds import in_memory
 
 
 def requests(images: Dataset) -> list[Request]:

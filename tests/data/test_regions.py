@@ -1,4 +1,4 @@
-"""Boxes are cut at their picture; what cannot be used is counted and named once per reason."""
+"""Boxes and masks: cut at their picture, counted where they cannot be used, and kept with their pixels."""
 
 from __future__ import annotations
 
@@ -14,15 +14,12 @@ from hypothesis import strategies as st
 
 from gpt4image.base.errors import DataError
 from gpt4image.data import Dataset, MemorySource
-from gpt4image.data.dataset import encode_labels, encode_several, presence
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.records import SAMPLE, Corners, Faults, Object, Record, number, picture_sizes, with_boxes
+from gpt4image.data.records import Corners, Faults, Object, Record, number, with_boxes
 from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, VOID, Masks
-from loaded_sets import MasksInMemory
-from region_cases import any_boxes, boxes, mask_bytes
+from worlds import MasksInMemory, any_boxes, boxes, mask_bytes
 
 ANY = st.floats() | st.floats(-1, 2, width=16) | st.sampled_from([0.0, 0.25, 1.0])
-PICTURE = mask_bytes(np.zeros((20, 10), np.uint8))
 
 
 def load(records: Sequence[Record], unit: Any = "parts", side: int = 40) -> Dataset:
@@ -63,92 +60,17 @@ def test_faults_name_a_few_and_count_all_and_an_image_that_lost_all_it_had_is_no
     assert boxes(load(records)).known.tolist() == [False, True, True, False]
 
 
-@pytest.mark.parametrize(("turned", "most"), [(False, SAMPLE), (True, 500)])
-def test_a_sample_of_pictures_tells_whether_stated_sizes_are_right(turned: bool, most: int) -> None:
-    size, read = (20.0, 10.0) if turned else (10.0, 20.0), list[int]()
-    boxed = [Record(key=str(image), size=size, objects=[Object("box", 0, (1, 1, 5, 5))]) for image in range(500)]
-    empty = [Record(key=str(image), size=size, objects=[]) for image in range(500, 1000)]
-    sizes = picture_sizes([*boxed, *empty], lambda image: read.append(image) or PICTURE)
-    assert (sizes[:500] == (10, 20)).all()
-    assert picture_sizes(boxed[:1], lambda _: b"").tolist() == [[*size]], "of a picture that cannot be read"
-    assert most / 2 < len(read) <= most and len(set(read)) == len(read), "and those without a box are not read"
-
-
 def test_boxes_in_parts_of_the_picture_are_refused_where_pixels_are_expected() -> None:
-    def count(*corners: Corners, unit: str = "corners") -> int:
+    def count(*corners: Corners, unit: str = "pixels") -> int:
         listed = [Object(name, 0, one) for name, one in zip("abc", corners, strict=False)]
         return len(boxes(load([Record(key="k", size=(40, 40), objects=listed)], unit)).labels)
 
     broken, part = (math.nan, 0.0, 1.0, 1.0), (0.1, 0.2, 0.5, 1.0)
-    with pytest.raises(DataError, match=r"such as 0\.1, 0\.2, 0\.5, 1 of 'k, b'.* multiply them by the width"):
+    with pytest.raises(DataError, match=r"such as 'k, a'.* multiply them by its width"):
         count(broken, part)
     assert count(broken, part, unit="parts") == 1
     assert count(broken, part, (3.0, 3.0, 9.0, 9.0)) == 2, "a small box among pixels"
     assert count((0.0, 0.0, 1.0, 1.0)) == 1, "the first pixel"
-
-
-@pytest.mark.parametrize(
-    ("cells", "classes", "labels"),
-    [
-        (["b", "a", None, "", " ", "-1"], ("a", "b"), [1, 0, -1, -1, -1, -1]),
-        ([2, 0, -1, None], ("0", "1", "2"), [2, 0, -1, -1]),
-        ([1.0, float("nan"), 0.0], ("0", "1"), [1, -1, 0]),  # what pandas makes of integers with gaps
-        (["1", "0", ""], ("0", "1"), [1, 0, -1]),
-        (["1.0", "0.0", "nan", ""], ("0", "1"), [1, 0, -1, -1]),  # and as text
-        (["1.0", "1.5"], ("1.0", "1.5"), [0, 1]),
-        (["Cafe\u0301", "Caf\u00e9", "b"], ("Caf\u00e9", "b"), [0, 0, 1]),  # one word, stored in two ways
-        (["01", "1"], ("01", "1"), [0, 1]),  # as numbers they would be one class
-        (["3", "cat"], ("3", "cat"), [0, 1]),
-        ([True, False], ("False", "True"), [1, 0]),
-        ([0.5, 1.5], ("0.5", "1.5"), [0, 1]),
-        (["²", "x"], ("x", "²"), [1, 0]),
-        ([None, None], (), [-1, -1]),
-    ],
-)
-def test_cells(cells: list[object], classes: tuple[str, ...], labels: list[int]) -> None:
-    found_classes, found_labels = encode_labels(cells, "test")
-    assert found_classes == classes
-    assert found_labels.tolist() == labels
-
-
-@pytest.mark.parametrize(
-    ("cells", "classes", "labels"),
-    [
-        (["red|round", "round", "", "|", None], ("red", "round"), [[1, 1], [0, 1], [-1, -1], [0, 0], [-1, -1]]),
-        ([" red | round |", "-1"], ("red", "round"), [[1, 1], [-1, -1]]),
-        (["2|0", "1"], ("0", "1", "2"), [[1, 0, 1], [0, 1, 0]]),
-        ([["a, b"], ["c|d"], [], None], ("a, b", "c|d"), [[1, 0], [0, 1], [0, 0], [-1, -1]]),
-        ([[2, 0], 1, float("nan")], ("0", "1", "2"), [[1, 0, 1], [0, 1, 0], [-1, -1, -1]]),
-        ([None], (), [[]]),
-    ],
-)
-def test_cells_of_several_classes(cells: list[object], classes: tuple[str, ...], labels: list[list[int]]) -> None:
-    found_classes, found = encode_several(cells, "test")
-    assert (found_classes, found.tolist(), found.dtype) == (classes, labels, np.int8)
-
-
-@pytest.mark.parametrize(
-    ("cells", "message"),
-    [
-        (["a", "b;c"], r"row 2, 'b;c': classes of one image are separated by '\|', not by ';'\."),
-        (["a, b"], "row 1, 'a, b': .* not by ','"),
-        ([["a"], ["b", None]], r"row 2, \"\['b', None\]\", has a class without a name"),
-        (["0", "0|-2"], "label -2 of row 2 is out of range"),
-        ([[0, 1], [0, 1, 0]], r"row 2, '\[0, 1, 0\]', has a class twice; .* not a vector of 0 and 1"),
-        ([None, [["a"]]], "of row 2 is a list"),
-        (["a", "b|" + "c" * 1001], "of row 2 is a str of length 1001"),
-        ([[str(number) + "x" for number in range(20_001)]], "20,001 classes, .* up to 20,000"),
-    ],
-)
-def test_mistakes_in_cells_of_several_classes_are_named(cells: list[object], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        encode_several(cells, "test")
-
-
-def test_a_column_of_one_class() -> None:
-    found = presence([1, 0, "1.0", " TRUE", "False", "", None, float("nan"), True, 0.0])
-    assert found is not None and found.tolist() == [1, 0, 1, 1, 0, -1, -1, -1, 1, 0]
-    assert presence(["1", "-1"]) is None and presence([1, [1]]) is None and presence(["2"]) is None
 
 
 @given(st.integers(0, 200), st.lists(st.integers(0, 5), max_size=8))
