@@ -89,4 +89,4 @@ bench: $(VENV)/.installed-bench  ## measure speed as ratios to the physical limi
 	$(BIN)/python benchmarks/run.py
 
 clean:  ## remove the environment and what demo, bench, fuzz and site wrote
-	rm -rf $(VENV) $(FLOORS) demo-out bench-out fuzz-out site sbom.json
+	rm -rf $(VENV) $(VENV)-demo $(FLOORS) demo-out bench-out fuzz-out site sbom.json

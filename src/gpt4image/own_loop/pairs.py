@@ -11,6 +11,7 @@ for batch in DataLoader(pairs, batch_size=128, shuffle=True):
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import re
 import tempfile
@@ -18,7 +19,6 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -29,15 +29,29 @@ from PIL import Image
 
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import DataError, DecodeError, TableError, first_few, nearest
-from gpt4image.base.outcome import Skipped
 from gpt4image.config import DataOptions
 from gpt4image.data import Dataset, load_with_splits
 from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.decode import decode
-from gpt4image.training.training_data import TextTargets
 
 IGNORED_LABEL = -100  # F.cross_entropy leaves such images out by default
+NO_TEXT = -1
 BLANK_SIZE = (224, 224)
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+
+
+class Text(NamedTuple):
+    """The text of one image.
+
+    Attributes:
+        text: (D,) float32, mean embedding of its descriptions at unit length; zeros where there is none.
+        described: whether there is a description.
+        text_id: identity of its texts: images that share it must not be each other's negatives; NO_TEXT for none.
+    """
+
+    text: torch.Tensor
+    described: Any
+    text_id: Any
 
 
 class DescribedImage(NamedTuple):
@@ -60,6 +74,89 @@ class DescribedImage(NamedTuple):
         return DescribedImage(*(field.to(device, non_blocking=True) for field in self))
 
 
+class Coverage(NamedTuple):
+    """How many ``images`` there are, how many are ``described``, and the names of those ``missing``."""
+
+    images: int
+    described: int
+    missing: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        return f"{self.described} of {self.images} images described"
+
+
+class Texts:
+    """Text embeddings, looked up by the digest of an image or by any other key. The table stays a memory map.
+
+    A key of 64 hexadecimal digits is the sha256 of an image's bytes (``file_digests``). Any other key is a name, as
+    ``from_csv`` and ``encoded`` take them.
+    """
+
+    def __init__(self, table: str | Path | EmbeddingTable) -> None:
+        """Open an embedding table, by its folder. Raises TableError: there is none."""
+        self.table = table if isinstance(table, EmbeddingTable) else EmbeddingTable.open(table)
+        self.width = self.table.width
+
+    @classmethod
+    def from_csv(cls, path: str | Path, *, key: str = "key", text: str = "description", **options: Any) -> Self:
+        """Encode the descriptions in a CSV file, once: see ``encoded``, also for the options.
+
+        Args:
+            path: CSV file: UTF-8, names of the columns in its first line. Several rows may share a key.
+            key, text: columns of the keys and of the descriptions.
+            options: of ``encoded``; ``table`` is by default beside the file, ``captions.emb`` for ``captions.csv``.
+
+        Raises: DataError: the file cannot be read or lacks a column.
+        """
+        try:
+            with Path(path).open(encoding="utf-8-sig", newline="") as file:
+                rows = list(csv.DictReader(file))
+        except (OSError, ValueError, csv.Error) as error:
+            raise DataError(f"{path} is no CSV file with the columns {key!r} and {text!r}: {error}.") from error
+        if absent := [name for name in (key, text) if rows and name not in rows[0]]:
+            raise DataError(f"{path} has no column {absent[0]!r}, only {', '.join(map(str, rows[0]))}.")
+        pairs = [(row[key] or f"row {number}", None if None in row or not row[key] else row[text])
+                 for number, row in enumerate(rows, 1)]  # fmt: skip
+        return cls.encoded(pairs, options.pop("table", Path(path).with_suffix(".emb")), **options)
+
+    @classmethod
+    def encoded(
+        cls, texts: Iterable[tuple[str, Any]], table: str | Path, *, encoder: str = "minilm", device: str = "auto"
+    ) -> Self:
+        """Encode descriptions into a table on disk, once: the next time only new texts are encoded.
+
+        Args:
+            texts: pairs of a key and a description; a key may come again. No text: left out, with a warning.
+            table: folder of the embedding table. It is brought up to date and then holds exactly these texts.
+            encoder: as ``gpt4image encode`` takes it; ``device`` too.
+
+        Raises: DataError: no texts. ModelError: no such encoder. TableError: the folder holds the table of another.
+        """
+        from gpt4image.parallel import processes
+
+        every = dict.fromkeys((key, text) for key, text in texts)
+        good = [(key, text) for key, text in every if isinstance(text, str) and text.strip()]
+        if not good:
+            raise DataError("there are no texts to encode; give pairs of a key and a description.")
+        if empty := [key for key, text in every if (key, text) not in set(good)]:
+            warnings.warn(f"{len(empty)} keys have no text and are left out: {first_few(empty)}.", stacklevel=2)
+        pairs = [(_digest_of(key), text) for key, text in good]
+        processes.together(lambda: _encode(pairs, Path(table), encoder, device), first_ahead=True)
+        return cls(table)
+
+    def __getitem__(self, key: str) -> Text:
+        """Return the text of one image; a key without a description gets zeros, and ``described`` says so."""
+        digest = _digest_of(key)
+        vectors, described = self.table.vectors([digest])
+        _, rows = self.table.rows_of([digest])
+        return Text(torch.from_numpy(vectors[0]), bool(described[0]), int(rows.min()) if len(rows) else NO_TEXT)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send the path of the table to worker processes, for a pickled memory map is a copy of its file."""
+        return type(self), (self.table.path,)
+
+
 class WithTexts(torch.utils.data.Dataset[DescribedImage]):
     """A data set of your own, of pairs (image, label), joined to the texts of its images by key.
 
@@ -75,13 +172,19 @@ class WithTexts(torch.utils.data.Dataset[DescribedImage]):
     Raises: DataError: not one key for each image. TableError: no image has a text.
     """
 
-    def __init__(self, dataset: torch.utils.data.Dataset[Any], texts: Texts, keys: Sequence[str]) -> None:
-        size = len(dataset)  # pyright: ignore[reportArgumentType]
-        if len(keys) != size:
-            raise DataError(f"{len(keys)} keys for {size} images: give one for each, in the order of the data set.")
-        self.dataset, self.texts, self.keys = dataset, texts, keys
-        self.text_width = texts.width
-        self.coverage = texts.coverage(keys)
+    def __init__(self, dataset: Any, texts: Texts, keys: Sequence[str]) -> None:
+        if len(keys) != len(dataset):
+            raise DataError(f"{len(keys)} keys for {len(dataset)} images: give one for each, in the order of the data.")
+        self.dataset, self.texts, self.keys, self.text_width = dataset, texts, keys, texts.width
+        self.coverage = self._cover(keys, required=True)
+
+    def _cover(self, names: Sequence[str], *, required: bool) -> Coverage:
+        described = self.texts.table.vectors([_digest_of(key) for key in self.keys])[1]
+        if required and not described.any():
+            where = f"{self.texts.table.path}: keys are {first_few(names[:3])}"
+            raise TableError(f"None of the {len(names)} images has a text in {where}.")
+        missing = tuple(name for name, has in zip(names, described, strict=True) if not has)
+        return Coverage(len(names), int(described.sum()), missing)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -93,7 +196,7 @@ class WithTexts(torch.utils.data.Dataset[DescribedImage]):
         return DescribedImage(image, label, *self.texts[self.keys[index]])
 
 
-class DescribedImages(torch.utils.data.Dataset[DescribedImage]):
+class DescribedImages(WithTexts):
     """A dataset joined to its text embeddings by content: names and order of the files do not matter.
 
     A picture that cannot be decoded gives a warning that names it, and a white picture without label and description.
@@ -120,196 +223,31 @@ class DescribedImages(torch.utils.data.Dataset[DescribedImage]):
         transform: Callable[[Image.Image], Any] | None = None,
     ) -> None:
         if isinstance(data, str | Path):
-            own = DataOptions(
-                data=(data := str(data))
-            )  # the defaults of `gpt4image train`, so that both train on the same images
-            data = load_with_splits(data, val_fraction=own.val_fraction, test_fraction=own.test_fraction)
-        self.image_set = data
-        if split is not None:
-            indices, there = data.indices(split), np.unique(data.splits).tolist()
-            if not len(indices):
-                raise DataError(f"{data.spec} has no images in the split asked for: {nearest(split, there)}")
-            self.image_set = data.select(indices)
+            usual = DataOptions(data=str(data))  # of `gpt4image train`, so that both train on the same images
+            data = load_with_splits(str(data), val_fraction=usual.val_fraction, test_fraction=usual.test_fraction)
         if data.clips:
             raise DataError(f"{data.spec} holds clips; this dataset gives images. `gpt4image train` reads clips.")
-        self.texts = Texts(embeddings)
-        self.transform = transform
-        self.classes = self.image_set.classes
-        self.text_width = self.texts.width
-        table, part = self.texts.table, self.image_set
-        self.coverage = coverage(table, part.keys, part.digests, among=data.digests)
-        if not self.coverage.described and split in ("train", None):
-            raise TableError(f"None of the {len(self)} images of {data.spec} has an embedding in {table.path}.")
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.image_set)
+        if split is not None:
+            rows = data.indices(split)
+            if not len(rows):
+                there = nearest(split, np.unique(data.splits).tolist())
+                raise DataError(f"{data.spec} has no images in the split asked for: {there}")
+            data = data.select(rows)
+        self.image_set, self.classes, self.transform = data, data.classes, transform
+        self.texts, self.keys = Texts(embeddings), data.digests
+        self.text_width, self.coverage = self.texts.width, self._cover(data.keys, required=split in ("train", None))
 
     def __getitem__(self, index: int) -> DescribedImage:
         """Return one image with its label and text."""
-        text = self.texts[self.image_set.digests[index]]
-        label = np.array(self.image_set.labels[index])
+        text, label = self.texts[self.keys[index]], np.array(self.image_set.labels[index])
         try:
             image = decode(self.image_set.read(index))
         except (OSError, DecodeError) as error:
             warnings.warn(f"{self.image_set.keys[index]}: {error}; it is left out of the losses.", stacklevel=2)
             image, label = Image.new("RGB", BLANK_SIZE, "white"), np.full_like(label, NO_LABEL)
             text = Text(torch.zeros(self.text_width), described=False, text_id=NO_TEXT)
-        return DescribedImage(
-            image if self.transform is None else self.transform(image),
-            torch.from_numpy(label) if label.ndim else IGNORED_LABEL if label == NO_LABEL else int(label),
-            *text,
-        )
-
-
-NO_TEXT = -1
-_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
-
-
-class Text(NamedTuple):
-    """What is known of one image by text.
-
-    Attributes:
-        text: (D,) float32, mean embedding of its descriptions at unit length; zeros where there is none.
-        described: whether there is a description.
-        text_id: identity of its texts: images that share it must not be each other's negatives; NO_TEXT for none.
-    """
-
-    text: torch.Tensor
-    described: bool
-    text_id: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Coverage:
-    """How well images and an embedding table fit together: how many ``images`` are ``described``, the keys of those
-    ``missing``, and how many images of the table are ``unused``.
-    """
-
-    images: int
-    described: int
-    missing: tuple[str, ...]
-    unused: int
-
-    def __str__(self) -> str:
-        """Return one line for people."""
-        return f"{self.described} of {self.images} images described; {self.unused} other images in the table"
-
-
-class Texts:
-    """Text embeddings, looked up by the digest of an image or by any other key. The table stays a memory map.
-
-    A key of 64 hexadecimal digits is the sha256 of an image's bytes (``file_digests``). Any other key is a name, as
-    ``from_csv`` and ``encoded`` take them.
-    """
-
-    def __init__(self, table: str | Path | EmbeddingTable) -> None:
-        """Open an embedding table, by its folder. Raises TableError: there is none."""
-        self.table = table if isinstance(table, EmbeddingTable) else EmbeddingTable.open(table)
-        self.width = self.table.width
-
-    @classmethod
-    def from_csv(
-        cls,
-        path: str | Path,
-        *,
-        key: str = "key",
-        text: str = "description",
-        table: str | Path | None = None,
-        **options: Any,
-    ) -> Self:
-        """Encode the descriptions in a CSV file, once: see ``encoded``, also for the options that are not named here.
-
-        Rows without a key or text, or with too many cells, are left out with a warning that names them.
-
-        Args:
-            path: CSV file: UTF-8, commas, names of the columns in its first line. Several rows may share a key.
-            key: column of the keys.
-            text: column of the descriptions.
-            table: by default beside the file, ``captions.emb`` for ``captions.csv``.
-
-        Raises: DataError: the file cannot be read, lacks a column, or has no row that can be used.
-        """
-        from gpt4image.describing.rows import read_csv
-
-        path = Path(path)
-        if not path.is_file():
-            raise DataError(f"{path}: there is no such file; give a CSV file with the columns {key!r} and {text!r}.")
-        good: list[tuple[str, str]] = []
-        bad: list[str] = []
-        for row in read_csv(path, {"key": key, "description": text}):
-            if isinstance(row, Skipped):
-                bad.append(f"{row.name}: {row.reason}")
-            elif row.key is None or row.description is None:
-                bad.append(f"{row.where}: no {key if row.key is None else text}")
-            else:
-                good.append((row.key, row.description))
-        if not good:
-            raise DataError(f"{path}: no row has both a {key!r} and a {text!r}; look at its first lines.")
-        if bad:
-            warnings.warn(f"{len(bad)} rows are left out: {first_few(bad)}.", stacklevel=2)
-        return cls.encoded(good, table or path.with_suffix(".emb"), **options)
-
-    @classmethod
-    def encoded(
-        cls, texts: Iterable[tuple[str, Any]], table: str | Path, *, encoder: str = "minilm", device: str = "auto"
-    ) -> Self:
-        """Encode descriptions into a table on disk, once: the next time only new texts are encoded.
-
-        Args:
-            texts: pairs of a key and a description; a key may come again. No text: left out, with a warning.
-            table: folder of the embedding table. It is brought up to date and then holds exactly these texts.
-            encoder: as ``gpt4image encode`` takes it; ``device`` too.
-
-        Raises: DataError: no texts. ModelError: no such encoder. TableError: the folder holds the table of another.
-        """
-        from gpt4image.parallel import processes
-
-        pairs, empty = [], []
-        for key, text in dict.fromkeys((key, text) for key, text in texts):
-            if isinstance(text, str) and text.strip():
-                pairs.append((_digest_of(key), text))
-            else:
-                empty.append(key)
-        if not pairs:
-            raise DataError("there are no texts to encode; give pairs of a key and a description.")
-        if empty:
-            warnings.warn(f"{len(empty)} keys have no text and are left out: {first_few(empty)}.", stacklevel=2)
-        processes.together(lambda: _encode(pairs, Path(table), encoder, device), first_ahead=True)
-        return cls(table)
-
-    def __getitem__(self, key: str) -> Text:
-        """Return the text of one image; a key without a description gets zeros, and ``described`` says so."""
-        digest = _digest_of(key)
-        vectors, described = self.table.vectors([digest])
-        _, rows = self.table.rows_of([digest])
-        return Text(torch.from_numpy(vectors[0]), bool(described[0]), int(rows.min()) if len(rows) else NO_TEXT)
-
-    def coverage(self, keys: Sequence[str]) -> Coverage:
-        """Return which of these images have a description. Raises TableError: none has."""
-        digests = [_digest_of(key) for key in keys]
-        found = coverage(self.table, keys, digests, among=digests)
-        if not found.described:
-            raise TableError(
-                f"None of the {len(keys)} images has a text in {self.table.path}: keys are {first_few(keys[:3])}."
-            )
-        return found
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Send the path of the table to worker processes, for a pickled memory map is a copy of its file."""
-        return type(self), (self.table.path,)
-
-
-def coverage(table: EmbeddingTable, keys: Sequence[str], digests: Sequence[str], *, among: Sequence[str]) -> Coverage:
-    """Return how images and a table fit together; the table's images not ``among`` the digests are unused."""
-    described = TextTargets.of(table, digests).described
-    used = TextTargets.of(table, list(dict.fromkeys(among))).described
-    return Coverage(
-        images=len(keys),
-        described=int(described.sum()),
-        missing=tuple(key for key, has in zip(keys, described, strict=True) if not has),
-        unused=table.manifest.images - int(used.sum()),
-    )
+        one = torch.from_numpy(label) if label.ndim else IGNORED_LABEL if label == NO_LABEL else int(label)
+        return DescribedImage(image if self.transform is None else self.transform(image), one, *text)
 
 
 def _digest_of(key: object) -> str:
@@ -327,9 +265,9 @@ def _encode(pairs: Sequence[tuple[str, str]], table: Path, encoder: str, device:
     from gpt4image.encoding.encode import encode
 
     of_all: dict[str, Any] = {"prompt": find_prompt("imported"), "describer": {"name": "imported"}}
-    seen, now, rows = Counter[str](), time.time(), list[Description]()
+    seen, rows = Counter[str](), list[Description]()
     for digest, text in pairs:
-        rows.append(Description(digest=digest, sample=seen[digest], text=text, created=now, **of_all))
+        rows.append(Description(digest=digest, sample=seen[digest], text=text, created=time.time(), **of_all))
         seen[digest] += 1
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "texts.db"
