@@ -106,6 +106,15 @@ def test_links_and_the_tests_and_files_that_pages_name_are_there() -> None:
     assert wrong == []
 
 
+def test_the_walk_of_the_design_page_names_what_its_files_define() -> None:
+    walk = (DOCS / "design.md").read_text("utf-8").partition("## One photograph")[2].partition("\n## ")[0]
+    named = re.findall(r"\[`(\w+)`\]\(\.\./([\w/.]+)\)", walk)
+    assert len({file for _, file in named}) >= 10
+    assert [
+        one for one in named if not re.search(rf"^(def|class) {one[0]}\b", (ROOT / one[1]).read_text("utf-8"), re.M)
+    ] == []
+
+
 def test_the_messages_of_the_troubleshooting_page_are_those_of_the_package() -> None:
     page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
     messages = [m for m in re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE) if not m.startswith("gpt4image:")]
