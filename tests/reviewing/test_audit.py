@@ -62,7 +62,7 @@ def test_looks_are_kept_and_more_of_them_narrow_the_interval(
 ) -> None:
     monkeypatch.setattr(review, "serve", person(truth, 3))
     few = gpt4image.audit(**options, looks=20)
-    assert few.looks == 3 and few.rows == [] and "nothing can be said yet" in few.text
+    assert few.looks == 3 and few.rows == [] and "nothing can be estimated yet" in few.text
     monkeypatch.setattr(review, "serve", person(truth))
     some = gpt4image.audit(**options, looks=20)
     assert (some.looks, some.images, some.split) == (20, IMAGES, "train")

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from gpt4image.base.errors import ConfigError, DataError
@@ -60,13 +58,6 @@ def test_labels_are_on_disk_when_set_returns_no_cell_is_a_formula_and_all_are_re
     assert (again[key], again[images.keys[0]], again[images.keys[1]]) == (
         Mark(formula, "checked"), UNSURE, Mark("cat", "")
     )  # fmt: skip
-
-
-def saved(contents: Sequence[bytes], path: Path) -> Dataset:
-    """A dataset whose keys are row numbers."""
-    path.parent.mkdir(exist_ok=True)
-    pq.write_table(pa.table({"image": [{"bytes": content, "path": None} for content in contents]}), path)
-    return load_dataset(f"hf:{path}")
 
 
 def test_the_label_of_a_picture_whose_key_another_has_is_kept_and_comes_back(pictures: Path, tmp_path: Path) -> None:

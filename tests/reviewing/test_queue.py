@@ -42,14 +42,14 @@ def answers(colours: tuple[Dataset, Path, list[str]], tmp_path: Path) -> Path:
 
 def test_answers_propose_before_there_is_a_label(colours: tuple[Dataset, Path, list[str]], answers: Path) -> None:
     images, _, true = colours
-    opinion = Teacher(images, answers).opinion(cells(images.labels), CLASSES)
-    proposed = [opinion.shown(row).proposal for row in range(len(images))]
+    ranking = Teacher(images, answers).ranking(cells(images.labels), CLASSES)
+    proposed = [ranking.proposal_of(row).proposal for row in range(len(images))]
     assert proposed == ["green", *true[1:]]
-    assert opinion.shown(0).reason == "answer: green, 0.50"
-    assert list(opinion.shown(0).likely[:2]) == ["green", "blue"]
-    assert set(opinion.order[:2]) == {0, 1}, "those that the answerer was least sure of"
-    assert opinion.wrong is not None and 0 < opinion.wrong < 0.2
-    assert (opinion.labelled, opinion.suspects) == ([], 0)
+    assert ranking.proposal_of(0).reason == "answer: green, 0.50"
+    assert list(ranking.proposal_of(0).likely[:2]) == ["green", "blue"]
+    assert set(ranking.order[:2]) == {0, 1}, "those that the answerer was least sure of"
+    assert ranking.wrong is not None and 0 < ranking.wrong < 0.2
+    assert (ranking.labelled, ranking.suspects) == ([], 0)
 
 
 def test_a_label_against_which_answers_and_texts_agree_comes_first(
@@ -60,12 +60,12 @@ def test_a_label_against_which_answers_and_texts_agree_comes_first(
     wrong = images.keys.index("red/05.png")
     labels[wrong] = CLASSES.index("blue")
     for evidence in ((answers, table), (answers, None), (None, table)):
-        opinion = Teacher(images, *evidence).opinion(cells(labels), CLASSES)
-        assert opinion.labelled[0] == wrong or (evidence[1] is None and wrong in opinion.labelled[:2])
-        assert opinion.suspects >= 1
-        assert sorted(opinion.labelled) == list(range(len(images)))
-        assert list(opinion.order) == []
-        assert opinion.wrong is None
+        ranking = Teacher(images, *evidence).ranking(cells(labels), CLASSES)
+        assert ranking.labelled[0] == wrong or (evidence[1] is None and wrong in ranking.labelled[:2])
+        assert ranking.suspects >= 1
+        assert sorted(ranking.labelled) == list(range(len(images)))
+        assert list(ranking.order) == []
+        assert ranking.wrong is None
 
 
 def test_test_images_come_last_and_their_labels_teach_nothing(
@@ -74,9 +74,9 @@ def test_test_images_come_last_and_their_labels_teach_nothing(
     images, _, _ = colours
     splits = np.where(np.arange(len(images)) < 10, "test", "train")
     teacher = Teacher(images.revised(splits=splits), answers)
-    assert set(teacher.opinion(cells(images.labels), CLASSES).order[-10:]) == set(range(10))
+    assert set(teacher.ranking(cells(images.labels), CLASSES).order[-10:]) == set(range(10))
     labels = np.where(splits == "test", 2, NO_LABEL)
-    opinion = teacher.opinion(cells(labels), CLASSES)
-    assert opinion.suspects == 0
-    without = teacher.opinion(cells(images.labels), CLASSES)
-    assert [opinion.shown(row) for row in range(30)] == [without.shown(row) for row in range(30)]
+    ranking = teacher.ranking(cells(labels), CLASSES)
+    assert ranking.suspects == 0
+    without = teacher.ranking(cells(images.labels), CLASSES)
+    assert [ranking.proposal_of(row) for row in range(30)] == [without.proposal_of(row) for row in range(30)]

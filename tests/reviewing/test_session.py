@@ -86,7 +86,7 @@ def test_the_teacher_outlives_a_fault_of_a_library_and_says_it(
         raise ValueError("Input X contains NaN.\nMore.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(session._teacher, "opinion", broken)
+        patched.setattr(session._ranker, "ranking", broken)
         session.mark({first: ("cat", "checked")})
         wait_for(lambda: session.news(0)["fault"] == "ValueError: Input X contains NaN.")
     session.mark({second: ("cat", "checked")})
@@ -195,7 +195,7 @@ def test_targets_propose_and_the_most_doubtful_images_come_first(
     assert all(isinstance(box, str) or len(box) == 5 for box in card.proposal), "a person does not confirm by halves"
     one, other = (["cat"], ["cat", "dog"]) if kind == "multilabel" else ([CAT], [CAT, DOG])
     session.mark({session.digests[0]: (other, ""), session.digests[1]: (one, "")})
-    session._opinion = session._teacher.opinion(*session._known())
+    session._ranking = session._ranker.ranking(*session._known())
     assert [card.id for card in session.cards("correct", 9)] == [session.digests[1], session.digests[0]]
     assert session.news(0)["suspects"] == 1
 
@@ -212,7 +212,7 @@ def test_an_audit_counts_what_is_right_and_what_is_missed(
             moved = ["cat", 0.12, 0.2, 0.5, 0.62]
             assert (card.proposal is None) == (kind == "multilabel"), "only boxes are shown before a person looks"
             session.mark({card.id: (["cat", "bird"] if kind == "multilabel" else [moved, bird], "checked")})
-        assert "50.0%" in session.news(0)["told"]
+        assert "50.0%" in session.news(0)["headline"]
 
     monkeypatch.setattr(review, "serve", serve)
     options: dict[str, Any] = {"data": f"folder:{pictures}", "labels": pictures.parent / "audit.csv"}

@@ -40,7 +40,7 @@ from gpt4image.data.video import picture_of
 from gpt4image.labelling.text_classifier import MAX_REFERENCES, Texts, open_table, smooth, unit
 from gpt4image.pages.numbers import text_table
 from gpt4image.reviewing.labels_file import LabelsFile
-from gpt4image.reviewing.queue import Opinion, Shown
+from gpt4image.reviewing.queue import Proposal, Ranking
 from gpt4image.reviewing.review import after, require_server, serve
 from gpt4image.reviewing.session import Session
 
@@ -82,7 +82,7 @@ def discover(config: DiscoverConfig) -> DiscoverResult:
             if not config.page:
                 return found
             session = Session(file, _Proposals(clusters, words), clusters.classes, is_open=True)
-            session.tell = lambda: (
+            session.headline = lambda: (
                 f"{len(session.classes)} classes of {len(words)} clusters: clusters with the same name are one class."
             )
             try:
@@ -121,8 +121,8 @@ def _clusters(
         found = found[:, by_size]
         cluster, clusters = found.argmax(axis=1), None
     some = np.sort(np.random.default_rng(config.seed).permutation(len(rows))[:MAX_REFERENCES])
-    said = [" ".join(texts.get(images.digests[rows[place]], ())) for place in some]
-    words = telling_words(said, cluster[some], found.shape[1])
+    texts_of_some = [" ".join(texts.get(images.digests[rows[place]], ())) for place in some]
+    words = telling_words(texts_of_some, cluster[some], found.shape[1])
     if clusters is None:
         clusters = Targets(
             keys=tuple(images.keys[row] for row in rows),
@@ -185,19 +185,24 @@ class _Proposals:
         np.fill_diagonal(shared, -1)
         self._near = np.argsort(-shared / np.maximum(sizes, 1)[:, None], axis=1, kind="stable")[:, :NEAREST].tolist()
         self._names = clusters.classes
-        self._told = [f"{size:,} images: {', '.join(own)}" for size, own in zip(sizes, words, strict=True)]
+        self._reasons = [f"{size:,} images: {', '.join(own)}" for size, own in zip(sizes, words, strict=True)]
 
-    def opinion(self, cells: Sequence[str], classes: Sequence[str], *, learn: bool = True) -> Opinion:
+    def ranking(self, cells: Sequence[str], classes: Sequence[str], *, learn: bool = True) -> Ranking:
         """Return the proposals; a merger takes the name that a person has given."""
         names = [cell or name for cell, name in zip(cells, self._names, strict=True)]
 
-        def shown(row: int) -> Shown:
+        def proposal_of(row: int) -> Proposal:
             near = [names[other] for other in self._near[row]]
-            return Shown(self._names[row], 0.0, self._told[row], list(dict.fromkeys([self._names[row], *near])))
+            return Proposal(self._names[row], 0.0, self._reasons[row], list(dict.fromkeys([self._names[row], *near])))
 
         order = sorted(range(len(cells)), key=lambda row: bool(cells[row]))
-        return Opinion(
-            order=order, labelled=(), suspects=0, wrong=None, shown=shown, classes=list(dict.fromkeys(names))
+        return Ranking(
+            order=order,
+            labelled=(),
+            suspects=0,
+            wrong=None,
+            proposal_of=proposal_of,
+            classes=list(dict.fromkeys(names)),
         )
 
 
@@ -228,8 +233,8 @@ def _result(
     write_text(config.out / CLASSES, "".join(f"{name}\n" for name in classes))
     cluster, rows = found.argmax(axis=1), list[dict[str, Any]]()
     for k, name in enumerate(classes):
-        told = [word for own, other in zip(words, names, strict=True) if other == name for word in own]
-        rows.append({"class": name, "images": int((cluster == k).sum()), "words": ", ".join(told[:TELLING])})
+        telling = [word for own, other in zip(words, names, strict=True) if other == name for word in own]
+        rows.append({"class": name, "images": int((cluster == k).sum()), "words": ", ".join(telling[:TELLING])})
     return DiscoverResult(
         path=config.out,
         images=len(clusters.keys),
@@ -338,7 +343,7 @@ def telling_words(texts: Sequence[str], cluster: Ints, count: int) -> list[list[
     counts = (csr_matrix((np.ones(len(texts)), (cluster, rows)), shape=(count, len(texts))) @ has).toarray()
     sizes = np.maximum(np.bincount(cluster, minlength=count), 1)
     scores = counts / sizes[:, None] * np.log1p(sizes.mean() / counts.sum(axis=0))
-    told = list[list[str]]()
+    telling = list[list[str]]()
     for row in scores:
         seen, own = set[str](), list[str]()
         for place in np.argsort(-row, kind="stable")[: 20 * TELLING]:
@@ -346,8 +351,8 @@ def telling_words(texts: Sequence[str], cluster: Ints, count: int) -> list[list[
             if row[place] > 0 and not parts & seen and len(own) < TELLING:
                 own.append(str(words[place]))
                 seen |= parts
-        told.append(own)
-    return told
+        telling.append(own)
+    return telling
 
 
 def propose_names(words: Sequence[Sequence[str]]) -> list[str]:

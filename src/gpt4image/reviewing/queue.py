@@ -34,7 +34,7 @@ FIRST = 24  # images that are chosen to be unlike each other; the others follow 
 LIKELY = 9  # classes that are offered for an image: as many as there are number keys
 
 
-class Shown(NamedTuple):
+class Proposal(NamedTuple):
     """What is shown of an image: the proposed label, how probable it is, why, and the likeliest classes, best first."""
 
     proposal: Any
@@ -44,10 +44,10 @@ class Shown(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Opinion:
-    """What all evidence says of N images, given the labels so far: those without a label, the most valuable first;
+class Ranking:
+    """A ranking of N images by all evidence, given the labels so far: those without a label, the most valuable first;
     those with one, the most suspicious first, of which so many look wrong; the expected share of wrong proposals, None
-    without any; what is shown of an image; and whether the order is by doubt, or nothing is known to order by.
+    without any; what is proposed for an image; and whether the order is by doubt, or nothing is known to order by.
 
     ``classes`` are names to choose from, where they follow from the labels, as those of clusters; such an order has all
     images, also those with a label.
@@ -57,25 +57,25 @@ class Opinion:
     labelled: Sequence[int] = ()
     suspects: int = 0
     wrong: float | None = None
-    shown: Callable[[int], Shown]
+    proposal_of: Callable[[int], Proposal]
     classes: Sequence[str] | None = None
     by_doubt: bool = True
 
 
-class Adviser(Protocol):
-    """Forms an opinion of N distinct images from evidence and the labels of some. Slow: not for requests."""
+class Ranker(Protocol):
+    """Ranks N distinct images from evidence and the labels of some. Slow: not for requests."""
 
     @property
     def learns(self) -> bool:
-        """Whether an opinion changes with the labels."""
+        """Whether a ranking changes with the labels."""
         ...
 
-    def opinion(self, cells: Sequence[str], classes: Sequence[str], *, learn: bool = True) -> Opinion:
+    def ranking(self, cells: Sequence[str], classes: Sequence[str], *, learn: bool = True) -> Ranking:
         """Return what the evidence says, of N labels as cells of the file; quickly without ``learn``."""
         ...
 
 
-class Things:
+class TargetRanker:
     """Proposes tags or boxes that are known, None for an image without, and learns nothing.
 
     Images come in the order of errors to expect, those with a label by how far it is from what is proposed.
@@ -83,30 +83,30 @@ class Things:
 
     learns = False
 
-    def __init__(self, kind: Kind, said: Sequence[Any], doubt: NDArray[np.float64] | None = None) -> None:
-        """Take what ``things_of`` returns; without doubts, images come as they are in the dataset."""
+    def __init__(self, kind: Kind, predicted: Sequence[Any], doubt: NDArray[np.float64] | None = None) -> None:
+        """Take what ``targets_of`` returns; without doubts, images come as they are in the dataset."""
         self._kind: Kind = kind
-        self._said = said
+        self._predicted = predicted
         self._by_doubt = doubt is not None
-        self._order = range(len(said)) if doubt is None else np.argsort(-doubt, kind="stable").tolist()
+        self._order = range(len(predicted)) if doubt is None else np.argsort(-doubt, kind="stable").tolist()
 
-    def opinion(self, cells: Sequence[str], classes: Sequence[str], *, learn: bool = True) -> Opinion:
+    def ranking(self, cells: Sequence[str], classes: Sequence[str], *, learn: bool = True) -> Ranking:
         """Return what the targets say."""
         values = [value_of(self._kind, cell) for cell in cells]
         far = [
-            0 if value is None or said is None else len(said) + len(value) - 2 * matches(said, value)
-            for said, value in zip(self._said, values, strict=True)
+            0 if value is None or predicted is None else len(predicted) + len(value) - 2 * matches(predicted, value)
+            for predicted, value in zip(self._predicted, values, strict=True)
         ]
-        return Opinion(
+        return Ranking(
             order=[row for row in self._order if values[row] is None],
             labelled=sorted((row for row, value in enumerate(values) if value is not None), key=lambda row: -far[row]),
             suspects=sum(count > 0 for count in far),
-            shown=lambda row: Shown(self._said[row]),
+            proposal_of=lambda row: Proposal(self._predicted[row]),
             by_doubt=self._by_doubt,
         )
 
 
-def things_of(kind: Kind, targets: Path, digests: Sequence[str]) -> tuple[list[Any], NDArray[np.float64], list[str]]:
+def targets_of(kind: Kind, targets: Path, digests: Sequence[str]) -> tuple[list[Any], NDArray[np.float64], list[str]]:
     """Return tags or boxes of images by a file of targets, None for one that it lacks; how many errors are expected in
     each; and the class names."""
     if kind == "detection":
@@ -122,11 +122,11 @@ def things_of(kind: Kind, targets: Path, digests: Sequence[str]) -> tuple[list[A
     found = Targets.load(targets)
     probabilities = found.of(digests, np.nan)[:]
     shares = np.nan_to_num(probabilities)
-    said = [
+    predicted = [
         [found.classes[k] for k in np.flatnonzero(own >= PRESENT)] if known else None
         for own, known in zip(shares, np.asarray(~np.isnan(probabilities).all(axis=1)), strict=True)
     ]
-    return said, np.minimum(shares, 1 - shares).sum(axis=1, dtype=np.float64), list(found.classes)
+    return predicted, np.minimum(shares, 1 - shares).sum(axis=1, dtype=np.float64), list(found.classes)
 
 
 class Teacher:
@@ -167,37 +167,37 @@ class Teacher:
         shaping = np.flatnonzero(self._texts.described & self._train)
         return smooth(self._texts.centred(shaping), shaping, self._seed)
 
-    def opinion(self, cells: Sequence[str], classes: Sequence[str], *, learn: bool = True) -> Opinion:
+    def ranking(self, cells: Sequence[str], classes: Sequence[str], *, learn: bool = True) -> Ranking:
         """Return what the evidence says.
 
         Without ``learn``, answers count as they were given and texts say nothing: that takes no time, and no torch.
         """
         number = {name: k for k, name in enumerate(classes)}
         labels = np.array([number.get(cell, NO_LABEL) for cell in cells], np.int64)
-        taught = np.where(self._train, labels, NO_LABEL)
-        sources = self._evidence(taught, tuple(classes), learn) if len(classes) > 1 else {}
+        of_train = np.where(self._train, labels, NO_LABEL)
+        sources = self._evidence(of_train, tuple(classes), learn) if len(classes) > 1 else {}
         together = [*sources.values()][-1] if sources else zeros(len(labels), len(classes))
         unlabelled = np.flatnonzero(labels == NO_LABEL)
         known = unlabelled[np.asarray(together.any(axis=1))[unlabelled]]
-        suspected, right = _by_doubt(together, taught, learn)
+        suspected, right = _by_doubt(together, of_train, learn)
         others = self._shuffled[labels[self._shuffled] != NO_LABEL].tolist()
 
-        def shown(row: int) -> Shown:
+        def proposal_of(row: int) -> Proposal:
             if not len(classes):
-                return Shown("")
+                return Proposal("")
             best = {name: int(found[row].argmax()) for name, found in sources.items() if found[row].any()}
-            told = (f"{name}: {classes[k]}, {sources[name][row][k]:.2f}" for name, k in best.items() if name)
+            reasons = (f"{name}: {classes[k]}, {sources[name][row][k]:.2f}" for name, k in best.items() if name)
             own = together[row]
             ranked: list[int] = [k for k in np.argsort(-own, kind="stable")[:LIKELY].tolist() if own[k] > 0]
             likely = [classes[k] for k in ranked]
-            return Shown(likely[0] if likely else "", round(float(own.max()), 4), "; ".join(told), likely)
+            return Proposal(likely[0] if likely else "", round(float(own.max()), 4), "; ".join(reasons), likely)
 
-        return Opinion(
+        return Ranking(
             order=sorted(self._order(together, unlabelled, learn), key=self._has_target.__getitem__),
             labelled=list(dict.fromkeys([*suspected, *right, *others])),
             suspects=len(suspected),
             wrong=float(1 - together.max(axis=1)[known].mean()) if len(known) else None,
-            shown=shown,
+            proposal_of=proposal_of,
             by_doubt=bool(sources),
         )
 
@@ -206,11 +206,11 @@ class Teacher:
         source."""
         sources: dict[str, Probabilities] = {}
         if self._targets is not None and not self.learns:
-            said = self._targets.of(self._images.digests)[:]
-            found = np.zeros((len(said), len(classes)), np.float32)
+            predicted = self._targets.of(self._images.digests)[:]
+            found = np.zeros((len(predicted), len(classes)), np.float32)
             for k, name in enumerate(self._targets.classes):
                 if name in classes:
-                    found[:, classes.index(name)] = said[:, k]
+                    found[:, classes.index(name)] = predicted[:, k]
             return {"target": found}
         if self._store is not None and classes != self._read[0]:
             self._read = classes, read_answers(self._store, self._images.digests, classes).answers
@@ -257,14 +257,14 @@ def _by_doubt(probabilities: Probabilities, labels: Ints, learn: bool) -> tuple[
     if not len(rows):
         return [], []
     given, found = labels[rows], chosen(probabilities, rows)
-    own, said = found[np.arange(len(rows)), given], found.argmax(axis=1)
-    wrong = said != given
+    own, predicted = found[np.arange(len(rows)), given], found.argmax(axis=1)
+    wrong = predicted != given
     if learn:
         from gpt4image.labelling.label_noise import suspected
 
         wrong |= suspected(found, given)
     order = np.argsort(own, kind="stable")
-    pairs = list(zip(given.tolist(), said.tolist(), strict=True))
+    pairs = list(zip(given.tolist(), predicted.tolist(), strict=True))
     suspicious: list[int] = order[wrong[order]].tolist()
     often = Counter(pairs[place] for place in suspicious)  # in the order of their first image
     # One pair of classes after the other, the most frequent first, so that a person compares the same two.

@@ -38,7 +38,7 @@ from gpt4image.labelling.looks import (
 )
 from gpt4image.pages.numbers import text_table
 from gpt4image.reviewing.labels_file import Kind, LabelsFile, value_of
-from gpt4image.reviewing.queue import Adviser, Teacher, Things, things_of
+from gpt4image.reviewing.queue import Ranker, TargetRanker, Teacher, targets_of
 from gpt4image.reviewing.session import Session, new_class
 
 ADDRESS = "127.0.0.1"
@@ -48,7 +48,7 @@ KINDS: Mapping[str, Kind] = {
     "detection": "detection",
 }
 """What a label is, by task."""
-LEAST_SCORE = 0.3  # from which on a box of a model counts as said
+LEAST_SCORE = 0.3  # from which on a box of a model counts
 Result = TypeVar("Result", ReviewResult, AuditResult, DiscoverResult)
 
 
@@ -133,7 +133,7 @@ def open_session(config: ReviewConfig, file: LabelsFile) -> Session:
     """Return a session with the evidence and the classes of the options. End it after use."""
     images, named = file.distinct, list[str]()
     if file.kind == "classification":
-        teacher: Adviser = Teacher(images, config.answers, config.embeddings, config.targets)
+        teacher: Ranker = Teacher(images, config.answers, config.embeddings, config.targets)
         named = [] if config.targets is None else list(Targets.load(config.targets).classes)
     else:
         if config.answers is not None or config.embeddings is not None:
@@ -141,10 +141,10 @@ def open_session(config: ReviewConfig, file: LabelsFile) -> Session:
                 "--answers and --embeddings propose one class per image; for tags and boxes give --targets FILE, as "
                 "`gpt4image label` writes it from them."
             )
-        said, doubt = [None] * len(images), None
+        predicted, doubt = [None] * len(images), None
         if config.targets is not None:
-            said, doubt, named = things_of(file.kind, config.targets, images.digests)
-        teacher = Things(file.kind, said, doubt)
+            predicted, doubt, named = targets_of(file.kind, config.targets, images.digests)
+        teacher = TargetRanker(file.kind, predicted, doubt)
     own = file.images.classes
     given: Sequence[str] = own or named
     if config.classes is not None:
@@ -220,17 +220,17 @@ class Audit:
         self._config = config
         self.kind: Kind
         self.images, self.kind, classes = _audited(config)
-        self._said, self._proxy, self._skipped = _said(config, self.images, self.kind, classes)
+        self._predicted, self._right, self._skipped = _predicted(config, self.images, self.kind, classes)
         self._rows = order_of(self.images.digests)[: config.looks]
         self.file = LabelsFile(config.labels, self.images.select(self._rows), self.kind, fresh=True)
         try:
-            # Boxes are corrected; classes are told without a proposal, so that looks do not depend on the answers.
-            teacher: Adviser = Teacher(self.file.distinct, seed=None)
+            # Boxes are corrected; classes are given without a proposal, so that they do not depend on the answers.
+            teacher: Ranker = Teacher(self.file.distinct, seed=None)
             if self.kind != "classification":
-                boxes = [*self._said.values()][-1] if self.kind == "detection" else [None] * len(self.images)
-                teacher = Things(self.kind, [boxes[row] for row in self._rows])
+                boxes = [*self._predicted.values()][-1] if self.kind == "detection" else [None] * len(self.images)
+                teacher = TargetRanker(self.kind, [boxes[row] for row in self._rows])
             self.session = Session(self.file, teacher, list(classes), is_open=True)
-            self.session.tell = self.told
+            self.session.headline = self.estimates
         except BaseException:
             self.file.close()
             raise
@@ -246,19 +246,21 @@ class Audit:
         seen = [place for place, mark in enumerate(marks) if mark.label and mark.note == "checked"]
         looked, found = self._rows[seen], dict[str, Share | None]()
         truth = [value_of(self.kind, marks[place].label) for place in seen]
-        for name, said in self._said.items():
+        for name, predicted in self._predicted.items():
             if self.kind == "classification":
-                found[name] = share_of_classes([one or "" for one in said], self._proxy[name], looked, truth)
+                found[name] = share_of_classes([one or "" for one in predicted], self._right[name], looked, truth)
                 continue
-            pairs = [(said[row], true) for row, true in zip(looked, truth, strict=True) if said[row] is not None]
+            pairs = [
+                (predicted[row], true) for row, true in zip(looked, truth, strict=True) if predicted[row] is not None
+            ]
             right = np.array([matches(*pair) for pair in pairs])
-            known = sum(one is not None for one in said)
+            known = sum(one is not None for one in predicted)
             things = "boxes" if self.kind == "detection" else "tags"
             for what, part in ((f"{name} that are right", 0), (f"{things} there are in {name}", 1)):
                 found[what] = share_of_things(right, np.array([len(pair[part]) for pair in pairs]), known)
         return {name: share for name, share in found.items() if share is not None}
 
-    def told(self) -> str:
+    def estimates(self) -> str:
         """Return the estimates in one line, for the page."""
         shares = self._shares()
         return "; ".join(f"{name} {share}" for name, share in shares.items()) or f"Fewer than {FEWEST} looks yet."
@@ -270,7 +272,7 @@ class Audit:
             name: {**asdict(share), **{f"looks_for_{n}_points": share.looks_for(n / 100) for n in (3, 2)}}
             for name, share in shares.items()
         }
-        text = f"Fewer than {FEWEST} looks: nothing can be said yet. The same command goes on."
+        text = f"Fewer than {FEWEST} looks: nothing can be estimated yet. The same command goes on."
         if shares:
             rows = [["", "right", "95 % interval", "images", "looks for ±3", "±2 points"]]
             for name, share in shares.items():
@@ -324,16 +326,16 @@ def _audited(config: AuditConfig) -> tuple[Dataset, Kind, tuple[str, ...]]:
     return images.select(rows), KINDS[task], classes
 
 
-def _said(
+def _predicted(
     config: AuditConfig, images: Dataset, kind: Kind, classes: tuple[str, ...]
 ) -> tuple[dict[str, list[Any]], dict[str, NDArray[np.float64]], tuple[Skipped, ...]]:
     """Return what each of answers, targets and model says of the images, None where it says nothing; of classes how
     probably it is right; and images that the model cannot read."""
-    found, proxy, skipped = dict[str, list[Any]](), dict[str, NDArray[np.float64]](), tuple[Skipped, ...]()
+    found, right, skipped = dict[str, list[Any]](), dict[str, NDArray[np.float64]](), tuple[Skipped, ...]()
     judge: NDArray[Any] | None = None
 
     def add(name: str, probabilities: NDArray[Any]) -> None:
-        best, proxy[name] = expected_right(probabilities, judge)
+        best, right[name] = expected_right(probabilities, judge)
         found[name] = [classes[k] if k >= 0 else None for k in best.tolist()]
 
     if config.targets is not None and kind == "classification":
@@ -349,24 +351,24 @@ def _said(
     if judge is not None:
         add("targets", judge)
     elif config.targets is not None:
-        found["targets"] = things_of(kind, config.targets, images.digests)[0]
+        found["targets"] = targets_of(kind, config.targets, images.digests)[0]
     if config.model is not None:
         from gpt4image.training.run_model import load_run_model
 
         model = load_run_model(config.model, None, classes)
         pixels, rows = model.pixels(images), np.arange(len(images))
-        said = model.read(pixels, rows).predictions
+        predicted = model.read(pixels, rows).predictions
         broken, skipped = pixels.broken(rows), pixels.skipped
         if kind == "classification":
-            add("model", np.where(broken[:, None], 0, said[:]))
+            add("model", np.where(broken[:, None], 0, predicted[:]))
         elif kind == "multilabel":
-            present = model.task.present(said)  # pyright: ignore[reportAttributeAccessIssue]
+            present = model.task.present(predicted)  # pyright: ignore[reportAttributeAccessIssue]
             found["model"] = [[classes[k] for k in np.flatnonzero(row)] for row in present]
         else:
             found["model"] = [
                 [[classes[int(box[5])], *np.clip(box[:4], 0, 1).astype(float).tolist()]
                  for box in rows_of if box[4] >= LEAST_SCORE and box[2] > box[0] and box[3] > box[1]]
-                for rows_of in said
+                for rows_of in predicted
             ]  # fmt: skip
         found["model"] = [None if bad else one for bad, one in zip(broken, found["model"], strict=True)]
-    return found, proxy, skipped
+    return found, right, skipped

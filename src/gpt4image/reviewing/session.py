@@ -1,4 +1,4 @@
-"""One sitting at the page: what is labelled, what is worth a look next, and a teacher that is fitted meanwhile."""
+"""One sitting at the page: what is labelled, what is worth a look next, and a ranker that is fitted meanwhile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gpt4image.data.labels import SEPARATOR, class_name
 from gpt4image.data.video import picture_of
 from gpt4image.labelling.looks import order_of
 from gpt4image.reviewing.labels_file import NOTES, LabelsFile, Mark, cell_of, value_of
-from gpt4image.reviewing.queue import Adviser, Opinion, Shown
+from gpt4image.reviewing.queue import Proposal, Ranker, Ranking
 
 MOST_SHOWN = 96
 LONGEST_NAME = 200
@@ -51,16 +51,16 @@ class Session:
     """The labels of distinct images, by digest. Safe to call from several threads.
 
     ``classes`` are names to choose from, new ones may be added if ``is_open``; ``changes`` says how many clicks there
-    were, ``learning`` whether nothing is learned from the evidence yet, ``tell`` what is told above the images of an
+    were, ``learning`` whether nothing is learned from the evidence yet, ``headline`` what stands above the images of an
     audit.
     """
 
-    def __init__(self, file: LabelsFile, teacher: Adviser, classes: Sequence[str], *, is_open: bool) -> None:
+    def __init__(self, file: LabelsFile, ranker: Ranker, classes: Sequence[str], *, is_open: bool) -> None:
         """Order the images; what is learned from the evidence follows meanwhile."""
         self.digests = list(file.distinct.digests)
         self._item = {digest: item for item, digest in enumerate(self.digests)}
-        self.file, self._teacher, self.classes, self.is_open = file, teacher, list(classes), is_open
-        self.tell: Callable[[], str] = str
+        self.file, self._ranker, self.classes, self.is_open = file, ranker, list(classes), is_open
+        self.headline: Callable[[], str] = str
         self.changes = 0
         self._changed: dict[int, int] = {}
         self._random = order_of(self.digests).tolist()
@@ -72,12 +72,12 @@ class Session:
         self._count: Counter[str] = Counter()
         for item in range(len(self.digests)):
             self._tally(self._mark(item), 1)
-        self._take(teacher.opinion(*self._known(), learn=False))
-        self.learning = teacher.learns
-        self._wrong_before = None if self.learning else self._opinion.wrong
+        self._take(ranker.ranking(*self._known(), learn=False))
+        self.learning = ranker.learns
+        self._wrong_before = None if self.learning else self._ranking.wrong
         if self.learning:
             self._stale.set()
-        self._thread = threading.Thread(target=self._keep_fitting, name="teacher", daemon=True)
+        self._thread = threading.Thread(target=self._keep_fitting, name="ranker", daemon=True)
         self._thread.start()
 
     def end(self) -> None:
@@ -115,10 +115,10 @@ class Session:
             self.classes = classes
             self.changes += 1
             self._changed |= dict.fromkeys(marks, self.changes)
-            if self._opinion.classes is None:
+            if self._ranking.classes is None:
                 self._stale.set()
             else:  # names of clusters: the next click may take one over
-                self._take(self._teacher.opinion(*self._known()))
+                self._take(self._ranker.ranking(*self._known()))
             return {self.digests[item]: (self._value(before[item]), before[item].note) for item in marks}
 
     def cards(self, mode: str, count: int) -> list[Card]:
@@ -126,7 +126,7 @@ class Session:
         with self._lock:
             wanted = [(item, self._mark(item)) for item in self._queue(mode)]
             sure = [item for item, mark in wanted if mark.note != "unsure"]
-            if mode != "correct" and self._opinion.classes is None:
+            if mode != "correct" and self._ranking.classes is None:
                 sure = self._page(sure, min(count, MOST_SHOWN))
             chosen = [*sure, *(item for item, mark in wanted if mark.note == "unsure")][: min(count, MOST_SHOWN)]
             return [self._card(item) for item in chosen]
@@ -154,29 +154,29 @@ class Session:
                 "open": self.is_open,
                 "total": len(self.digests),
                 **{name: self._count[name] for name in ("labelled", "checked", "unsure", RANDOM)},
-                "suspects": len(self._unchecked(self._opinion.labelled[: self._opinion.suspects])),
-                "wrong": self._opinion.wrong,
+                "suspects": len(self._unchecked(self._ranking.labelled[: self._ranking.suspects])),
+                "wrong": self._ranking.wrong,
                 "wrong_before": self._wrong_before,
                 "learning": self.learning,
                 "fault": self._fault,
-                "told": self.tell(),
+                "headline": self.headline(),
                 "likely": {}
-                if self._opinion.classes is None
-                else {digest: self._opinion.shown(item).likely for item, digest in enumerate(self.digests)},
+                if self._ranking.classes is None
+                else {digest: self._ranking.proposal_of(item).likely for item, digest in enumerate(self.digests)},
             }
 
-    def _take(self, opinion: Opinion) -> None:
-        self._opinion = opinion
-        if opinion.classes is not None:
-            self.classes = list(opinion.classes)
+    def _take(self, ranking: Ranking) -> None:
+        self._ranking = ranking
+        if ranking.classes is not None:
+            self.classes = list(ranking.classes)
 
     def _queue(self, mode: str) -> list[int]:
-        if self._opinion.classes is not None:
-            return list(self._opinion.order)
+        if self._ranking.classes is not None:
+            return list(self._ranking.order)
         if mode == "correct":
-            return self._unchecked(self._opinion.labelled)
+            return self._unchecked(self._ranking.labelled)
         # An image that lost its label again is not in the order until the next fit.
-        order = dict.fromkeys([*self._opinion.order, *self._changed])
+        order = dict.fromkeys([*self._ranking.order, *self._changed])
         return [item for item in order if not self._mark(item).label]
 
     def _page(self, items: Sequence[int], count: int) -> list[int]:
@@ -185,7 +185,7 @@ class Session:
         there = set(items)
         by_chance = [item for item in self._random if item in there]
         drawn = by_chance[: min(count, len(items)) // EVERY]
-        doubt = [item for item in items if self._train[item] and item not in drawn] if self._opinion.by_doubt else []
+        doubt = [item for item in items if self._train[item] and item not in drawn] if self._ranking.by_doubt else []
         if len(doubt) < count - len(drawn):
             drawn = [item for item in by_chance if item not in doubt][: count - len(doubt)]
         self._drawn = frozenset(drawn)
@@ -219,11 +219,11 @@ class Session:
 
     def _card(self, item: int) -> Card:
         mark, key = self._mark(item), self.file.images.keys[self._row(item)]
-        shown, why = self._opinion.shown(item), mark.sampled or (RANDOM if item in self._drawn else "")
-        if why == RANDOM and not mark.label and self.file.kind != "detection" and self._opinion.classes is None:
-            shown = Shown(value_of(self.file.kind, ""))
+        proposal, why = self._ranking.proposal_of(item), mark.sampled or (RANDOM if item in self._drawn else "")
+        if why == RANDOM and not mark.label and self.file.kind != "detection" and self._ranking.classes is None:
+            proposal = Proposal(value_of(self.file.kind, ""))
         value = self._value(mark)
-        return Card(id=self.digests[item], key=key, label=value, note=mark.note, sampled=why, **shown._asdict())
+        return Card(id=self.digests[item], key=key, label=value, note=mark.note, sampled=why, **proposal._asdict())
 
     def _known_item(self, digest: str) -> int:
         if digest not in self._item:
@@ -251,15 +251,15 @@ class Session:
     def _fit(self) -> None:
         started = time.monotonic()
         try:
-            opinion = self._teacher.opinion(*self._known())
+            ranking = self._ranker.ranking(*self._known())
         except Exception as error:  # noqa: BLE001  (of a library, too: without this thread the order stays as it is)
             known = isinstance(error, Gpt4ImageError)
             self.learning = False
             self._fault = str(error) if known else f"{type(error).__name__}: {first_line(error)}"
         else:
             with self._lock:
-                self._opinion, self._fault, self.learning = opinion, "", False
-                self._wrong_before = opinion.wrong if self._wrong_before is None else self._wrong_before
+                self._ranking, self._fault, self.learning = ranking, "", False
+                self._wrong_before = ranking.wrong if self._wrong_before is None else self._wrong_before
         self._ended.wait(max(PAUSE, time.monotonic() - started))
 
 

@@ -244,7 +244,7 @@ async function news() {
   state.learning = found.learning;
   const percent = share => `${(100 * share).toFixed(0)} %`;
   $("counts").textContent = `${found.labelled} of ${found.total} labelled, ${found.checked} by you` + (found.unsure ? `, ${found.unsure} not sure` : "");
-  $("gain").textContent = found.told ? found.told : found.learning ? "Proposals are being learned from the evidence; they come here when they are ready." :
+  $("gain").textContent = found.headline ? found.headline : found.learning ? "Proposals are being learned from the evidence; they come here when they are ready." :
     found.wrong === null ? "" :
     `Proposals for the others: ${percent(found.wrong)} expected to be wrong` + (found.wrong_before === null ? "" : `, ${percent(found.wrong_before)} at the start`);
   for (const made of document.querySelectorAll(".modes button")) {
