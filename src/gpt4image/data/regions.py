@@ -181,12 +181,12 @@ class Masks:
         table[: len(place)] = place
         return replace(self, presence_of_classes=moved, place=table[self.place])
 
-    def around(self, *, scattered: bool = True) -> Boxes:
-        """Return one box around each class but the background, also if ``scattered``, of each image with a mask."""
+    def around(self) -> Boxes:
+        """Return one box around each class in one piece, but the background, of each image with a mask."""
         boxes: list[ImageBoxes | None] = []
         for image, known in enumerate(self.known):
             mask = self[image : image + 1].pixels(KEPT_SIDE)[0] if known else np.full((1, 1), VOID, np.uint8)
-            labels = [k for k in np.setdiff1d(mask, [VOID, self.background]) if scattered or _in_one_piece(mask == k)]
+            labels = [k for k in np.setdiff1d(mask, [VOID, self.background]) if _in_one_piece(mask == k)]
             places = [[np.flatnonzero((mask == k).any(axis=axis)) for axis in (0, 1)] for k in labels]
             corners = np.array([[x[0], y[0], x[-1] + 1, y[-1] + 1] for x, y in places]).reshape(-1, 4) / KEPT_SIDE
             found = corners.astype(np.float32), np.array(labels, np.int64), np.ones(len(labels), np.float32)

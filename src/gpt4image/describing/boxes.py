@@ -34,7 +34,7 @@ def probed_images(images: Dataset) -> dict[str, NDArray[np.float64]]:
     shown = np.diff(drawn.starts) > 0 if isinstance(drawn, Boxes) else drawn.known
     rows = np.flatnonzero((images.splits == "train") & shown).tolist()
     chosen = sorted(rows, key=lambda row: images.digests[row][-16:])[:IMAGES_PROBED]
-    boxes = drawn[chosen] if isinstance(drawn, Boxes) else drawn[chosen].around(scattered=False)
+    boxes = drawn[chosen] if isinstance(drawn, Boxes) else drawn[chosen].around()
     return {images.digests[row]: boxes.image(i)[0].astype(np.float64) * 1000 for i, row in enumerate(chosen)}
 
 
