@@ -6,36 +6,15 @@ import ast
 import importlib
 import json
 import re
-import subprocess
-import sys
-import types
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from doc_pages import DOCS, PAGES, ROOT, Block, anchors, blocks, command_lines, options_of
+from doc_pages import DOCS, PAGES, ROOT, anchors, blocks
 from gpt4image import cli, config
-from gpt4image.base.outcome import Outcome
+from idle_commands import parse_commands
 
 OTHERS = ("CHANGELOG.md", "CONTRIBUTING.md", "THIRD_PARTY_NOTICES.md", "recipes/README.md")
 ALL_TEXTS = [*PAGES, *(ROOT / name for name in OTHERS)]
-
-
-def parse_commands(block: Block, page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command line build the configuration of every command, with a stage that does nothing behind it."""
-    idle = types.SimpleNamespace(stage=lambda *_configs, **_names: Outcome())
-    monkeypatch.setitem(sys.modules, "gpt4image.idle", idle)  # pyright: ignore[reportArgumentType]
-    commands = {name: replace(command, stage="idle:stage") for name, command in cli.COMMANDS.items()}
-    monkeypatch.setattr(cli, "COMMANDS", commands)
-    monkeypatch.setattr("gpt4image.data.require_apart", lambda _config: None)
-    monkeypatch.setattr("gpt4image.next_steps.with_next", lambda _name, outcome, *_rest, **_more: outcome)
-    for line in command_lines(block):
-        words = options_of(line)
-        if words is not None:
-            assert cli.main(words) == 0, f"{page.name}, line {block.line}: {line}"
-        else:
-            subprocess.run(["bash", "-nc", line], check=True)
 
 
 def test_blocks_that_are_not_run_are_at_least_right_in_form(monkeypatch: pytest.MonkeyPatch) -> None:
