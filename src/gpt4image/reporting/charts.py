@@ -171,11 +171,12 @@ def training(
         left.set_title(f"{_short(name, 24)}: training loss", color=INK)
         right.set_title(f"validation {title}", color=INK)
         for part, (label, colour) in LOSSES.items():
-            if any(epoch.losses.get(part) for run in own for epoch in run.metrics):
-                found = _curve(left, own, lambda epoch, part=part: epoch.losses.get(part), colour, band=True)
-                if found:  # of one epoch nothing is drawn
-                    left.lines[-1].set_label(label)
-                    words.append(f"{name}, {label} {found}")
+            drawn = any(epoch.losses.get(part) for run in own for epoch in run.metrics)
+            if drawn and (
+                found := _curve(left, own, lambda epoch, part=part: epoch.losses.get(part), colour, band=True)
+            ):
+                left.lines[-1].set_label(label)
+                words.append(f"{name}, {label} {found}")
         if left.lines:
             left.legend(frameon=False)
         if (few := too_few(own)) is not None:
