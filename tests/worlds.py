@@ -308,9 +308,10 @@ def _write_listed(file: Path, names: Sequence[str], size: tuple[int, int], liste
     """Write a COCO file of images by name, of one size, with the class and the corners of each box."""
     images = [{"id": n, "file_name": name, "width": size[0], "height": size[1]} for n, name in enumerate(names, 1)]
     annotations = [
-        {"image_id": n, "category_id": kind + 1, "bbox": [left, top, right - left, bottom - top], "iscrowd": 0}
+        {"image_id": n, "category_id": kind + 1, "bbox": [left, top, wide, high], "area": wide * high, "iscrowd": 0}
         for n, found in enumerate(listed, 1)
         for kind, (left, top, right, bottom) in found
+        for wide, high in [(right - left, bottom - top)]
     ]
     annotations = [{"id": n, **one} for n, one in enumerate(annotations, 1)]
     categories = [{"id": n, "name": name} for n, name in enumerate(classes, 1)]
