@@ -104,7 +104,8 @@ class Texts:
 
         Args:
             path: CSV file: UTF-8, names of the columns in its first line. Several rows may share a key.
-            key, text: columns of the keys and of the descriptions.
+            key: column of the keys.
+            text: column of the descriptions.
             options: of ``encoded``; ``table`` is by default beside the file, ``captions.emb`` for ``captions.csv``.
 
         Raises: DataError: the file cannot be read or lacks a column.
@@ -152,6 +153,15 @@ class Texts:
         _, rows = self.table.rows_of([digest])
         return Text(torch.from_numpy(vectors[0]), bool(described[0]), int(rows.min()) if len(rows) else NO_TEXT)
 
+    def coverage(self, keys: Sequence[str], names: Sequence[str] = (), *, required: bool = True) -> Coverage:
+        """Return which of these images have a text, by their ``names``. Raises TableError: none has one."""
+        names, described = names or keys, self.table.vectors([_digest_of(key) for key in keys])[1]
+        if required and not described.any():
+            raise TableError(
+                f"None of the {len(keys)} images has a text in {self.table.path}: keys are {first_few(names[:3])}."
+            )
+        return Coverage(len(keys), int(described.sum()), tuple(np.asarray(names, object)[~described].tolist()))
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Send the path of the table to worker processes, for a pickled memory map is a copy of its file."""
         return type(self), (self.table.path,)
@@ -176,15 +186,7 @@ class WithTexts(torch.utils.data.Dataset[DescribedImage]):
         if len(keys) != len(dataset):
             raise DataError(f"{len(keys)} keys for {len(dataset)} images: give one for each, in the order of the data.")
         self.dataset, self.texts, self.keys, self.text_width = dataset, texts, keys, texts.width
-        self.coverage = self._cover(keys, required=True)
-
-    def _cover(self, names: Sequence[str], *, required: bool) -> Coverage:
-        described = self.texts.table.vectors([_digest_of(key) for key in self.keys])[1]
-        if required and not described.any():
-            where = f"{self.texts.table.path}: keys are {first_few(names[:3])}"
-            raise TableError(f"None of the {len(names)} images has a text in {where}.")
-        missing = tuple(name for name, has in zip(names, described, strict=True) if not has)
-        return Coverage(len(names), int(described.sum()), missing)
+        self.coverage = texts.coverage(keys)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -235,7 +237,8 @@ class DescribedImages(WithTexts):
             data = data.select(rows)
         self.image_set, self.classes, self.transform = data, data.classes, transform
         self.texts, self.keys = Texts(embeddings), data.digests
-        self.text_width, self.coverage = self.texts.width, self._cover(data.keys, required=split in ("train", None))
+        self.text_width = self.texts.width
+        self.coverage = self.texts.coverage(self.keys, data.keys, required=split in ("train", None))
 
     def __getitem__(self, index: int) -> DescribedImage:
         """Return one image with its label and text."""
