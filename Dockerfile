@@ -13,7 +13,7 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 FROM python:${PYTHON}
 # Where torch comes from: the CPU builds by default; those of PyPI bring CUDA.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-ARG EXTRAS=demo,hf,api,clip,tune,onnx
+ARG EXTRAS=demo,hf,api,clip,onnx
 RUN pip install --no-cache-dir --index-url "${TORCH_INDEX}" "torch>=2.13" "torchvision>=0.28"
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip install --no-cache-dir "$(ls /wheels/gpt4image-*.whl)[${EXTRAS}]"

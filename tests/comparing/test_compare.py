@@ -128,8 +128,6 @@ def test_variants_run_beside_their_arm_on_the_same_seeds_and_are_shared(
 def test_options_that_cannot_be_are_refused_at_once(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         options(tmp_path, None, tmp_path / "cmp", **changes)
-    tuned = {"variants": {"tuned": {"arm": "aligned", "tune_text": "lora"}}}  # of the table of all
-    assert options(tmp_path, tmp_path, tmp_path / "cmp", **tuned).variants["tuned"]["tune_text"] == "lora"
 
 
 @pytest.mark.slow
@@ -156,7 +154,6 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"arms": "baseline", "label_noise": 0.01}, DataError, "--label-noise 0.01 of 36 labels flips none"),
     ({"arms": "zero-shot,class-name", "labels_per_class": 2}, ConfigError,
      r"^--arms zero-shot: it needs the names .* in the space of .*table: .*'given'.*gpt4image encode"),
-    ({"arms": "aligned", "tune_text": "lora"}, TableError, "the store that .* is gone"),
     ({"arms": "baseline", "val_fraction": 0.0, "variants": {"x": {"arm": "baseline", "select": "best"}}}, ConfigError,
      "^variant 'x': --select best needs labelled validation images"),
     ({"arms": "baseline", "paper_compat": True, "variants": {"x": {"arm": "aligned", "align_loss": "siglip"}}},

@@ -164,7 +164,7 @@ def given(ready: Prepared, options: Mapping[str, Any], arm: str) -> Setup:
 
 
 OTHER: dict[str, Any] = {
-    "align_loss": "siglip", "align_weight": 3.0, "temperature": 0.1, "tune_text": "lora", "paper_compat": True,
+    "align_loss": "siglip", "align_weight": 3.0, "temperature": 0.1, "paper_compat": True,
     "head": "mlp", "label_trust": 0.3,
 }  # fmt: skip
 

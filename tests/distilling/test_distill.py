@@ -306,7 +306,6 @@ def pictures(root: Path) -> str:
         ({"ask": "class", "align": True}, ConfigError, "align= needs descriptions"),
         ({"task": "multilabel"}, ConfigError, "task= multilabel needs a dataset that says so"),
         ({"epochs": 0}, ConfigError, "epochs=0: must be greater than or equal to 1"),
-        ({"tune_text": "lora"}, ConfigError, "tune_text="),
         ({"model": "resnet19"}, ModelError, "resnet"),
         ({"init": "none.safetensors"}, Gpt4ImageError, "none.s"),
         ({"ask": BOTH, "encoder": "minlm"}, ConfigError, "minlm"),

@@ -1,4 +1,4 @@
-"""Text encoders by SPEC, chunks of long texts, MiniLM as the library computes it, a tiny CLIP, and tuned encoders."""
+"""Text encoders by SPEC, chunks of long texts, MiniLM as the library computes it, and a tiny CLIP."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.encoding.text_encoders import neural
@@ -25,8 +24,7 @@ from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.long_texts import chunked, split
 from gpt4image.encoding.text_encoders.neural import NeuralEncoder, Tower
 from gpt4image.encoding.text_encoders.registry import load_known_encoder, load_text_encoder
-from gpt4image.encoding.text_encoders.tuning import How, Made, make_trainable, save_tuned, trained_weights
-from tiny_text_models import make_open_clip, make_sentence_transformer, make_tokenizer
+from tiny_text_models import make_open_clip, make_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -36,7 +34,6 @@ from tiny_text_models import make_open_clip, make_sentence_transformer, make_tok
         ("", ConfigError, "Unknown text encoder: '' is not one of"),
         ("minilm:large", ConfigError, "without a name; got 'minilm:large'"),
         *((f"bag-of-words:{width}", ConfigError, "WIDTH") for width in ("0", "-3", "many", "1.5")),
-        ("tuned:", ConfigError, "the folder is missing"),
         ("sentence-transformers:", ConfigError, "sentence-transformers:NAME_OR_PATH; the name is missing"),
         *((f"open_clip:{name}", ConfigError, "MODEL/PRETRAINED") for name in ("", "ViT-B-32")),
         ("open_clip:ViT-B-33/openai", ConfigError, "Did you mean 'ViT-B-3"),
@@ -331,78 +328,3 @@ def test_weights_of_a_tag_come_from_the_hub_as_safetensors_or_not_at_all(
 
 
 SHORT_TEXTS = ["a small red dog", "the cat runs ."]
-
-
-@pytest.fixture(params=["sentence-transformers", "open_clip"])
-def encoder(request: pytest.FixtureRequest, tmp_path: Path) -> NeuralEncoder:
-    if request.param == "open_clip":
-        spec = make_open_clip(tmp_path / "clip")
-    else:
-        spec = f"sentence-transformers:{make_sentence_transformer(tmp_path)}"
-    found = load_text_encoder(spec, "cpu")
-    assert isinstance(found, NeuralEncoder)
-    return found
-
-
-def embed(tower: Tower) -> torch.Tensor:
-    return normalize(tower(tower.tokenize(SHORT_TEXTS)).float(), dim=1)
-
-
-def save(folder: Path, encoder: Any, weights: dict[str, torch.Tensor], how: How = "lora") -> None:
-    save_tuned(folder, weights, Made(encoder=encoder.spec, revision=encoder.revision, how=how, rank=2))
-
-
-@pytest.mark.parametrize("how", ["lora", "full"])
-def test_tuning_starts_where_the_encoder_is_and_is_found_again(
-    encoder: NeuralEncoder, how: How, tmp_path: Path
-) -> None:
-    tower = encoder.load().eval()
-    before = embed(tower).detach()
-    make_trainable(tower, how, 2)
-    weights = trained_weights(tower)
-    torch.testing.assert_close(embed(tower), before)
-    embed(tower)[:, 0].sum().backward()
-    assert all(value.grad is not None for value in weights.values())
-    share = sum(value.numel() for value in weights.values()) / sum(value.numel() for value in tower.parameters())
-    assert share < 0.2 if how == "lora" else share > 0.8
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for value in weights.values():
-            value.add_(0.3 * torch.randn_like(value))
-    save(tmp_path / "run" / "text_encoder", encoder, weights, how)
-    found = load_text_encoder(f"tuned:{tmp_path / 'run'}", "cpu")
-    assert isinstance(found, NeuralEncoder) and found.revision != encoder.revision
-    torch.testing.assert_close(embed(found.load().eval()), embed(tower).detach(), atol=1e-5, rtol=0)
-    assert (found.encode(SHORT_TEXTS) * encoder.encode(SHORT_TEXTS)).sum(axis=1).max() < 0.9999
-    assert load_text_encoder(f"tuned:{tmp_path / 'run' / 'text_encoder'}").revision == found.revision
-
-
-def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    encoder: Any = load_text_encoder(f"sentence-transformers:{make_sentence_transformer(tmp_path)}", "cpu")
-    with pytest.raises(ModelError, match="there is no tuned text encoder"):
-        load_text_encoder(f"tuned:{tmp_path}")
-    tower = encoder.load()
-    make_trainable(tower, "lora", 2)
-    weights = trained_weights(tower)
-    save(tmp_path / "run", encoder, {name: weights[name] for name in list(weights)[1:]})
-    with pytest.raises(ModelError, match="does not fit"):
-        load_text_encoder(f"tuned:{tmp_path / 'run'}", "cpu").encode(SHORT_TEXTS)
-    make_sentence_transformer(tmp_path, seed=1)
-    with pytest.raises(ModelError, match="bring back the files"):
-        load_text_encoder(f"tuned:{tmp_path / 'run'}")
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        *([], {"encoder": None}, {"revision": 3}, {"how": "both"}, {"rank": 10**400}),
-        {"encoder": "tuned:HERE"},  # made from itself
-    ],
-)
-def test_a_record_with_wrong_values_is_named(wrong: Any, tmp_path: Path) -> None:
-    right = {"encoder": "minilm", "revision": "x", "how": "lora", "rank": 2}
-    (tmp_path / "weights.safetensors").write_bytes(b"")
-    record = json.dumps({**right, **wrong} if isinstance(wrong, dict) else wrong)
-    (tmp_path / "tuned.json").write_text(record.replace("HERE", str(tmp_path)))
-    with pytest.raises(ModelError, match=r"tuned\.json is no record of a tuned text encoder"):
-        load_text_encoder(f"tuned:{tmp_path}", "cpu")

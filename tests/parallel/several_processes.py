@@ -29,7 +29,6 @@ from gpt4image.training import loop, run_model, trainer
 from gpt4image.training.auto import choose
 from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
-from gpt4image.training.trainer import TextTower
 from small_training import StoppedError
 
 COUNTS = (1, 2)
@@ -99,19 +98,11 @@ def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
     yield f"{SOFT} mixed", {"mixup": 0.8, "label_smoothing": 0.2}
 
 
-class DoubleTower(TextTower):
-    """In float64, so that the order of sums does not show."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._tower[0].double()
-
-
-OTHERS = ("boxes", "masks", "lora")
+OTHERS = ("boxes", "masks")
 
 
 def other_cases(root: Path, options: dict[str, Any]) -> Iterator[tuple[TrainConfig, Any]]:
-    """Yield options and data of OTHERS: few images have a box or a mask; and text encoders that learn."""
+    """Yield options and data of OTHERS: few images have a box or a mask."""
 
     def prepared(**changes: Any) -> tuple[TrainConfig, Any]:
         config = TrainConfig(**options | {"val_fraction": 0.0} | changes)
@@ -123,15 +114,12 @@ def other_cases(root: Path, options: dict[str, Any]) -> Iterator[tuple[TrainConf
     config, data = prepared(**VIT, data=f"masks:{root / 'masks'}", image_size=32)
     hidden = annotation.hidden(data.labels, np.arange(len(data.labels)) % 3 > 0)
     yield config, replace(data, labels=hidden)
-    words = {**VIT, "data": f"folder:{root / 'images'}", "embeddings": root / "words", "mixup": 0.8}
-    yield prepared(**words, tune_text="lora")
 
 
 def gradients(count: int, root: Path, options: dict[str, Any], out: Path) -> None:
     """Write, for each case, the losses, the gradient of each parameter and the statistics after one backward pass; and
     what one model says of images that do not fill the last batches.
     """
-    trainer.TextTower = DoubleTower  # pyright: ignore[reportPrivateImportUsage]
     small = SHARED | {"lr": 0.01, "weight_decay": 0.0, "out": out}
     shared = TrainConfig(**options, **small, **VIT)
     data = prepare(shared, ("train",)).data
@@ -143,7 +131,6 @@ def gradients(count: int, root: Path, options: dict[str, Any], out: Path) -> Non
         config = TrainConfig.model_validate(shared.model_dump() | changes)
         of_task = prepare(config, ("train",)).data if config.pretraining else data
         found[name] = gradient(config, replace(data, soft=soft) if name.startswith(SOFT) else of_task)
-    trainer.TextTower = TextTower  # pyright: ignore[reportPrivateImportUsage]
     found["said"] = {f"of {images}": said(shared, data, images) for images in (3, 13, 37)}
     if processes.rank() == 0:
         torch.save(found, out / f"{count}.pt")

@@ -24,14 +24,12 @@ import worlds
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.files import read_json_lines
-from gpt4image.config import EncodeConfig, TrainConfig
-from gpt4image.encoding.encode import encode
+from gpt4image.config import TrainConfig
 from gpt4image.models.weights import load_tensors
 from gpt4image.parallel import processes
 from gpt4image.training.train import train
 from parallel.several_processes import COUNTS, OTHERS, RESNET, RUNS, SHARED, everything, gradient_cases, on_each_count
-from tables import make_table, write_store
-from tiny_text_models import WORDS, make_sentence_transformer
+from tables import make_table
 from worlds import write_boxes
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
@@ -60,11 +58,6 @@ def describe(root: Path) -> None:
     make_table(root / "table", vectors)
     worlds.write_shapes(root / "masks", tagged=8)
     write_boxes(root / "boxes")
-    texts = (" ".join(rng.choice(WORDS, int(rng.integers(3, 20)))) for _ in vectors)
-    rows = ({"digest": digest, "text": text} for digest, text in zip(vectors, texts, strict=True))
-    write_store(root / "words.db", rows)
-    encoder = f"sentence-transformers:{make_sentence_transformer(root, max_length=12)}"
-    encode(EncodeConfig(store=root / "words.db", encoder=encoder, out=root / "words"))
 
 
 @given(share=st.integers(1, 9), count=st.integers(1, 9))

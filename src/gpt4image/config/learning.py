@@ -66,8 +66,6 @@ class TextOptions(StageConfig):
     """Weight of the alignment loss (the paper's lambda)."""
     temperature: float = Field(default=0.2, gt=0.0)
     """Temperature of the losses with negatives (all but cosine)."""
-    tune_text: Literal["none", "lora", "full"] = "none"
-    """Train the text encoder of the table too: adapters (lora) or all its weights (full)."""
     paper_compat: bool = False
     """Reproduce the official code of the paper, including its defects."""
     head: Rare[Literal["linear", "mlp", "mlp-bn"]] = "linear"
@@ -80,15 +78,6 @@ class TextOptions(StageConfig):
     def _fits(self) -> Self:
         if self.paper_compat and self.align_loss not in PAPER_LOSSES:
             raise ConfigError(f"--paper-compat: the official code has the losses {', '.join(PAPER_LOSSES)}.")
-        if self.tune_text == "none":
-            return self
-        asked = f"--tune-text {self.tune_text}"
-        if self.embeddings is None:
-            raise ConfigError(f"{asked} needs --embeddings: the table says which encoder reads which descriptions.")
-        if self.align_weight == 0.0:
-            raise ConfigError(f"{asked}: the text encoder learns by the alignment; give an --align-weight above 0.")
-        if self.align_loss == "cosine" or self.paper_compat:
-            raise ConfigError(f"{asked} goes with neither --align-loss cosine nor --paper-compat: leave one out.")
         return self
 
 

@@ -145,7 +145,6 @@ class Aligner(Headed):
         head: ``linear`` (no bias), ``mlp`` (Linear-ReLU-Linear, the paper's for DeiT) or ``mlp-bn``
             (Linear-BatchNorm-ReLU-Linear, the paper's for ResNet).
         classifier: dotted name of the classifier layer, where it is not timm's or the last nn.Linear.
-        texts: a text encoder that learns too: any module from what ``forward`` gets as ``texts`` to text embeddings.
         loss: name in ``LOSSES``.
         temperature: of the losses with negatives.
         bias: of siglip; minus the logarithm of the number of texts that an image is compared to is a good start.
@@ -159,14 +158,13 @@ class Aligner(Headed):
         ConfigError: an unknown head or loss, or one that the official code does not have.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         backbone: nn.Module,
         text_width: int,
         *,
         head: Head = "linear",
         classifier: str | None = None,
-        texts: nn.Module | None = None,
         loss: str = "infonce",
         temperature: float = 0.2,
         bias: float = -10.0,
@@ -184,13 +182,11 @@ class Aligner(Headed):
         if paper_compat:  # which draws the weights of its DeiTs' heads, plain MLPs, with a smaller deviation
             for layer in (each for each in self.head.modules() if isinstance(each, nn.Linear)):
                 nn.init.trunc_normal_(layer.weight, std=0.02 if head == "mlp" else 1024**-0.5)
-        self.texts = texts
 
-    def forward(self, images: Tensor, *, texts: Any = None) -> tuple[Any, ...]:
+    def forward(self, images: Tensor) -> tuple[Any, ...]:
         """Return what the backbone returns, logits (B, K), and the image embeddings (B, D), not normalised.
 
-        With ``texts`` also the text embeddings (B, D) that the text encoder makes of them. Last, if there are further
-        ``heads``, the table of their outputs.
+        Last, if there are further ``heads``, the table of their outputs.
         """
         if getattr(self, "_is_replica", False):
             raise ModelError(
@@ -198,9 +194,7 @@ class Aligner(Headed):
                 "(torchrun --nproc-per-node N), or show only one GPU (CUDA_VISIBLE_DEVICES=0)."
             )
         logits, pooled = self.read(images)
-        found = (logits, self.head(pooled))
-        found = found if self.texts is None or texts is None else (*found, self.texts(texts))
-        return (*found, *self.of_heads(pooled))
+        return (logits, self.head(pooled), *self.of_heads(pooled))
 
     def alignment_loss(
         self,

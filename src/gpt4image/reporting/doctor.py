@@ -58,7 +58,6 @@ EXTRAS = {
     "video": "video files: --data clips:",
     "api": "describers openai:, anthropic:, gemini:, ollama:; --batch; prices",
     "clip": "text encoders open_clip:",
-    "tune": "--tune-text lora",
     "review": "the page of gpt4image review",
     "onnx": "export --format onnx, predict with such a file",
     "tensorboard": "--track tensorboard",
@@ -153,10 +152,10 @@ def _version(package: str) -> str | None:
 State = Literal["whole", "of another format", "damaged"]
 INDEX, CARD = "index.json", "README.md"
 TASK = "gpt4image_task"
-OF_RUN = {runs.CONFIG, runs.RUN, runs.ENVIRONMENT, runs.TEXT_SPACE, runs.DOUBTFUL, "tuned.json"}
+OF_RUN = {runs.CONFIG, runs.RUN, runs.ENVIRONMENT, runs.TEXT_SPACE, runs.DOUBTFUL}
 EXTRA_RECORDS = {"examples.json", "doubtful-labels.json", "descriptions.json"}
 RECORDS = OF_RUN | EXTRA_RECORDS | {TABLE, INDEX, COMPARISON, "plan.json", STAGES}
-FOLDERS = (runs.CONFIG, COMPARISON, STAGES, TABLE, INDEX, "tuned.json")
+FOLDERS = (runs.CONFIG, COMPARISON, STAGES, TABLE, INDEX)
 """Files of which one lies in every folder of records: others have an examples.json too."""
 MODELS = (".onnx", ".pt2")
 
@@ -259,7 +258,7 @@ def _is_own(path: Path) -> bool:
     if path.name == runs.METRICS:
         read_json_lines(path)
         return True
-    if path.suffix == ".safetensors" and (path.name == runs.CHECKPOINT or beside & {runs.CONFIG, "tuned.json"}):
+    if path.suffix == ".safetensors" and (path.name == runs.CHECKPOINT or runs.CONFIG in beside):
         from gpt4image.models.weights import load_tensors
 
         load_tensors(path)

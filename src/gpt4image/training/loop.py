@@ -28,7 +28,6 @@ from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data import annotation
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.pixels import KeptFeatures
-from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.models.aligner import Headed
 from gpt4image.models.weights import load_tensors, save_tensors
 from gpt4image.parallel import processes
@@ -37,7 +36,7 @@ from gpt4image.training.augment import mix, normalised, random_geometry, recolou
 from gpt4image.training.linear_start import fit_classifier
 from gpt4image.training.objectives import Batch, Outputs
 from gpt4image.training.run_model import predict
-from gpt4image.training.trainer import TextTower, Trainer
+from gpt4image.training.trainer import Trainer
 
 VALIDATIONS = 10
 SAVING = 20
@@ -93,18 +92,15 @@ def batch_losses(trainer: Trainer, number: int, images: NDArray[np.int64], pixel
 def outputs_of(trainer: Trainer, batch: Batch, inputs: Tensor) -> Outputs:
     """Return the outputs of the model for the inputs of a batch: (B + U, 3, T, T) float32."""
     config, size = trainer.config, len(batch.images)
-    asked = {} if trainer.texts is None else {"texts": trainer.texts.read(batch.images, trainer.device)}
     with autocast(trainer.device, config.precision):
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
-        found, embeddings, *more = trainer.parallel(inputs, **asked)
-    heads: dict[str, Tensor] = more.pop() if more and isinstance(more[-1], dict) else {}
+        found, embeddings, *more = trainer.parallel(inputs)
     return Outputs(
         task=found[:size],
         second=found[size:],
         embeddings=None if embeddings is None else embeddings[:size],
-        texts=more[0] if more else None,
-        heads=heads,
+        heads=more[0] if more else {},
     )
 
 
@@ -363,7 +359,7 @@ def keep_if_best(trainer: Trainer, row: dict[str, Any]) -> None:
 
 
 def save_weights(trainer: Trainer, out: Path) -> None:
-    """Write the plain backbone, the projection head and the tuned text encoder. Raises TrainingError: not finite."""
+    """Write the plain backbone and the projection head. Raises TrainingError: not finite."""
     weights = (trainer.modules["best"] if trainer.best else trainer.evaluated).state_dict()
     if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
         raise _diverged(trainer.config, "The weights are not finite")
@@ -371,9 +367,6 @@ def save_weights(trainer: Trainer, out: Path) -> None:
         tensors = {key.removeprefix(f"{part}."): value for key, value in weights.items() if key.startswith(f"{part}.")}
         if tensors:
             save_tensors(out / name, tensors)
-    texts = getattr(trainer.model, "texts", None)
-    if isinstance(texts, TextTower):
-        texts.save(out / FOLDER, weights)
 
 
 def tidy(out: Path) -> None:

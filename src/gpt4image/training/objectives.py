@@ -44,13 +44,12 @@ class Batch:
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outputs:
     """What the model returns for a batch: (B, K) for the ``task``, (U, K) for ``second`` views, (B, D) ``embeddings``
-    of images and of ``texts`` that are encoded anew, and by name the outputs of ``heads`` (B + U, ...).
+    of images, and by name the outputs of ``heads`` (B + U, ...).
     """
 
     task: Tensor
     second: Tensor
     embeddings: Tensor | None = None
-    texts: Tensor | None = None
     heads: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
@@ -72,7 +71,7 @@ def alignment(text: TextTargets, aligner: Aligner, weight: float) -> Objective:
         texts, described, text_ids = (part.to(outputs.embeddings.device) for part in text.take(batch.images))
         return aligner.alignment_loss(
             outputs.embeddings,
-            texts if outputs.texts is None else outputs.texts,
+            texts,
             mixing=batch.mixing,
             described=described & ~batch.broken,
             text_ids=text_ids,

@@ -31,7 +31,6 @@ from gpt4image.data.dataset import Dataset
 from gpt4image.data.pixels import KeptFeatures, Pixels, WorkerPixels, available_cores
 from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.registry import load_known_encoder
-from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.models.aligner import Headed, projection_head
 from gpt4image.models.backbones import OF_PYTHON, Backbone, in_timm, require_backed, require_weights_of
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
@@ -65,7 +64,7 @@ _last: list[tuple[Pixels, dict[str, Any], KeptFeatures]] = []
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextSpace:
-    """The text space of a run: ``revision`` is that of its encoder's weights, "" where it learned; ``width`` is D."""
+    """The text space of a run: ``revision`` is that of its encoder's weights; ``width`` is D."""
 
     encoder: str
     revision: str
@@ -86,8 +85,6 @@ def write_text_space(run_dir: Path, embeddings: Path) -> None:
 
 def read_text_space(run_dir: Path) -> TextSpace:
     """Return the text space of a run with alignment. Raises RunError: there is none."""
-    if (run_dir / FOLDER).is_dir():
-        return TextSpace(encoder=f"tuned:{run_dir}", revision="")
     record = read_json(runs.recorded_file(run_dir, runs.TEXT_SPACE))
     try:
         return TextSpace(encoder=record["encoder"], revision=record["revision"], width=record["width"])
@@ -188,8 +185,6 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
             space = read_text_space(run_dir)
         except Gpt4ImageError as error:
             foreign = str(error)
-        if (run_dir / FOLDER).is_dir():
-            foreign = "the text encoder learned with the model: the vectors of the table are not in its space"
         of_head, _ = load_tensors(runs.recorded_file(run_dir, runs.HEAD))
         linear = [tensor for tensor in of_head.values() if tensor.ndim == 2]
         head = projection_head(config.head, linear[0].shape[1], linear[-1].shape[0]).eval()

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,19 +20,11 @@ from timm.optim import create_optimizer_v2, muon, param_groups_weight_decay  # p
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
-from gpt4image.artifacts.store import DescriptionStore
-from gpt4image.artifacts.table import EmbeddingTable, find_digests
-from gpt4image.base.errors import ConfigError, ModelError, TableError, first_line
+from gpt4image.base.errors import ConfigError, first_line
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, ResolvedOptions, TrainOptions
 from gpt4image.data.pixels import KeptFeatures
-from gpt4image.encoding.encode import read_descriptions
-from gpt4image.encoding.text_encoders.long_texts import chunked, whole
-from gpt4image.encoding.text_encoders.neural import NeuralEncoder, single_or_double, to_device
-from gpt4image.encoding.text_encoders.registry import load_text_encoder
-from gpt4image.encoding.text_encoders.tuning import How, Made, make_trainable, save_tuned, trained_weights
 from gpt4image.models.aligner import Aligner, Headed, freeze_all_but_classifier, freeze_stages, projection_head
 from gpt4image.models.backbones import (
     CLASSIFIER,
@@ -50,84 +42,7 @@ from gpt4image.tasks.base import Task
 from gpt4image.training.augment import STRONG, Augmentation, CpuAugmentation, Policy
 from gpt4image.training.batches import Batches, all_have_targets, make_batches
 from gpt4image.training.objectives import VIEWS_HEAD, VIEWS_WIDTH, Objective, alignment, consistency, views
-from gpt4image.training.training_data import TextTargets, TrainingData
-
-
-def stored_texts(table: EmbeddingTable) -> tuple[Path, NDArray[np.int64]]:
-    """Return the store of a table, and (M,) which row of it holds the text of each row of the table."""
-    store = Path(table.manifest.store)
-    if not table.manifest.store or not store.is_file():
-        raise TableError(
-            f"--tune-text reads the texts themselves, and the store that {table.path} was made of is gone."
-        )
-    with DescriptionStore(store) as descriptions:
-        known = read_descriptions(descriptions, None)
-    place = find_digests(known.texts, table.texts)
-    if (place < 0).any():
-        raise TableError(f"--tune-text: {store} lacks texts of {table.path}; run `gpt4image encode` again.")
-    return store, known.stored[place]
-
-
-class TextBatch(NamedTuple):
-    """The texts of a batch of B images: T texts in C chunks."""
-
-    tokens: dict[str, Any]  # what the encoder reads for the C chunks
-    chunk_of_text: Tensor  # (T, C) float32, share of each chunk in its text
-    text_of_image: Tensor  # (B, T) float32, share of each text in the target of its image; zeros where there is none
-
-
-class TextTower(nn.Module):
-    """A text encoder with some weights that learn; the others are no part of its state."""
-
-    def __init__(self, targets: TextTargets, table: EmbeddingTable, how: How, device: torch.device) -> None:
-        super().__init__()
-        manifest, path = table.manifest, table.path
-        self._store, self._stored = stored_texts(table)
-        encoder = load_text_encoder(manifest.encoder, device.type)
-        if not isinstance(encoder, NeuralEncoder):
-            raise ModelError(f"--tune-text: {manifest.encoder} has nothing to learn; encode with another encoder.")
-        if encoder.revision != manifest.revision:
-            raise TableError(f"--tune-text: {path} was made by another version of {manifest.encoder}; encode again.")
-        self._targets, self._pools = targets, manifest.length_policy == "pool"
-        self.made = Made(encoder=encoder.spec, revision=encoder.revision, how=how)
-        tower = encoder.load().to(device).eval()
-        make_trainable(tower, how, self.made.rank)
-        self._tower = [tower]  # no child: its other weights are no part of the state, and dropout stays off
-        self.learned = nn.ParameterDict({_key(name): weight for name, weight in trained_weights(tower).items()})
-
-    def forward(self, batch: TextBatch) -> Tensor:
-        """Return the (B, D) text targets of the images: means over their texts of vectors of unit length."""
-        vectors = self._tower[0](batch.tokens)
-        with torch.autocast(vectors.device.type, enabled=False):
-            vectors = normalize(single_or_double(vectors), dim=1)
-            texts = normalize(batch.chunk_of_text.to(vectors) @ vectors, dim=1)
-            return batch.text_of_image.to(texts) @ texts
-
-    def read(self, images: NDArray[np.int64], device: torch.device) -> TextBatch:
-        """Return the texts of a batch, (B,) positions of images; long ones are cut or pooled as in the table."""
-        owner, rows = self._targets.texts_of(images)
-        distinct, texts = np.unique(rows), ["a"]  # nobody's, for a batch without texts: of "" no token may be left
-        if len(rows):
-            with DescriptionStore(self._store) as store:
-                texts = store.texts_at(self._stored[distinct].tolist())
-        tower, count = self._tower[0], self._tower[0].token_lengths
-        chunks = chunked(texts, count(texts), tower.max_tokens, count) if self._pools else whole(texts)
-        text_of_image = np.zeros((len(images), len(texts)), np.float32)
-        np.add.at(text_of_image, (owner, np.searchsorted(distinct, rows)), 1.0 / np.bincount(owner)[owner])
-        chunk_of_text = np.zeros((len(texts), len(chunks.owner)), np.float32)
-        chunk_of_text[chunks.owner, np.arange(len(chunks.owner))] = chunks.weight
-        shares = (torch.from_numpy(part).to(device) for part in (chunk_of_text, text_of_image))
-        return TextBatch(to_device(tower.tokenize(chunks.texts), device), *shares)
-
-    def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
-        """Write what was learned; ``state`` is that of an ``Aligner`` with this tower as its ``texts``."""
-        names = trained_weights(self._tower[0])
-        save_tuned(folder, {name: state[f"texts.learned.{_key(name)}"] for name in names}, self.made)
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "/")  # a ParameterDict takes no dot
-
+from gpt4image.training.training_data import TrainingData
 
 _newton_schulz: Any = muon.zeropower_via_newtonschulz
 
@@ -172,7 +87,6 @@ class Trainer:
     augmentation: Augmentation
     cpu_augmentation: CpuAugmentation | None
     steps_per_epoch: int
-    texts: TextTower | None
     objectives: tuple[Objective, ...]
     starts_linear: bool
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -205,7 +119,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     device = choose_device(config.device)
     batch_size, count = config.batch_size, len(data.indices("train"))
     torch.manual_seed(config.seed)
-    model, tower, notes, new_layers = _model_and_texts(config, data, device)
+    model, notes, new_layers = _aligned_model(config, data)
     backbone = model.get_submodule("backbone")
     if config.compares_views:
         model.heads[VIEWS_HEAD] = projection_head("mlp-bn", model.feature_width, VIEWS_WIDTH)
@@ -230,11 +144,8 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     steps_per_epoch = max(1, count // (batch_size * config.grad_accumulation))
     steps = steps_per_epoch * config.epochs
     optimizers = {"optimizer": make_optimizer(model, config, new_layers)}
-    lowest = {"optimizer": min(config.min_lr, config.lr), "of_texts": 0.0}
-    if tower is not None:  # its weights are pretrained: no decay, and a rate of their own
-        lr = {"lora": 1e-4, "full": 1e-5}[config.tune_text]
-        optimizers["of_texts"] = torch.optim.AdamW(tower.parameters(), lr=lr, weight_decay=0.0)
-    schedulers = [cosine(one, steps, config.warmup_fraction, lowest[name]) for name, one in optimizers.items()]
+    lowest = min(config.min_lr, config.lr)
+    schedulers = [cosine(one, steps, config.warmup_fraction, lowest) for one in optimizers.values()]
     augmentation = augmentation_of(config, backbone)
     objectives = list[Objective]()
     if isinstance(model, Aligner) and data.text is not None:
@@ -258,36 +169,27 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         augmentation=augmentation,
         cpu_augmentation=cpu_augmentation_of(config, augmentation, batches, len(data.labels), others),
         steps_per_epoch=steps_per_epoch,
-        texts=tower,
         objectives=tuple(objectives),
         starts_linear=starts_linear,
     )
 
 
-def _model_and_texts(
-    config: ResolvedOptions, data: TrainingData, device: torch.device
-) -> tuple[Headed, TextTower | None, Sequence[str], Sequence[str]]:
-    """Return the model, the text encoder if it is tuned, notes, and the layers that start from random weights."""
+def _aligned_model(config: ResolvedOptions, data: TrainingData) -> tuple[Headed, Sequence[str], Sequence[str]]:
+    """Return the model with its projection head, notes, and the layers that start from random weights."""
     backbone, notes, new_layers = processes.together(lambda: make_model(config, data.task, data.classes))
-    tower: TextTower | None = None
     if data.text is None or not config.aligns:
         model = Headed(backbone)
     else:
-        text, table = data.text, data.text.table
-        if config.tune_text != "none" and table is not None:
-            how = config.tune_text
-            tower = processes.together(lambda: TextTower(text, table, how, device))
         model = Aligner(
             backbone,
             data.text.width,
             head=config.head,
-            texts=tower,
             loss=config.align_loss,
             temperature=config.temperature,
             bias=-math.log(max(config.batch_size - 1, 1)),  # the log odds of a pair taken at random
             paper_compat=config.paper_compat,
         )
-    return model, tower, notes, new_layers
+    return model, notes, new_layers
 
 
 def make_model(config: ResolvedOptions, task: Task, classes: Sequence[str]) -> Backbone:
@@ -407,10 +309,9 @@ def idle_options(config: ResolvedOptions, data: TrainingData) -> tuple[str, ...]
 
 
 def make_optimizer(model: Headed, config: ResolvedOptions, new_layers: Sequence[str]) -> torch.optim.Optimizer:
-    """Return the optimiser of a run, except that of its text encoder. Raises ConfigError: timm has none of its name."""
-    trained = nn.ModuleDict({name: child for name, child in model.named_children() if name != "texts"})
+    """Return the optimiser of a run. Raises ConfigError: timm has none of its name."""
     groups: list[dict[str, Any]] = param_groups_weight_decay(
-        trained, config.weight_decay, no_weight_decay_list=model.no_weight_decay()
+        model, config.weight_decay, no_weight_decay_list=model.no_weight_decay()
     )
     if config.init != "scratch":
         starts = tuple(f"{name}." for name in new_layers)

@@ -1,7 +1,6 @@
 """What a text encoder is: a frozen model that turns texts into vectors.
 
-A library adds only texts to tokens and tokens to vectors. Precision, unit length and training are the same code around
-it, so whatever encodes can also be tuned.
+A library adds only texts to tokens and tokens to vectors. Precision and unit length are the same code around it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Text encoders that are torch models: one encoder for all libraries, around a tower per library; safetensors only.
 
-Precision, unit length and training are the same code for all of them, so any of them can be tuned.
+Precision and unit length are the same code for all of them.
 """
 
 from __future__ import annotations

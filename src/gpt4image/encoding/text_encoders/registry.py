@@ -38,18 +38,11 @@ def _open_clip(name: str, device: str) -> TextEncoder:
     return NeuralEncoder(spec, files.revision, partial(OpenClipTower, spec, files), device)
 
 
-def _tuned(name: str, device: str) -> TextEncoder:
-    from gpt4image.encoding.text_encoders.tuning import load_tuned
-
-    return load_tuned(name, device, load_text_encoder)
-
-
 TEXT_ENCODERS: Mapping[str, Callable[[str, str], TextEncoder]] = {
     "minilm": _minilm,
     "sentence-transformers": _sentence_transformers,
     "open_clip": _open_clip,
     "bag-of-words": lambda name, _: BagOfWordsEncoder(name),
-    "tuned": _tuned,
 }
 
 
@@ -58,7 +51,7 @@ def load_text_encoder(spec: str, device: str = "auto") -> TextEncoder:
 
     Args:
         spec: minilm, sentence-transformers:NAME_OR_PATH, open_clip:MODEL/PRETRAINED,
-            bag-of-words[:WIDTH], tuned:RUN_DIR, or one of another package.
+            bag-of-words[:WIDTH], or one of another package.
         device: auto, cpu, cuda or mps.
     """
     kind, _, name = spec.partition(":")
