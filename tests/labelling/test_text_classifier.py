@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gpt4image.artifacts import top_k_probs
+from gpt4image.artifacts import probabilities
 from gpt4image.base.interrupts import Stopped, stopped_by
 from gpt4image.labelling import text_classifier
 from gpt4image.labelling.looks import to_label
@@ -141,13 +141,13 @@ def test_many_texts_are_read_and_kept_in_blocks_on_disk(monkeypatch: pytest.Monk
     centred = texts.centred(reference)[:]
     whole = smooth(centred, reference, 0)
     monkeypatch.setattr(text_classifier, "_BLOCK", 7 * len(reference))
-    for module in (text_classifier, top_k_probs):
-        monkeypatch.setattr(module, "DENSE_CELLS", 10)
-    monkeypatch.setattr(top_k_probs, "BLOCK_CELLS", 12)
+    monkeypatch.setattr(probabilities, "IN_MEMORY", 10)
+    monkeypatch.setattr(probabilities, "AT_ONCE", 10)
+    monkeypatch.setattr(probabilities, "BLOCK_CELLS", 12)
     some = Texts(vectors, vectors.described).take(np.arange(50)).centred(reference)
     assert np.array_equal(some[:], centred) and not some[45:].any()
     found = smooth(some, reference, 0)
-    assert not isinstance(found, np.ndarray)
+    assert isinstance(found.base, np.memmap)
     assert found[:] == pytest.approx(whole, abs=1e-6)
     assert np.array_equal(found[np.array([48, 3])], found[:][[48, 3]])
     assert np.array_equal(vectors.take(np.array([7, 2]))[:], vectors[:][[7, 2]])

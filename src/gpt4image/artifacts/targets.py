@@ -18,16 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from gpt4image.artifacts.top_k_probs import (
+from gpt4image.artifacts.probabilities import (
+    KEPT,
     Probabilities,
-    TopKProbs,
     as_array,
     as_column,
-    as_columns,
-    chosen,
+    from_columns,
     is_matrix,
-    of_columns,
-    scattered,
+    scatter,
+    take,
+    to_columns,
 )
 from gpt4image.base.checksums import SEAL, canonical, fingerprint, is_store, require_format
 from gpt4image.base.errors import FormatError, TableError, first_line
@@ -44,7 +44,7 @@ from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.regions import Boxes
 
 TARGETS, BOXES = "gpt4image-targets", "gpt4image-boxes"  # names of their metadata, JSON with the format
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ class Targets:
         """Return the (n, K) probabilities of images by digest; ``nothing`` for all classes of one that is not here."""
         rows = rows_of(self.digests, digests)
         there = np.flatnonzero(rows >= 0)
-        return scattered(chosen(self.probabilities, rows[there]), there, len(rows), nothing)
+        return scatter(take(self.probabilities, rows[there]), there, len(rows), nothing)
 
     def take(self, rows: NDArray[np.int64]) -> Targets:
         """Return those of some images."""
@@ -154,7 +154,7 @@ class Targets:
             digests=tuple(self.digests[row] for row in rows),
             splits=self.splits[rows],
             labels=self.labels[rows],
-            probabilities=chosen(self.probabilities, rows),
+            probabilities=take(self.probabilities, rows),
             out_of_fold=self.out_of_fold[rows],
             firm=None if self.firm is None else self.firm[rows],
         )
@@ -180,7 +180,7 @@ class Targets:
     def _columns(self, rows: slice) -> dict[str, Any]:
         import pyarrow as pa
 
-        found, labels = chosen(self.probabilities, rows), self.labels[rows]
+        found, labels = take(self.probabilities, rows), self.labels[rows]
         if labels.ndim == 2:
             given = as_column(labels)
             text = [[self.classes[k] for k in np.flatnonzero(row)] for row in found[:] >= 0.5]
@@ -197,12 +197,13 @@ class Targets:
             "doubt": as_column(self.doubt[rows]),
             "out_of_fold": as_column(self.out_of_fold[rows]),
             **({} if self.firm is None else {"firm": as_column(self.firm[rows])}),
-            **as_columns(found),
+            **to_columns(found, exclusive=labels.ndim == 1),
         }
 
     def _checksum(self, facts: Mapping[str, Any]) -> str:
         """Return the sha256 of everything that ``load`` returns: its fingerprint as JSON, which is never whole."""
-        found = self.probabilities if isinstance(self.probabilities, TopKProbs) else self.probabilities.astype("<f4")
+        rounded = self.labels.ndim == 1 and len(self.classes) > KEPT  # by the file, which keeps the best class
+        found = self.probabilities.argmax(axis=1) if rounded else self.probabilities.astype("<f4")
         numbers = hashlib.sha256(found.tobytes()).hexdigest()
         content = hashlib.sha256(f"[{canonical(facts)},[".encode())
         lists = (self.keys, self.digests, self.splits, self.labels, self.out_of_fold)
@@ -236,7 +237,7 @@ class Targets:
                 digests=tuple(table.column("digest").to_pylist()),
                 splits=np.array(table.column("split").to_pylist(), dtype=np.str_),
                 labels=labels,
-                probabilities=of_columns(table, len(facts.classes)),
+                probabilities=from_columns(table, len(facts.classes)),
                 out_of_fold=as_array(table.column("out_of_fold"), np.bool_),
                 facts=facts,
                 firm=as_array(table.column("firm"), np.bool_) if "firm" in table.column_names else None,

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.top_k_probs import built
+from gpt4image.artifacts.probabilities import (
+    from_blocks,
+)
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.data import annotation
 from gpt4image.data.dataset import NO_LABEL
@@ -82,7 +84,7 @@ def _zero_shot(given: Situation) -> TrainingData:
     names: Any = texts.centred_names()  # there are embeddings of the class names
     nearest = (texts.centred(given.described)[:] @ names.T).argmax(axis=1)
     guess, n_classes = np.where(texts.described, nearest, NO_LABEL), len(given.data.classes)
-    soft = built(len(guess), n_classes, lambda rows: one_hot(guess[rows], n_classes))
+    soft = from_blocks(len(guess), n_classes, lambda rows: one_hot(guess[rows], n_classes))
     return replace(given.data, soft=soft)
 
 

@@ -17,9 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.probabilities import (
+    scatter,
+    take,
+)
 from gpt4image.artifacts.runs import COMPARISON
 from gpt4image.artifacts.table import read_manifest
-from gpt4image.artifacts.top_k_probs import chosen, scattered
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Skipped
@@ -146,7 +149,7 @@ def write_extras(plan: Plan, comparison: str = "") -> list[Skipped]:
         return predict_training(data, config.first_seed, names.vectors)
 
     def examples() -> None:
-        soft = scattered(predictions().probabilities, train, len(data.labels)) if by_text else None
+        soft = scatter(predictions().probabilities, train, len(data.labels)) if by_text else None
         answers = next((job.answers for job in plan.jobs if isinstance(job.answers, Answers)), None)
         run_dirs = {name: member.folders[0] for name, member in plan.members.items()}
         said = Said(text, soft, answers)
@@ -160,7 +163,7 @@ def write_extras(plan: Plan, comparison: str = "") -> list[Skipped]:
             data.image_set,
             train[rows],
             given,
-            chosen(found.probabilities, rows),
+            take(found.probabilities, rows),
             tables=manifests_of([table]),
             true=config.label_noise > 0.0,
             comparison=comparison,

@@ -16,8 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.probabilities import (
+    from_blocks,
+)
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.artifacts.top_k_probs import built
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, TableError
 from gpt4image.comparing.arms import applicable, lacking
@@ -414,7 +416,9 @@ def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
         else:
             half, nothing = np.float32(0.5), np.float32(data.task.no_target)
             outputs = data.task.outputs(data.classes)
-            data = replace(data, soft=built(len(has), outputs, lambda rows: np.where(has[rows, None], half, nothing)))
+            data = replace(
+                data, soft=from_blocks(len(has), outputs, lambda rows: np.where(has[rows, None], half, nothing))
+            )
     check(own.ready.config.resolved, data.task)
     plain = {"compile": False, "ema": 0.0, "device": "cpu"}
     build(own.ready.config.model_copy(update=plain).resolved, data if arm.aligns else replace(data, text=None))

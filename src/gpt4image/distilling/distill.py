@@ -20,12 +20,14 @@ import numpy as np
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.answers import load_prompt
+from gpt4image.artifacts.probabilities import (
+    take,
+)
 from gpt4image.artifacts.runs import COMPARISON as COMPARISON_RECORD
 from gpt4image.artifacts.stage_records import StageRecords, changed
 from gpt4image.artifacts.store import ClassOption, DescriptionStore
 from gpt4image.artifacts.table import MANIFEST as TABLE
 from gpt4image.artifacts.targets import Targets, holds_boxes
-from gpt4image.artifacts.top_k_probs import chosen
 from gpt4image.base.errors import ConfigError, DescriberError, RunError, first_few
 from gpt4image.base.files import fingerprint, make_folder, move, parquet_rows, write_text
 from gpt4image.base.intervals import paired
@@ -599,7 +601,7 @@ def worth_of_labels(targets: Targets, looks: Path, accuracy: float | None, revie
     train = targets.splits == "train"
     if targets.labels.ndim > 1 or not (unlabelled := np.flatnonzero(train & (targets.labels == NO_LABEL))).size:
         return ""
-    said = chosen(targets.probabilities, unlabelled)
+    said = take(targets.probabilities, unlabelled)
     expected = 1 - expected_right(said[:])[1]
     order = np.argsort(-doubt_of(said), kind="stable")
     first = int(np.searchsorted(np.cumsum(expected[order]), expected.sum() / 2)) + 1

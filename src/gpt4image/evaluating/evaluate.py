@@ -14,10 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.probabilities import (
+    take,
+)
 from gpt4image.artifacts.runs import REPORTED
 from gpt4image.artifacts.table import EmbeddingTable, is_table
 from gpt4image.artifacts.targets import Targets
-from gpt4image.artifacts.top_k_probs import TopKProbs, chosen
 from gpt4image.base import intervals
 from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import ConfigError, DamagedError, DataError, MissingExtraError, RunError
@@ -380,7 +382,7 @@ def _intervals(
     """Return the 95 % intervals of shares of images, and of the primary metric; copies of a picture count as one."""
     seen = annotation.known(labels)
     digests = [digest for digest, one in zip(digests, seen, strict=True) if one]
-    found: Any = chosen(predictions, seen)
+    found: Any = take(predictions, seen)
     if not digests or not (task.exclusive or type(task).resampled is not Task.resampled):
         return {}
     if task.exclusive:
@@ -412,7 +414,7 @@ def _write_predictions(
     scores[annotation.known(labels)] = task.scores(predictions, labels)
 
     def table(rows: slice) -> Any:
-        some: Any = chosen(predictions, rows)
+        some: Any = take(predictions, rows)
         return pa.table(
             {
                 "key": [image_set.keys[i] for i in indices[rows]],
@@ -422,8 +424,7 @@ def _write_predictions(
             }
         )
 
-    few = isinstance(predictions, TopKProbs)
-    write_row_groups(path, row_groups(len(indices), ROW_GROUP) if few else [slice(None)], table)
+    write_row_groups(path, row_groups(len(indices), ROW_GROUP) if task.exclusive else [slice(None)], table)
 
 
 def _per_class(facts: dict[str, Any], path: Path) -> str:

@@ -15,9 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.probabilities import (
+    Probabilities,
+    take,
+)
 from gpt4image.artifacts.table import EmbeddingTable, Manifest, is_table, read_manifest, texts_behind
 from gpt4image.artifacts.targets import Targets, holds_boxes
-from gpt4image.artifacts.top_k_probs import Probabilities, chosen
 from gpt4image.base.errors import DamagedError, DecodeError
 from gpt4image.base.files import read_parquet, write_json
 from gpt4image.base.outcome import Skipped
@@ -172,7 +175,7 @@ def write_run_extras(
         rows, given = np.array([pair for pair in pairs if labels.digests[pair[0]] in row_of], np.int64).reshape(-1, 2).T
         own = np.array([row_of[labels.digests[row]] for row in rows], np.int64)
         tables = manifests_of(map(Path, labels.facts.embeddings))
-        write_suspected(run_dir / DOUBTFUL, images, own, given, chosen(labels.probabilities, rows), tables=tables)
+        write_suspected(run_dir / DOUBTFUL, images, own, given, take(labels.probabilities, rows), tables=tables)
 
     work: dict[str, Callable[[], None]] = {EXAMPLES: examples}
     if table is not None and text is not None:

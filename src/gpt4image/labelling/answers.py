@@ -21,8 +21,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from gpt4image.artifacts.answers import Answer, describer_name, overlap
+from gpt4image.artifacts.probabilities import (
+    Probabilities,
+    from_blocks,
+)
 from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
-from gpt4image.artifacts.top_k_probs import Probabilities, built
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.regions import Boxes, ImageBoxes
@@ -83,7 +86,7 @@ class Answers(NamedTuple):
         The first class has the stated confidence, the second SECOND_SHARE of the rest, and the others share what is
         left. All classes are alike where there is no answer.
         """
-        return built(len(self.first), n_classes, lambda rows: self.take(rows).stated(n_classes), most=2)
+        return from_blocks(len(self.first), n_classes, lambda rows: self.take(rows).stated(n_classes))
 
     def stated(self, n_classes: int) -> Floats:
         """Return the same as an array."""

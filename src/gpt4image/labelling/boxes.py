@@ -22,7 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.answers import overlap
-from gpt4image.artifacts.top_k_probs import chosen
+from gpt4image.artifacts.probabilities import (
+    take,
+)
 from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.regions import Boxes
 from gpt4image.labelling.answers import SAME_OBJECT, AnsweredBoxes, Answers
@@ -236,7 +238,7 @@ def _classes(
         evidence=evidence,
         groups=pairs[:, 0],
     )
-    probabilities = chosen(found.probabilities, of_box)
+    probabilities = take(found.probabilities, of_box)
     known = probabilities.any(axis=1)
     sure = np.where(known, probabilities.max(axis=1).astype(np.float64), 1.0)
     return np.where(known, probabilities.argmax(axis=1), boxes.labels), sure, found.weights

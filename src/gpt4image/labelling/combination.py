@@ -45,7 +45,13 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 from scipy.special import softmax
 
-from gpt4image.artifacts.top_k_probs import Probabilities, TopKProbs, blocks, built, chosen, zeros
+from gpt4image.artifacts.probabilities import (
+    Probabilities,
+    allocate,
+    blocks,
+    from_blocks,
+    take,
+)
 from gpt4image.labelling.text_classifier import FOLDS
 
 Floats = NDArray[np.float32]
@@ -87,7 +93,7 @@ class Source:
         """Return what it says of some images."""
         first = None if self.first is None else self.first[rows]
         shaping = None if self.shaping is None else self.shaping[rows]
-        found = chosen(self.probabilities, rows)
+        found = take(self.probabilities, rows)
         return replace(self, probabilities=found, known=self.known[rows], first=first, shaping=shaping)
 
 
@@ -121,7 +127,7 @@ def combine(
     if shaping is not None:
         sources = [replace(source, shaping=source.known & shaping) for source in sources]
     total, n_classes = sources[0].probabilities.shape
-    found = zeros(total, n_classes)
+    found = allocate(total, n_classes)
     weights = {source.name: 0.0 for source in sources}
     own_groups = labels.rows if groups is None else groups[labels.rows]
     distinct, group_of = np.unique(own_groups, return_inverse=True)
@@ -304,12 +310,10 @@ def _shifted(probabilities: Floats, shift: NDArray[np.float64]) -> NDArray[np.fl
 def _stated(first: Ints, probabilities: Probabilities, rows: Ints) -> NDArray[np.float64]:
     """Return ``counted`` of answers that are of each class as their confidence says, of any number of images."""
     n_classes = probabilities.shape[1]
-    if not isinstance(probabilities, TopKProbs):
-        return counted(first[rows], probabilities[rows], n_classes)
-    some, shape = probabilities.take(rows), (n_classes, len(rows))
-    answered = csr_matrix((np.ones(len(rows)), (first[rows], np.arange(len(rows)))), shape=shape)
-    above: Any = answered @ some.above_rest()
-    return (above.toarray() + np.asarray(answered @ some.rest)[:, None]).T
+    total = np.zeros((n_classes, n_classes))
+    for part in blocks(len(rows), n_classes):
+        total += counted(first[rows[part]], probabilities[rows[part]], n_classes)
+    return total
 
 
 MAX_JUDGED, MAX_JUDGED_CELLS = 5_000, 2_000_000  # images that shares are fitted to, and these times classes
@@ -401,7 +405,7 @@ def corrected(
             by_case = [own, both, _normal(own * seen / common), seen, seen]
         return np.einsum("cnk,nc->nk", np.stack(by_case), likely).astype(np.float32)
 
-    return built(len(stated), stated.shape[1], block)
+    return from_blocks(len(stated), stated.shape[1], block)
 
 
 def _likelihoods(ratio: AnyFloats, said: list[AnyFloats], common: AnyFloats, has_texts: bool) -> AnyFloats:

@@ -11,9 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.probabilities import (
+    Probabilities,
+    take,
+    two_best,
+)
 from gpt4image.artifacts.table import EmbeddingTable, texts_behind
 from gpt4image.artifacts.targets import BoxLabels, Facts, Targets
-from gpt4image.artifacts.top_k_probs import Probabilities, chosen, two_best
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import parquet_rows, write_text
 from gpt4image.base.intervals import wilson
@@ -246,7 +250,7 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
 def _of_classes(images: Dataset, predicted: Predictions) -> list[tuple[str, int, float]]:
     """Return how many training images each class is the target of, and its mean probability in them."""
     rows = np.flatnonzero(predicted.known & (images.splits == "train"))
-    found: Any = np.nan_to_num(chosen(predicted.probabilities, rows)[:])
+    found: Any = np.nan_to_num(take(predicted.probabilities, rows)[:])
     several = predicted.out_of_fold.ndim == 2
     own = found >= 0.5 if several else found.argmax(axis=1)[:, None] == np.arange(len(images.classes))
     count = own.sum(axis=0)
@@ -261,12 +265,12 @@ def _shown_targets(
     rows = np.flatnonzero(predicted.known & (images.splits == "train") & (labels < 0))
     if not len(rows):
         return []
-    rows = rows[np.argsort(-doubt_of(chosen(predicted.probabilities, rows)), kind="stable")]
+    rows = rows[np.argsort(-doubt_of(take(predicted.probabilities, rows)), kind="stable")]
     said = np.array([np.full(len(rows), -1), *(classes[rows] for classes in predicted.said.values())])
     disagree = ((said >= 0) & (said != said.max(axis=0))).any(axis=0)
 
     def card(row: int) -> Card:
-        first, second = two_best(chosen(predicted.probabilities, np.array([row])))
+        first, second = two_best(take(predicted.probabilities, np.array([row])))
         names, sure = (each[0].tolist() for each in (first, second))
         claims = [("target", images.classes[names[0]], percent(sure[0], digits=0))]
         claims += [("or", images.classes[names[1]], percent(sure[1], digits=0))] * (sure[1] >= 0.005)
@@ -297,7 +301,7 @@ def _targets(
         digests=tuple(images.digests[i] for i in rows),
         splits=images.splits[rows],
         labels=labels[rows],
-        probabilities=predicted.probabilities if len(rows) == len(images) else chosen(predicted.probabilities, rows),
+        probabilities=predicted.probabilities if len(rows) == len(images) else take(predicted.probabilities, rows),
         out_of_fold=predicted.out_of_fold[rows],
         firm=None if predicted.firm is None or not predicted.firm[rows].any() else predicted.firm[rows],
         facts=Facts(
@@ -359,7 +363,7 @@ def _how_good(
     given, val = np.where(found.out_of_fold, found.labels, NO_LABEL), found.splits == "val"
 
     def score(labels: NDArray[Any], rows: NDArray[np.bool_]) -> float | None:
-        predicted: Any = chosen(found.probabilities, rows)
+        predicted: Any = take(found.probabilities, rows)
         predicted = predicted if task.exclusive else np.nan_to_num(predicted[:], nan=0.5)
         return _rounded(task.measure(predicted, labels[rows], found.classes).get(task.primary.name))
 
@@ -368,7 +372,7 @@ def _how_good(
         if not rows.any():
             return None
         if task.exclusive:
-            predicted = chosen(found.probabilities, rows)
+            predicted = take(found.probabilities, rows)
             return calibration_error(predicted.max(axis=1), predicted.argmax(axis=1) == found.labels[rows])
         return calibration_error(found.probabilities[:][rows], found.labels[rows])
 

@@ -14,7 +14,10 @@ from scipy.optimize import minimize
 from scipy.special import entr, softmax
 from scipy.stats import beta
 
-from gpt4image.artifacts.top_k_probs import Probabilities, mapped
+from gpt4image.artifacts.probabilities import (
+    Probabilities,
+    map_blocks,
+)
 from gpt4image.labelling.combination import counted, smoothed
 from gpt4image.training.targets import Noise, single_labels
 
@@ -195,7 +198,7 @@ def suspected(probabilities: Probabilities, labels: Ints) -> Bools:
         confident = np.where(predicted >= thresholds, predicted, -1.0)
         return (confident.max(axis=1) >= 0.0) & (confident.argmax(axis=1) != labels[rows])
 
-    return mapped(probabilities, named)
+    return map_blocks(probabilities, named)
 
 
 def contradicted(labels: Ints, said: Mapping[str, Ints]) -> Bools:

@@ -22,8 +22,12 @@ from numpy.typing import NDArray
 from scipy.special import bdtr
 
 from gpt4image.artifacts.answers import overlap
+from gpt4image.artifacts.probabilities import (
+    Probabilities,
+    take,
+    two_best,
+)
 from gpt4image.artifacts.targets import Targets
-from gpt4image.artifacts.top_k_probs import Probabilities, chosen, two_best
 from gpt4image.base.errors import ConfigError, DataError, first_few
 from gpt4image.data.manifest import BOXES, DIGEST, LABEL_COLUMNS, REVIEW, read_table
 from gpt4image.labelling.answers import SAME_OBJECT
@@ -271,7 +275,7 @@ def share_of_targets(targets: Targets, looks: Path) -> Share | None:
 def _seen(targets: Targets, looks: Path) -> tuple[Ints, Ints, Floats, Ints, list[str]]:
     """Return the rows of training images, what is said of them and how surely; and which were looked at, and truth."""
     train = np.flatnonzero(targets.splits == "train")
-    best, confidence = expected_right(chosen(targets.probabilities, train)[:])
+    best, confidence = expected_right(take(targets.probabilities, train)[:])
     return train, best, confidence, *looks_at(looks, [targets.digests[row] for row in train])
 
 
@@ -338,7 +342,7 @@ def to_label(vectors: Vectors, probabilities: Probabilities, candidates: Ints, c
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    doubt = doubt_of(chosen(probabilities, candidates))
+    doubt = doubt_of(take(probabilities, candidates))
     rows = np.sort(np.argsort(-doubt, kind="stable")[:MAX_CANDIDATES])
     weights = doubt[rows] + LEAST_WEIGHT
     if len(rows) <= count:

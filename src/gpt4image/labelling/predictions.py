@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from gpt4image.artifacts.top_k_probs import Probabilities, blocks, built, chosen, mapped, scattered
+from gpt4image.artifacts.probabilities import (
+    Probabilities,
+    blocks,
+    from_blocks,
+    map_blocks,
+    scatter,
+    take,
+)
 from gpt4image.base.errors import TableError
 from gpt4image.config.learning import Evidence
 from gpt4image.labelling.answers import Answers
@@ -70,7 +77,7 @@ class Predictions(Classification):
     @property
     def known(self) -> Bools:
         """(N,) which images have evidence."""
-        return mapped(self.probabilities, lambda found, _: np.nan_to_num(found).any(axis=1))
+        return map_blocks(self.probabilities, lambda found, _: np.nan_to_num(found).any(axis=1))
 
 
 def require_learnable(described: Bools, labels: NDArray[Any]) -> None:
@@ -149,10 +156,10 @@ def predict_labels(  # noqa: PLR0913
     told = _with_labels(found.probabilities, labels, ~inputs.judging)
     return replace(
         found,
-        probabilities=scattered(told, rows, total, np.nan if labels.ndim == 2 else 0.0),
-        out_of_fold=scattered(found.out_of_fold, rows, total),
-        said={name: scattered(classes, rows, total, -1) for name, classes in found.said.items()},
-        firm=scattered(np.zeros(len(rows), bool) if found.firm is None else found.firm, rows, total),
+        probabilities=scatter(told, rows, total, np.nan if labels.ndim == 2 else 0.0),
+        out_of_fold=scatter(found.out_of_fold, rows, total),
+        said={name: scatter(classes, rows, total, -1) for name, classes in found.said.items()},
+        firm=scatter(np.zeros(len(rows), bool) if found.firm is None else found.firm, rows, total),
     )
 
 
@@ -167,7 +174,7 @@ def _with_labels(found: Probabilities, labels: NDArray[Any], images: Bools) -> P
     def block(rows: slice) -> Floats:
         return np.where(own[rows] >= 0, np.arange(found.shape[1]) == own[rows], found[rows]).astype(np.float32)
 
-    return built(len(labels), found.shape[1], block)
+    return from_blocks(len(labels), found.shape[1], block)
 
 
 class Inputs(NamedTuple):
@@ -251,7 +258,7 @@ def _free_sources(
         def likeness(rows: slice) -> Floats:
             return softmax(np.float32(NAME_SCALE) * (vectors[rows] @ names), axis=1)
 
-        alike = built(len(vectors), names.shape[1], likeness)
+        alike = from_blocks(len(vectors), names.shape[1], likeness)
         free.append(Source(name="names", probabilities=alike, known=inputs.described, prior=1.0))
     if not free:
         raise TableError(MISSING[evidence])
@@ -343,7 +350,7 @@ def _combined(
         sources += [learners[name].source(name, fit, free) for name, fit in fits.items()]
         found, weights = combine(sources, Labels(read, own, true, matrix), seed, inputs.groups, inputs.shaping)
         if noise.rate > 0.0:
-            noise = find_transition(chosen(found, read), own, Noise(rate=noise.rate), seed)
+            noise = find_transition(take(found, read), own, Noise(rate=noise.rate), seed)
     else:
         found, weights = combine(free, Labels.none(n_classes), seed)
     said = {each.name: np.where(each.known, each.probabilities.argmax(axis=1), -1) for each in sources}
@@ -426,19 +433,19 @@ def _by_labels(fit: Callable[..., Classification], labels: Ints, seed: int, judg
     own = labels[held_out]
     if held_out.any():
         raw = result.probabilities
-        agreement = float((chosen(raw, held_out).argmax(axis=1) == own).mean())
-        noise, power = find_noise(chosen(raw, held_out), own)
+        agreement = float((take(raw, held_out).argmax(axis=1) == own).mean())
+        noise, power = find_noise(take(raw, held_out), own)
         if noise.rate > 0.0:
             uniform = noise
             result = replace(
-                result, probabilities=built(len(raw), raw.shape[1], lambda rows: raise_to(raw[rows], power))
+                result, probabilities=from_blocks(len(raw), raw.shape[1], lambda rows: raise_to(raw[rows], power))
             )
-            noise = find_transition(chosen(result.probabilities, held_out), own, uniform, seed)
+            noise = find_transition(take(result.probabilities, held_out), own, uniform, seed)
             for _ in range(ROUNDS):
                 if (before := noise.transition) is None:
                     break
                 result = fit(transition=before)
-                noise = find_transition(chosen(result.probabilities, held_out), own, uniform, seed)
+                noise = find_transition(take(result.probabilities, held_out), own, uniform, seed)
                 if noise.transition is not None and np.abs(noise.transition - before).max() < SETTLED:
                     break
     result = replace(result, out_of_fold=held_out)

@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.top_k_probs import Probabilities, chosen, scattered
+from gpt4image.artifacts.probabilities import (
+    Probabilities,
+    scatter,
+    take,
+)
 from gpt4image.config.learning import Evidence
 from gpt4image.data import annotation
 from gpt4image.data.dataset import DOUBT, NO_LABEL
@@ -100,7 +104,7 @@ def predict_training(
     )
     return replace(
         found,
-        probabilities=chosen(found.probabilities, copy_of),
+        probabilities=take(found.probabilities, copy_of),
         firm=None if found.firm is None else found.firm[copy_of],
         out_of_fold=found.out_of_fold[copy_of] & (labels != NO_LABEL),
         said={name: classes[copy_of] for name, classes in found.said.items()},
@@ -125,11 +129,11 @@ def targets_of(predictions: Predictions, data: TrainingData, trust: float | None
     targets = class_targets(
         data.task, found, labels, predictions.noise, explains, trust, silent=silent, firm=predictions.firm
     )
-    return scattered(targets, train, len(data.labels), data.task.no_target)
+    return scatter(targets, train, len(data.labels), data.task.no_target)
 
 
 def judge_training(predictions: Predictions, data: TrainingData) -> dict[str, Any]:
     """Return how well predictions name the labels of the training images that are not the true ones; see ``judge``."""
     rows = np.flatnonzero(predictions.out_of_fold)
     images = data.indices("train")[rows]
-    return judge(chosen(predictions.probabilities, rows), data.labels[images], data.image_set.labels[images])
+    return judge(take(predictions.probabilities, rows), data.labels[images], data.image_set.labels[images])

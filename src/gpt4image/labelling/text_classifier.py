@@ -20,7 +20,6 @@ Inputs are embeddings minus their mean. Legend: N images, n labelled rows of D n
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,10 +31,16 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
+from gpt4image.artifacts.probabilities import (
+    AT_ONCE,
+    BLOCK_CELLS,
+    Probabilities,
+    allocate,
+    blocks,
+    from_blocks,
+)
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.artifacts.top_k_probs import BLOCK_CELLS, DENSE_CELLS, Probabilities, blocks, built
 from gpt4image.base.errors import TableError
-from gpt4image.base.files import naming
 from gpt4image.base.interrupts import stop_here
 
 Floats = NDArray[np.floating]
@@ -143,7 +148,7 @@ def classify(
         even = [replace(model, weight=1 / len(models)) for model in models]
         models = _weigh(inputs, targets, folds, seed, models) if n_folds else even
         by_fold = [_fits(inputs[folds != fold], targets[folds != fold], models) for fold in range(n_folds)]
-        some = held_out[:: 1 + len(held_out) * len(present) // (DENSE_CELLS + 1)]
+        some = held_out[:: 1 + len(held_out) * len(present) // (AT_ONCE + 1)]
         known = _held_out(inputs[some], folds[some], models, by_fold)
         scale, scales = _scales(known, folds[some], targets[some], noise, n_folds)
         everywhere = _fits(inputs, targets, models)
@@ -157,7 +162,7 @@ def classify(
             own = np.asarray(vectors[rows], np.float32)
             return predicted(_mixed(models, [fit.logits(own) for fit in everywhere]), scale)
 
-        probabilities = built(len(vectors), n_classes, by_all)
+        probabilities = from_blocks(len(vectors), n_classes, by_all)
         for rows in blocks(len(held_out), n_classes):
             some = held_out[rows]
             held = _held_out(inputs[some], folds[some], models, by_fold)
@@ -454,28 +459,6 @@ class _Centred:
         return np.where(self._texts.described[rows][:, None], own, np.float32(0))
 
 
-class _OnDisk:
-    """(N, D) float32 in a file without a name. It is mapped for one read at a time: memory has only what is read."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape, self._file = shape, tempfile.TemporaryFile()  # noqa: SIM115
-
-    def __del__(self) -> None:
-        self._file.close()
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __setitem__(self, rows: slice, values: Floats32) -> None:
-        with naming(Path(tempfile.gettempdir())):
-            self._file.seek(4 * self.shape[1] * rows.start)
-            self._file.write(values.tobytes())
-            self._file.flush()
-
-    def __getitem__(self, rows: Any) -> Floats32:
-        return np.array(np.memmap(self._file, np.float32, "r", shape=self.shape)[rows])
-
-
 def smooth(vectors: Vectors, reference: Ints, seed: int) -> Vectors:
     """Average embeddings (N, D) of length 1 with those of their nearest neighbours; rows of the result have length 1.
 
@@ -486,8 +469,7 @@ def smooth(vectors: Vectors, reference: Ints, seed: int) -> Vectors:
     neighbours = min(NEIGHBOURS, int(np.sqrt(len(reference))), len(reference) - 1)
     if neighbours < 1:
         return vectors
-    among, small = vectors[reference], len(vectors) * vectors.shape[1] <= DENSE_CELLS
-    smoothed = np.empty(vectors.shape, np.float32) if small else _OnDisk(vectors.shape)
+    among, smoothed = vectors[reference], allocate(len(vectors), vectors.shape[1])
     size = max(1, _BLOCK // len(reference))
     for start in range(0, len(vectors), size):
         block = slice(start, min(start + size, len(vectors)))

@@ -25,9 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from gpt4image.artifacts.probabilities import (
+    blocks,
+)
 from gpt4image.artifacts.table import EmbeddingTable, texts_behind, writing
 from gpt4image.artifacts.targets import Facts, Targets
-from gpt4image.artifacts.top_k_probs import blocks
 from gpt4image.base.errors import ConfigError, DecodeError, TableError
 from gpt4image.base.files import atomic_path, make_folder, write_text
 from gpt4image.base.outcome import Skipped

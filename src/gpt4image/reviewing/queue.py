@@ -16,8 +16,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.probabilities import (
+    Probabilities,
+    allocate,
+    scatter,
+    take,
+)
 from gpt4image.artifacts.targets import BoxLabels, Targets
-from gpt4image.artifacts.top_k_probs import Probabilities, chosen, scattered, zeros
 from gpt4image.base.errors import TableError
 from gpt4image.data import NO_LABEL, Dataset
 from gpt4image.encoding.class_names import find_class_names
@@ -176,7 +181,7 @@ class Teacher:
         labels = np.array([number.get(cell, NO_LABEL) for cell in cells], np.int64)
         of_train = np.where(self._train, labels, NO_LABEL)
         sources = self._evidence(of_train, tuple(classes), learn) if len(classes) > 1 else {}
-        together = [*sources.values()][-1] if sources else zeros(len(labels), len(classes))
+        together = [*sources.values()][-1] if sources else allocate(len(labels), len(classes))
         unlabelled = np.flatnonzero(labels == NO_LABEL)
         known = unlabelled[np.asarray(together.any(axis=1))[unlabelled]]
         suspected, right = _by_doubt(together, of_train, learn)
@@ -237,7 +242,7 @@ class Teacher:
     def _order(self, probabilities: Probabilities, unlabelled: Ints, learn: bool) -> list[int]:
         """Return the images in their order of value: of train first, those that are unsure and unlike each other."""
         known = probabilities if probabilities.shape[1] > 1 else np.zeros((len(probabilities), 2), np.float32)
-        doubt = doubt_of(chosen(known, unlabelled))
+        doubt = doubt_of(take(known, unlabelled))
         by_doubt = unlabelled[np.lexsort((self._place[unlabelled], -doubt.round(6), ~self._train[unlabelled]))]
         candidates = np.sort(unlabelled[(self._train & self._texts.described)[unlabelled]])
         if not learn or len(candidates) <= FIRST:
@@ -248,7 +253,7 @@ class Teacher:
 
 def _only(probabilities: Probabilities, images: NDArray[np.bool_]) -> Probabilities:
     """Return probabilities with rows of zeros for all but some images."""
-    return scattered(chosen(probabilities, images), np.flatnonzero(images), len(images))
+    return scatter(take(probabilities, images), np.flatnonzero(images), len(images))
 
 
 def _by_doubt(probabilities: Probabilities, labels: Ints, learn: bool) -> tuple[list[int], list[int]]:
@@ -256,7 +261,7 @@ def _by_doubt(probabilities: Probabilities, labels: Ints, learn: bool) -> tuple[
     rows = np.flatnonzero((labels != NO_LABEL) & probabilities.any(axis=1))
     if not len(rows):
         return [], []
-    given, found = labels[rows], chosen(probabilities, rows)
+    given, found = labels[rows], take(probabilities, rows)
     own, predicted = found[np.arange(len(rows)), given], found.argmax(axis=1)
     wrong = predicted != given
     if learn:

@@ -16,7 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt4image.artifacts.top_k_probs import Probabilities, chosen
+from gpt4image.artifacts.probabilities import (
+    Probabilities,
+    take,
+)
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data.annotation import Labels, known
 from gpt4image.data.dataset import Dataset
@@ -151,7 +154,7 @@ class Task:
         """Return the record of the predictions of a split: counts, and ``measured`` if something is annotated."""
         there = known(labels)
         facts = {"images": len(labels), "labelled": int(there.sum()), "classes": list(classes)}
-        return facts | (self.measured(chosen(predictions, there), labels[there], classes) if there.any() else {})
+        return facts | (self.measured(take(predictions, there), labels[there], classes) if there.any() else {})
 
     def measured(self, predictions: Any, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
         """Return metrics, ``loss`` if there is one, and per class ``support`` and ``per_class`` (None: no image)."""

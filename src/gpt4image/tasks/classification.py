@@ -12,7 +12,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt4image.artifacts.top_k_probs import Probabilities, TopKProbs, as_columns, built
+from gpt4image.artifacts.probabilities import (
+    Probabilities,
+    from_blocks,
+    to_columns,
+)
 from gpt4image.base.errors import DataError, first_few
 from gpt4image.data.annotation import Labels
 from gpt4image.data.dataset import NO_LABEL, Dataset
@@ -88,7 +92,7 @@ class Classification(Task):
         def mixed(rows: slice) -> Floats:
             return (1 - share[rows]) * soft[rows] + share[rows] * one_hot(labels[rows], soft.shape[1])
 
-        return built(len(soft), soft.shape[1], mixed)
+        return from_blocks(len(soft), soft.shape[1], mixed)
 
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         return soft_cross_entropy(outputs, targets, smoothing)
@@ -99,10 +103,7 @@ class Classification(Task):
     def measured(self, predictions: Probabilities, labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
         """Return accuracies, ``ece`` of 15 bins (Guo et al. 2017), ``confused`` [class, other, images]."""
         count, taken = len(classes), predictions.argmax(axis=1)
-        if isinstance(predictions, TopKProbs):
-            best = predictions.classes[:, :5].astype(np.int64)
-        else:
-            best = torch.from_numpy(predictions).topk(min(5, count), dim=1).indices.numpy()
+        best = torch.from_numpy(predictions).topk(min(5, count), dim=1).indices.numpy()
         right = taken == labels
         support = np.bincount(labels, minlength=count).tolist()
         hits = np.bincount(labels[right], minlength=count).tolist()
@@ -127,7 +128,7 @@ class Classification(Task):
     def columns(self, predictions: Probabilities, labels: Labels | None) -> Mapping[str, Any]:
         given = {} if labels is None else {"label": labels}
         best = {"prediction": predictions.argmax(axis=1), "confidence": predictions.max(axis=1)}
-        return {**given, **best, **as_columns(predictions)}
+        return {**given, **best, **to_columns(predictions, exclusive=True)}
 
     def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
         yield from ranked(predictions, classes, top)

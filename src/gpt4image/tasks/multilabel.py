@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from gpt4image.artifacts.top_k_probs import as_columns
+from gpt4image.artifacts.probabilities import (
+    to_columns,
+)
 from gpt4image.base.errors import DataError
 from gpt4image.data.annotation import Labels, known
 from gpt4image.data.geometry import Geometry
@@ -113,7 +115,7 @@ class MultiLabel(Task):
 
     def columns(self, predictions: Floats, labels: Labels | None) -> Mapping[str, Any]:
         present = [np.flatnonzero(row).tolist() for row in self.present(predictions)]
-        found = {"prediction": present, **as_columns(predictions)}
+        found = {"prediction": present, **to_columns(predictions, exclusive=False)}
         return found if labels is None else {"label": list(labels), **found}
 
     def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:

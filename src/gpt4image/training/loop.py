@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.top_k_probs import TopKProbs, chosen
+from gpt4image.artifacts.probabilities import (
+    take,
+)
 from gpt4image.base.errors import DamagedError, ModelError, RunError, TrainingError
 from gpt4image.base.files import append_json_line, remove_unfinished, write_json_lines
 from gpt4image.base.interrupts import deferred_interrupt
@@ -197,10 +199,10 @@ def validate(trainer: Trainer) -> Validated:
     if not len(indices) or not (task.has_thresholds or annotation.known(labels).any()):
         return Validated()
     predictions = predict(cast("Headed", trainer.evaluated), data, indices, trainer.augmentation, trainer.config)
-    if not np.isfinite(predictions.values if isinstance(predictions, TopKProbs) else predictions).all():
+    if not np.isfinite(predictions).all():
         raise _diverged(trainer.config, "Predictions for the validation images are not finite")
     seen = data.without_met().usable[indices]
-    found: Any = chosen(predictions, seen)
+    found: Any = take(predictions, seen)
     measured = task.measure(found, labels[seen], data.classes) if annotation.known(labels[seen]).any() else {}
     facts = {name: measured[name] for name in (task.primary.name, "loss") if measured.get(name) is not None}
     return Validated(facts, task.best_thresholds(found, labels[seen]) if task.has_thresholds and seen.any() else None)

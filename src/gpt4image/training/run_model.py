@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.probabilities import (
+    concat,
+    take,
+)
 from gpt4image.artifacts.runs import checked
 from gpt4image.artifacts.table import read_manifest
-from gpt4image.artifacts.top_k_probs import chosen, joined, packed
 from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError
 from gpt4image.base.files import read_json, write_json
@@ -100,7 +103,7 @@ class Outputs(NamedTuple):
 
     def only(self, rows: NDArray[np.bool_]) -> Outputs:
         """Return the outputs of some of the images."""
-        return Outputs(chosen(self.predictions, rows), self.features[rows])
+        return Outputs(take(self.predictions, rows), self.features[rows])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,10 +144,10 @@ class RunModel:
             return tail(found.float()), features
 
         try:
-            config, few = self.config.resolved, self.task.exclusive
+            config = self.config.resolved
             at_once = images_at_once(self.task, self.classes, config.image_size)
             with autocast(device, precision):
-                return Outputs(*outputs(read, pixels, indices, self.augmentation, config, at_once, few_classes=few))
+                return Outputs(*outputs(read, pixels, indices, self.augmentation, config, at_once))
         finally:
             reader.release()
 
@@ -239,12 +242,12 @@ def predict(
     if not len(indices):
         return np.zeros((0, *data.task.shape(len(data.classes), config.image_size)), np.float32)
     tail = data.task.tail()
-    few, at_once = data.task.exclusive, images_at_once(data.task, len(data.classes), config.image_size)
+    at_once = images_at_once(data.task, len(data.classes), config.image_size)
 
     def read(inputs: Tensor) -> tuple[Tensor]:
         return (tail(model.classify(inputs).float()),)
 
-    return outputs(read, data.pixels, indices, augmentation, config, at_once, few_classes=few)[0]
+    return outputs(read, data.pixels, indices, augmentation, config, at_once)[0]
 
 
 @torch.inference_mode()
@@ -255,14 +258,12 @@ def outputs(
     augmentation: Augmentation,
     config: ResolvedOptions,
     at_once: int,
-    few_classes: bool = False,
 ) -> tuple[Any, ...]:
     """Return what ``read`` gives of images, batch by batch: (B, 3, T, T) normalised pixels to tensors (B, ...).
 
     It computes in float32, as deployed models do, unless it is called within autocast. Where several processes share a
     run, all of them call this; each reads some of the batches, and all get all rows. ``pixels`` may be features (B, C),
-    which ``read`` gets as they are. If there are ``few_classes``, only classes with mass are kept of the first,
-    probabilities; see ``TopKProbs``.
+    which ``read`` gets as they are.
     """
     device = choose_device(config.device)
     batches = [indices[start : start + at_once] for start in range(0, len(indices), at_once)]
@@ -277,8 +278,8 @@ def outputs(
             inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
         found = read(inputs)
         arrays = [(part.float() if part.is_floating_point() else part).cpu().numpy() for part in found]
-        rows[number] = (packed(arrays[0], len(indices)), *arrays[1:]) if few_classes else tuple(arrays)
-    return tuple(joined(parts) for parts in zip(*processes.merged(rows), strict=True))
+        rows[number] = tuple(arrays)
+    return tuple(concat(parts) for parts in zip(*processes.merged(rows), strict=True))
 
 
 def with_features(ready: Prepared) -> Prepared:

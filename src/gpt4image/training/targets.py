@@ -16,9 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.probabilities import (
+    Probabilities,
+    from_blocks,
+    take,
+)
 from gpt4image.artifacts.table import is_table
 from gpt4image.artifacts.targets import BoxLabels, Facts, Targets, holds_boxes
-from gpt4image.artifacts.top_k_probs import Probabilities, built, chosen
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.config import TrainOptions
 from gpt4image.data import annotation
@@ -70,7 +74,7 @@ def single_labels(
     """Yield held-out predictions as problems of one label per image: rows (n,), probabilities (n, C), labels (n,)."""
     if labels.ndim == 1:
         rows = np.flatnonzero(held_out)
-        yield rows, chosen(probabilities, rows), labels[rows]
+        yield rows, take(probabilities, rows), labels[rows]
         return
     for k in range(labels.shape[1]):
         rows = np.flatnonzero(held_out[:, k])
@@ -112,7 +116,7 @@ def class_targets(
         def block(rows: slice) -> NDArray[np.float32]:
             return blend(kept * probabilities[rows], labels[rows], noise, trust, firm[rows])
 
-        return built(total, n_classes, block)
+        return from_blocks(total, n_classes, block)
     return task.with_labels(np.asarray(probabilities[:], np.float32), labels, 1.0 if trust is None else trust)
 
 
@@ -130,7 +134,7 @@ def says_nothing(
     from scipy.stats import binom
 
     rows = np.flatnonzero(held_out)
-    right = int((chosen(probabilities, rows).argmax(axis=1) == labels[rows]).sum())
+    right = int((take(probabilities, rows).argmax(axis=1) == labels[rows]).sum())
     usual = np.bincount(labels[rows]).max() / len(rows)
     return bool(binom.sf(right - 1, len(rows), usual) >= ABOVE_CHANCE)
 

@@ -12,8 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpt4image.artifacts.probabilities import (
+    Probabilities,
+    take,
+)
 from gpt4image.artifacts.table import EmbeddingTable, require_finite
-from gpt4image.artifacts.top_k_probs import Probabilities, chosen
 from gpt4image.base.outcome import Skipped
 from gpt4image.data import annotation
 from gpt4image.data.dataset import Dataset
@@ -190,4 +193,4 @@ class TrainingData:
         return self.task.weak(*self._learned(indices))
 
     def _learned(self, indices: NDArray[np.int64]) -> tuple[Labels, Probabilities | None]:
-        return self.labels[indices], None if self.soft is None else chosen(self.soft, indices)
+        return self.labels[indices], None if self.soft is None else take(self.soft, indices)
