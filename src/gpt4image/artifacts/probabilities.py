@@ -28,7 +28,7 @@ BLOCK_CELLS = 4_000_000  # numbers of a block, where there are several
 
 
 def allocate(total: int, width: int, nothing: float = 0.0) -> Probabilities:
-    """Return a (total, width) float32 array, in memory or in a file without a name. Raises OSError: the disk is full."""
+    """Return a (total, width) float32 array, in memory or in a nameless file. Raises OSError: the disk is full."""
     if total * width <= IN_MEMORY:
         return np.full((total, width), nothing, np.float32)
     with naming(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
