@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt4image.comparing.arms import Situation, applicable, training_data
+from gpt4image.comparing.arms import ArmInputs, applicable, training_data
 from gpt4image.config.arms import ARMS, TEXT_ARMS
 from gpt4image.data import NO_LABEL, Dataset, MemorySource
 from gpt4image.data.regions import Boxes
@@ -23,7 +23,7 @@ LEFT = np.where(np.arange(18) < 9, TRUE, NO_LABEL)
 TRAIN = np.arange(18) < 15
 
 
-def situation(labels: np.ndarray = LEFT, described: np.ndarray | None = None) -> Situation:
+def arm_inputs(labels: np.ndarray = LEFT, described: np.ndarray | None = None) -> ArmInputs:
     images = Dataset(
         spec="made",
         classes=CLASSES,
@@ -46,7 +46,7 @@ def situation(labels: np.ndarray = LEFT, described: np.ndarray | None = None) ->
     )
     names = np.zeros((3, 20), np.float32)
     names[[0, 1, 2], [0, 1, 2]] = 1.0
-    return Situation(
+    return ArmInputs(
         data=data,
         true_labels=TRUE,
         class_names=names,
@@ -61,8 +61,8 @@ def texts(data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
     return vectors.numpy(), described.numpy()
 
 
-def prepared(name: str, given: Situation | None = None) -> TrainingData:
-    return training_data(ARMS[name], given or situation())
+def prepared(name: str, given: ArmInputs | None = None) -> TrainingData:
+    return training_data(ARMS[name], given or arm_inputs())
 
 
 def test_the_table_is_whole() -> None:
@@ -73,7 +73,7 @@ def test_the_table_is_whole() -> None:
 
 @pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if not arm.boxes_only])
 def test_every_arm_prepares_and_leaves_images_and_splits_alone(name: str) -> None:
-    given, arm = situation(), ARMS[name]
+    given, arm = arm_inputs(), ARMS[name]
     data = prepared(name, given)
     assert data.image_set is given.data.image_set
     assert (data.text is not None) == arm.aligns
@@ -86,7 +86,7 @@ def test_shuffled_gives_every_described_training_image_the_text_of_one_of_them()
     assert described.tolist() == TRAIN.tolist()
     partners = vectors.argmax(1)[TRAIN]
     assert sorted(partners) == list(range(15)) and (partners != np.arange(15)).all()
-    given = situation()
+    given = arm_inputs()
     same = TextTargets.one_each(np.eye(18, 20, dtype=np.float32), np.array([0, 0, *range(2, 18)]))
     text = prepared("shuffled", replace(given, data=replace(given.data, text=same))).text
     assert text is not None and sorted(text.identity[:15]) == [0, 0, *range(2, 15)], "equal texts stay equal"
@@ -95,16 +95,16 @@ def test_shuffled_gives_every_described_training_image_the_text_of_one_of_them()
 @pytest.mark.parametrize("name", ["class-name", "shuffled", "aligned"])
 def test_controls_align_the_described_images_alone(name: str) -> None:
     some = np.arange(18) % 2 == 0
-    _, described = texts(prepared(name, situation(labels=TRUE, described=some)))
+    _, described = texts(prepared(name, arm_inputs(labels=TRUE, described=some)))
     assert described[TRAIN].tolist() == some[TRAIN].tolist()
 
 
 def test_zero_shot_takes_the_nearest_class_name_and_no_label() -> None:
-    data = prepared("zero-shot", situation(labels=np.full(18, NO_LABEL)))
+    data = prepared("zero-shot", arm_inputs(labels=np.full(18, NO_LABEL)))
     assert data.soft is not None
     assert data.soft[:3].argmax(1).tolist() == [0, 1, 2]
     assert (data.soft.sum(1) == 1).all()
-    given = situation()
+    given = arm_inputs()
     lopsided = replace(given.text, matrix=given.text.matrix + 5 * np.eye(1, 20, 2, dtype=np.float32))
     data = prepared("zero-shot", replace(given, data=replace(given.data, text=lopsided)))
     assert data.soft is not None and data.soft[:3].argmax(1).tolist() == [0, 1, 2], "what all texts share says nothing"
@@ -144,13 +144,13 @@ def test_arms_that_do_not_apply_are_left_out(there: dict[str, Any], arms: set[st
     assert list(found) == [name for name in ARMS if name in arms]
 
 
-def of_boxes() -> tuple[Situation, Boxes]:
+def of_boxes() -> tuple[ArmInputs, Boxes]:
     """Six images of two classes, two of them annotated; the teacher has a box of its own for each."""
     corners = np.array([[0.1 * i, 0, 0.1 * i + 0.3, 0.5] for i in range(6)], np.float32)
     images = [(corners[i : i + 1], np.array([i % 2]), np.ones(1, np.float32)) for i in range(6)]
     human = Boxes.of_images(images)
     left = human.hidden(np.arange(6) >= 2)
-    plain = situation()
+    plain = arm_inputs()
     data = replace(
         plain.data,
         image_set=replace(plain.data.image_set.select(np.arange(6)), regions=human, splits=np.array(["train"] * 6)),
@@ -168,7 +168,7 @@ def test_boxes_of_a_teacher_stand_in_for_labels_and_features_are_aligned_beside_
         data = prepared(arm, given)
         assert data.labels.content() == human.content() and data.soft is None
     assert prepared("baseline", given).labels is given.data.labels
-    text = situation().data.text
+    text = arm_inputs().data.text
     assert text is not None and given.class_names is not None
     given = replace(given, data=replace(given.data, text=replace(text, offsets=text.offsets[:7])))
     aligned = prepared("fused-aligned", given)

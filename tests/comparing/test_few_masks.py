@@ -13,7 +13,7 @@ import worlds
 from gpt4image.artifacts.answers import Answer, Prompt
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.comparing.arms import training_data
-from gpt4image.comparing.compare import situation
+from gpt4image.comparing.compare import arm_inputs
 from gpt4image.comparing.planning import Regime, make_plan
 from gpt4image.config import CompareConfig
 from gpt4image.config.arms import ARMS
@@ -63,7 +63,7 @@ def test_masks_that_are_kept_are_drawn_per_seed_and_are_part_of_more(root: Path,
 def test_every_arm_is_told_what_its_name_says(root: Path, tmp_path: Path) -> None:
     plan = make_plan(options(root, tmp_path, arms=",".join(NAMES)))
     assert tuple(plan.members) == NAMES
-    made = [training_data(ARMS[job.arm], situation(job, plan.prepared.data)) for job in plan.jobs]
+    made = [training_data(ARMS[job.arm], arm_inputs(job, plan.prepared.data)) for job in plan.jobs]
     arms = dict(zip(NAMES, made, strict=True))
     data = arms["baseline"]
     train, true = data.indices("train"), data.all_labels.presence_of_classes

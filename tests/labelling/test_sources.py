@@ -12,7 +12,7 @@ from gpt4image.artifacts import runs
 from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import ConfigError, ModelError, TableError
 from gpt4image.base.outcome import Outcome
-from gpt4image.comparing.arms import Situation, training_data
+from gpt4image.comparing.arms import ArmInputs, training_data
 from gpt4image.config import LabelConfig, TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.config.learning import Evidence
@@ -223,12 +223,12 @@ def test_labelled_pictures_outweigh_answers_that_are_often_wrong():
 def test_one_kind_of_evidence_overrules_no_given_label():
     true = np.random.default_rng(8).integers(0, CLASSES, 600)
     found = predict_labels(Texts.none(600), true, CLASSES, 0, answers=too_sure(true, 9))
-    assert found.firm is not None and found.firm.all()
+    assert found.single_source is not None and found.single_source.all()
     texts = made(600, 8)[0]
-    for evidence, firm in (("answers", True), ("fused", False)):
+    for evidence, single_source in (("answers", True), ("fused", False)):
         both = predict_labels(texts, true, CLASSES, 0, answers=too_sure(true, 9), evidence=evidence)
-        assert both.firm is not None and both.firm.all() == firm, evidence
-    targets = blend(found.probabilities[:], true, found.noise, None if found.noise.rate else 0.5, found.firm)
+        assert both.single_source is not None and both.single_source.all() == single_source, evidence
+    targets = blend(found.probabilities[:], true, found.noise, None if found.noise.rate else 0.5, found.single_source)
     assert (targets.argmax(axis=1) == true).all()
 
 
@@ -315,7 +315,7 @@ def test_an_arm_of_a_comparison_learns_from_texts(spec: str, tmp_path: Path) -> 
     train = data.indices("train")
     found = predict_training(data, 0, None)
     assert found.probabilities.shape == found.out_of_fold.shape == (len(train), 3)
-    given = Situation(
+    given = ArmInputs(
         data=data,
         true_labels=data.labels,
         class_names=None,

@@ -186,12 +186,14 @@ def stopping_after(steps: int) -> Iterator[None]:
 def agreements(count: int, out: Path) -> None:
     """Check what processes tell each other, with plain values."""
     rank, last = processes.rank(), count - 1
-    assert processes.from_first(f"from {rank}") == "from 0"
-    assert processes.any_of(rank == last, False) == (True, False)
-    assert processes.united([rank, -1]) == (0, -1, *range(1, count))
-    assert processes.merged({5: "five", rank: str(rank)}) == [str(number) for number in range(count)] + ["five"]
+    assert processes.broadcast(f"from {rank}") == "from 0"
+    assert processes.any_rank(rank == last, False) == (True, False)
+    assert processes.all_gather_unique([rank, -1]) == (0, -1, *range(1, count))
+    assert processes.all_gather_dict({5: "five", rank: str(rank)}) == [str(number) for number in range(count)] + [
+        "five"
+    ]
     order = out / f"order-{count}"
-    processes.together(lambda: _append(order, str(rank)), first_ahead=True)
+    processes.on_all_ranks(lambda: _append(order, str(rank)), first_ahead=True)
     assert order.read_text()[0] == "0" and len(order.read_text()) == count
 
     def fails_in_the_last() -> None:
@@ -199,13 +201,13 @@ def agreements(count: int, out: Path) -> None:
             raise DataError("this one")
 
     with pytest.raises(Gpt4ImageError, match="^this one$" if rank == last else f"^Process {last}: this one$"):
-        processes.together(fails_in_the_last)
+        processes.on_all_ranks(fails_in_the_last)
     with pytest.raises(Gpt4ImageError, match="this one"):
-        processes.together(fails_in_the_last, first_ahead=True)
+        processes.on_all_ranks(fails_in_the_last, first_ahead=True)
     for kind in (torch.bool, torch.int64, torch.bfloat16, torch.float32):
         gathered = processes.gather(torch.full((2, 3), rank).to(kind))
         assert torch.equal(gathered, torch.arange(count).repeat_interleave(2)[:, None].expand(-1, 3).to(kind))
-    processes.by_first(lambda: _append(out / "agreed", f"{count} processes"))
+    processes.on_rank0(lambda: _append(out / "agreed", f"{count} processes"))
 
 
 def _append(path: Path, text: str) -> int:

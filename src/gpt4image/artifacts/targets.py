@@ -114,7 +114,7 @@ class Targets:
 
     ``labels`` are those that were learned from, (N,) or (N, K) as of a dataset; ``probabilities`` (N, K) of the clean
     class, NaN where nothing is known; ``out_of_fold``, of the shape of labels, which the prediction has not seen;
-    ``firm`` (N,) which images have one kind of evidence alone, so that it overrules no given label.
+    ``single_source`` (N,) which images have one kind of evidence alone, so that it overrules no given label.
     """
 
     keys: tuple[str, ...]
@@ -124,7 +124,7 @@ class Targets:
     probabilities: Probabilities
     out_of_fold: NDArray[np.bool_]
     facts: Facts
-    firm: NDArray[np.bool_] | None = None
+    single_source: NDArray[np.bool_] | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -156,13 +156,13 @@ class Targets:
             labels=self.labels[rows],
             probabilities=take(self.probabilities, rows),
             out_of_fold=self.out_of_fold[rows],
-            firm=None if self.firm is None else self.firm[rows],
+            single_source=None if self.single_source is None else self.single_source[rows],
         )
 
-    def firm_of(self, digests: Sequence[str]) -> NDArray[np.bool_]:
-        """Return (n,) which images, by digest, are ``firm``."""
+    def single_source_of(self, digests: Sequence[str]) -> NDArray[np.bool_]:
+        """Return (n,) which images, by digest, are ``single_source``."""
         rows = rows_of(self.digests, digests)
-        return np.zeros(len(rows), bool) if self.firm is None else self.firm[rows] & (rows >= 0)
+        return np.zeros(len(rows), bool) if self.single_source is None else self.single_source[rows] & (rows >= 0)
 
     def save(self, path: str | Path) -> None:
         """Write one Parquet file, atomically."""
@@ -196,7 +196,7 @@ class Targets:
             "text_label": text,
             "doubt": as_column(self.doubt[rows]),
             "out_of_fold": as_column(self.out_of_fold[rows]),
-            **({} if self.firm is None else {"firm": as_column(self.firm[rows])}),
+            **({} if self.single_source is None else {"single_source": as_column(self.single_source[rows])}),
             **to_columns(found, exclusive=labels.ndim == 1),
         }
 
@@ -207,7 +207,7 @@ class Targets:
         numbers = hashlib.sha256(found.tobytes()).hexdigest()
         content = hashlib.sha256(f"[{canonical(facts)},[".encode())
         lists = (self.keys, self.digests, self.splits, self.labels, self.out_of_fold)
-        lists += () if self.firm is None else (self.firm,)
+        lists += () if self.single_source is None else (self.single_source,)
         for number, values in enumerate(lists):
             content.update(b",[" if number else b"[")
             for rows in row_groups(len(values), ROW_GROUP):
@@ -240,7 +240,9 @@ class Targets:
                 probabilities=from_columns(table, len(facts.classes)),
                 out_of_fold=as_array(table.column("out_of_fold"), np.bool_),
                 facts=facts,
-                firm=as_array(table.column("firm"), np.bool_) if "firm" in table.column_names else None,
+                single_source=(
+                    as_array(table.column("single_source"), np.bool_) if "single_source" in table.column_names else None
+                ),
             )
             if checksum != found._checksum(values):
                 raise ValueError("its content does not match its checksum")

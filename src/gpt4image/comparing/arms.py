@@ -27,7 +27,7 @@ from gpt4image.training.training_data import TextTargets, TrainingData
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Situation:
+class ArmInputs:
     """The data, labels and predictions that an arm is made from.
 
     ``data`` has the labels left to train on, ``true_labels`` are for the oracle alone, ``class_names`` are (K, D) text
@@ -53,7 +53,7 @@ class Situation:
         return train[self.text.described[train]]
 
 
-def training_data(arm: Arm, given: Situation) -> TrainingData:
+def training_data(arm: Arm, given: ArmInputs) -> TrainingData:
     """Return what an arm trains on."""
     data = given.data
     if arm.bound == "reference":
@@ -67,7 +67,7 @@ def training_data(arm: Arm, given: Situation) -> TrainingData:
     return replace(data, text=_aligned_to(arm, given))
 
 
-def _aligned_to(arm: Arm, given: Situation) -> TextTargets | None:
+def _aligned_to(arm: Arm, given: ArmInputs) -> TextTargets | None:
     if arm.aligned_to == "names":
         rows = np.where(given.text.described, annotation.groups(given.data.labels), NO_LABEL)
         return TextTargets.one_each(given.class_names, rows)
@@ -78,7 +78,7 @@ def _aligned_to(arm: Arm, given: Situation) -> TextTargets | None:
     return given.text if arm.aligned_to else None
 
 
-def _zero_shot(given: Situation) -> TrainingData:
+def _zero_shot(given: ArmInputs) -> TrainingData:
     vectors, described, _ = given.text.take(np.arange(len(given.data.labels)))
     texts = Texts(vectors.numpy(), described.numpy(), given.class_names)
     names: Any = texts.centred_names()  # there are embeddings of the class names

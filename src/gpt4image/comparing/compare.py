@@ -27,7 +27,7 @@ from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import say
-from gpt4image.comparing.arms import Situation, training_data
+from gpt4image.comparing.arms import ArmInputs, training_data
 from gpt4image.comparing.planning import Job, Plan, Regime, for_options, jobs_at_once, make_plan
 from gpt4image.comparing.results import summarise
 from gpt4image.config import CompareConfig, ReportConfig, TrainConfig
@@ -212,7 +212,7 @@ def run_job(job: Job, progress: Callable[[int, int, str], None]) -> dict[str, An
             ready = with_table(ready, job.config.embeddings)
         measured = ready.data
         if not runs.is_finished(job.config.out):
-            data = training_data(ARMS[job.arm], situation(job, ready.data, described, record=job.config.out))
+            data = training_data(ARMS[job.arm], arm_inputs(job, ready.data, described, record=job.config.out))
             mine = with_features(replace(ready, chosen=job.chosen, data=data))
             if mine.config.freeze == "all":  # pooled features serve to measure, too
                 measured = replace(ready.data, pixels=mine.data.pixels)
@@ -227,9 +227,9 @@ def _prepared(options: str, task: Task | None) -> Prepared:
     return prepare(TrainConfig.model_validate_json(options), task=task)
 
 
-def situation(
+def arm_inputs(
     job: Job, data: TrainingData, described: NDArray[np.bool_] | None = None, record: Path | None = None
-) -> Situation:
+) -> ArmInputs:
     """Return what the arm of a job is made from; ``record`` is the folder for how well texts find flipped labels."""
     seed = job.config.seed
     left = job.regime.apply(data, seed, described)
@@ -250,7 +250,7 @@ def situation(
             write_json(record / runs.DOUBTFUL, judge_training(predictions, left))
         return targets_of(predictions, left, job.config.label_trust)
 
-    return Situation(
+    return ArmInputs(
         data=left,
         true_labels=data.labels,
         class_names=job.class_names.vectors,

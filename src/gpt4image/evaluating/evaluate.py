@@ -209,9 +209,9 @@ def _measure(config: EvaluateConfig, record: runs.RunRecord, path: Path, name: s
     split = _part(config)
     splits = dict.fromkeys((split, "val") if described else (split,))  # see held_out_described
     with processes.joined(choose_device(options.device)):
-        processes.by_first(lambda: require_writable(path))
-        loaded, note = processes.together(lambda: _load(config, record, options), first_ahead=True)
-        ready = processes.together(
+        processes.on_rank0(lambda: require_writable(path))
+        loaded, note = processes.on_all_ranks(lambda: _load(config, record, options), first_ahead=True)
+        ready = processes.on_all_ranks(
             lambda: prepare(options, tuple(splits), to_train=False, task=task, loaded=loaded, labelled=split),
             first_ahead=True,
         )
@@ -346,7 +346,7 @@ def measure_run(
     """
     runs.require_classes(run_dir, data.classes)
     read = _images_of(data, split)
-    model = processes.together(lambda: load_run_model(run_dir, data.task, data.classes))
+    model = processes.on_all_ranks(lambda: load_run_model(run_dir, data.task, data.classes))
     outputs = model.read(data.pixels, read)
     data = data.without_met()
     indices = _images_of(data, split)
@@ -363,7 +363,7 @@ def measure_run(
     facts |= {
         "ci95": _intervals(task, facts, outputs.predictions, labels, [data.image_set.digests[i] for i in indices])
     }
-    facts |= {"set_aside": [asdict(item) for item in processes.united(data.unusable)]}
+    facts |= {"set_aside": [asdict(item) for item in processes.all_gather_unique(data.unusable)]}
     facts |= {"note": note} if note else {}
 
     def write() -> None:
@@ -372,7 +372,7 @@ def measure_run(
         before_record()
         write_json(path, {**facts, **runs.evaluation_facts(run_dir, [predictions])})
 
-    processes.by_first(write)
+    processes.on_rank0(write)
     return facts
 
 

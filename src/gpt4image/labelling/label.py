@@ -293,6 +293,7 @@ def _targets(
     config: LabelConfig, given: _Evidence, labels: NDArray[Any], predicted: Predictions, read: Read | None, task: Task
 ) -> Targets:
     images, rows, matrix = given.images, np.flatnonzero(predicted.known), predicted.noise.transition
+    single = None if predicted.single_source is None else predicted.single_source[rows]
     evidence: str = config.evidence
     if evidence == "fused" and read is None:
         evidence = "texts" if "texts" in predicted.weights else "names"
@@ -303,7 +304,7 @@ def _targets(
         labels=labels[rows],
         probabilities=predicted.probabilities if len(rows) == len(images) else take(predicted.probabilities, rows),
         out_of_fold=predicted.out_of_fold[rows],
-        firm=None if predicted.firm is None or not predicted.firm[rows].any() else predicted.firm[rows],
+        single_source=single if single is not None and single.any() else None,
         facts=Facts(
             classes=images.classes,
             noise=predicted.noise.rate,

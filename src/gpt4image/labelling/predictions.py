@@ -72,7 +72,7 @@ class Predictions(Classification):
     said: dict[str, Ints] = field(default_factory=dict[str, Ints])
     agreement: float | None = None
     unrelated: dict[str, float] = field(default_factory=dict[str, float])
-    firm: Bools | None = None
+    single_source: Bools | None = None
 
     @property
     def known(self) -> Bools:
@@ -159,7 +159,7 @@ def predict_labels(  # noqa: PLR0913
         probabilities=scatter(told, rows, total, np.nan if labels.ndim == 2 else 0.0),
         out_of_fold=scatter(found.out_of_fold, rows, total),
         said={name: scatter(classes, rows, total, -1) for name, classes in found.said.items()},
-        firm=scatter(np.zeros(len(rows), bool) if found.firm is None else found.firm, rows, total),
+        single_source=None if found.single_source is None else scatter(found.single_source, rows, total),
     )
 
 
@@ -366,7 +366,7 @@ def _combined(
         noise=noise,
         weights=weights,
         said=said,
-        firm=_kinds(sources) < LEAST_KINDS,
+        single_source=_kinds(sources) < LEAST_KINDS,
         agreement=float((found.argmax(axis=1)[rows] == labels[rows]).mean()) if len(rows) else None,
     )
 

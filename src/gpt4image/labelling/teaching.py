@@ -105,7 +105,7 @@ def predict_training(
     return replace(
         found,
         probabilities=take(found.probabilities, copy_of),
-        firm=None if found.firm is None else found.firm[copy_of],
+        single_source=None if found.single_source is None else found.single_source[copy_of],
         out_of_fold=found.out_of_fold[copy_of] & (labels != NO_LABEL),
         said={name: classes[copy_of] for name, classes in found.said.items()},
     )
@@ -127,7 +127,14 @@ def targets_of(predictions: Predictions, data: TrainingData, trust: float | None
     explains = explained(found, labels, predictions.out_of_fold)
     silent = says_nothing(data.task, found, labels, predictions.out_of_fold, predictions.noise, trust)
     targets = class_targets(
-        data.task, found, labels, predictions.noise, explains, trust, silent=silent, firm=predictions.firm
+        data.task,
+        found,
+        labels,
+        predictions.noise,
+        explains,
+        trust,
+        silent=silent,
+        single_source=predictions.single_source,
     )
     return scatter(targets, train, len(data.labels), data.task.no_target)
 

@@ -35,7 +35,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Any = None) -
     # Copies give every name memory of its own (safetensors refuses shared tensors), in the plain order.
     how: Any = {"device": "cpu", "copy": True, "memory_format": torch.contiguous_format}
     own = {} if processes.rank() else {name: tensor.detach().to(**how) for name, tensor in tensors.items()}
-    processes.by_first(lambda: _write(path, own, state))
+    processes.on_rank0(lambda: _write(path, own, state))
 
 
 def _write(path: Path, tensors: dict[str, Tensor], state: Any) -> None:

@@ -92,7 +92,7 @@ def rows(total: int) -> NDArray[np.int64]:
     return np.sort(from_both_ends[rank() * share : (rank() + 1) * share])
 
 
-def together(work: Callable[[], T], *, first_ahead: bool = False) -> T:
+def on_all_ranks(work: Callable[[], T], *, first_ahead: bool = False) -> T:
     """Run ``work``, which does not communicate, in every process; where it fails in one, it fails in all.
 
     With ``first_ahead`` the others follow the first process, and find its caches filled.
@@ -115,12 +115,12 @@ def together(work: Callable[[], T], *, first_ahead: bool = False) -> T:
     return result
 
 
-def by_first(work: Callable[[], Any]) -> None:
+def on_rank0(work: Callable[[], Any]) -> None:
     """Run ``work`` in the first process, while the others wait; where it fails there, it fails in all."""
-    together(lambda: work() if rank() == 0 else None)
+    on_all_ranks(lambda: work() if rank() == 0 else None)
 
 
-def from_first(value: T) -> T:
+def broadcast(value: T) -> T:
     """Return the ``value`` of the first process in all of them."""
     if count() == 1:
         return value
@@ -129,12 +129,12 @@ def from_first(value: T) -> T:
     return values[0]
 
 
-def united(items: Iterable[T]) -> tuple[T, ...]:
+def all_gather_unique(items: Iterable[T]) -> tuple[T, ...]:
     """Return the items of all processes, each once, in order of rank."""
     return tuple(dict.fromkeys(item for part in _of_all(list(items)) for item in part))
 
 
-def merged(parts: Mapping[int, T]) -> list[T]:
+def all_gather_dict(parts: Mapping[int, T]) -> list[T]:
     """Return the numbered parts of all processes, by ascending number, each number once."""
     every = {number: part for own in _of_all(dict(parts)) for number, part in own.items()}
     return [every[number] for number in sorted(every)]
@@ -148,7 +148,7 @@ def _of_all(value: T) -> list[T]:
     return values
 
 
-def any_of(*flags: bool) -> tuple[bool, ...]:
+def any_rank(*flags: bool) -> tuple[bool, ...]:
     """Return whether each flag is set in any process."""
     if count() == 1:
         return flags

@@ -211,7 +211,7 @@ class CpuAugmentation:
     """Makes the views of a batch; a function of the seed, the number of the batch and the place in it.
 
     ``second``, (N,), says which images get a second view, which ``strong`` changes; ``policy`` changes the others, or,
-    where both views are made ``alike``, all. ``total`` images make a batch over all processes, of which ``rows`` are
+    where both are ``two_views`` of one kind, all. ``total`` images are a batch over all processes, of which ``rows`` are
     here.
     """
 
@@ -222,7 +222,7 @@ class CpuAugmentation:
     seed: int
     total: int
     rows: Tensor
-    alike: bool = False
+    two_views: bool = False
 
     def __call__(self, pixels: Tensor, images: NDArray[np.int64], number: int) -> Tensor:
         """Return the views of batch ``number``."""
@@ -230,12 +230,12 @@ class CpuAugmentation:
         rng = self._rng(number, 0)
         views = self._moved(pixels, rng)
         if self.policy is not None:
-            changed = torch.cat([one, two]).sort().values if self.alike else one
+            changed = torch.cat([one, two]).sort().values if self.two_views else one
             views[changed] = self.policy(views[changed], rng.of(changed).integers(0, SEEDS))
         if not len(two):
             return views
         rng = self._rng(number, 1).of(two)
-        second, policy = self._moved(pixels[two], rng), self.policy if self.alike else self.strong
+        second, policy = self._moved(pixels[two], rng), self.policy if self.two_views else self.strong
         return torch.cat([views, second if policy is None else policy(second, rng.integers(0, SEEDS))])
 
     def split(self, images: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

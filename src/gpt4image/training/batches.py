@@ -59,7 +59,7 @@ class Batches:
     """Batches of ``size`` images, drawn from those with a target and, where a loss uses them, ``others_per_batch``
     others.
 
-    ``rows``, (B,), belong to this process; ``twice``: all images are seen twice, and not only the others.
+    ``rows``, (B,), belong to this process; ``two_views``: all images are seen twice, and not only the others.
     """
 
     targeted: Stream
@@ -67,7 +67,7 @@ class Batches:
     size: int
     others_per_batch: int
     rows: Indices
-    twice: bool = False
+    two_views: bool = False
 
     def batch(self, number: int) -> Indices:
         """Return the images of batch ``number``, counted from 0, that belong to this process."""
@@ -84,7 +84,7 @@ class Batches:
 
     def seen(self, *, second: bool) -> tuple[int, Indices]:
         """Return how many views all processes see, with ``second`` ones of the others or of all, and the rows here."""
-        more = 0 if not second else self.size if self.twice else self.others_per_batch
+        more = 0 if not second else self.size if self.two_views else self.others_per_batch
         return self.size + more, np.concatenate([self.rows, self.rows[self.rows >= self.size - more] + more])
 
 

@@ -68,7 +68,7 @@ def seed_step(seed: int, step: int, device: torch.device) -> None:
 def batch_losses(trainer: Trainer, number: int, images: NDArray[np.int64], pixels: Tensor) -> dict[str, Tensor]:
     """Return the scalar that is minimised for a batch, as ``total``, and its unweighted parts by name."""
     config, device, data = trainer.config, trainer.device, trainer.data
-    size, views = len(images), np.tile(images, 2) if trainer.batches.twice else images
+    size, views = len(images), np.tile(images, 2) if trainer.batches.two_views else images
     broken = torch.from_numpy(data.pixels.broken(views)).to(device)
     one, two = torch.arange(size), torch.arange(0)
     if trainer.cpu_augmentation is not None:
@@ -79,7 +79,7 @@ def batch_losses(trainer: Trainer, number: int, images: NDArray[np.int64], pixel
     if config.mixes:
         mixing = mix(inputs[:size], one, config.mixup, config.cutmix)
         targets = (mixing @ targets.flatten(1)).view_as(targets)
-    second = two[:0] if trainer.batches.twice else two  # they are in the batch itself
+    second = two[:0] if trainer.batches.two_views else two  # they are in the batch itself
     batch = Batch(images=views, broken=broken, mixing=mixing, second=second.to(device))
     outputs = outputs_of(trainer, batch, inputs)
     task = data.task.loss(outputs.task, targets, config.label_smoothing)
@@ -119,7 +119,7 @@ def inputs_of(
     size, two = len(images), trainer.cpu_augmentation.split(images)[1]
     geometry = trainer.cpu_augmentation.geometry(trainer.data.pixels.size, number)
     inputs = recoloured(pixels[:size], how, rng)
-    if trainer.batches.twice:
+    if trainer.batches.two_views:
         return torch.cat([inputs, recoloured(pixels[size:], how, rng)]), geometry
     if trainer.cpu_augmentation.strong is None:
         return inputs, geometry
@@ -167,7 +167,7 @@ def require_finite(trainer: Trainer, step: int, epoch: int, losses: Mapping[str,
     found = dict(zip(losses, values.tolist(), strict=True))
     finite = bool(values.isfinite().all())
     if trainer.config.paper_compat:
-        finite = not processes.any_of(not finite)[0]
+        finite = not processes.any_rank(not finite)[0]
     if finite:
         return found
     parts = ", ".join(f"{name} {value}" for name, value in found.items())
@@ -234,20 +234,20 @@ def fit(trainer: Trainer, out: Path, on_step: OnStep, on_epoch: MayStop, checkpo
     reset_peak_memory(trainer.device)
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "best": None, "epoch_losses": []}
     state["set_aside"] = []
-    if processes.from_first(checkpoint.is_file()):
-        state = processes.together(lambda: load_checkpoint(checkpoint, trainer.modules, trainer.optimizers))
+    if processes.broadcast(checkpoint.is_file()):
+        state = processes.on_all_ranks(lambda: load_checkpoint(checkpoint, trainer.modules, trainer.optimizers))
     elif trainer.starts_linear:
         state["history"] = [_linear_epoch(trainer)]
     trainer.history = state["history"]
     trainer.best = tuple(state["best"]) if state["best"] else None
-    processes.by_first(lambda: write_json_lines(out / runs.METRICS, trainer.history))
-    processes.by_first(lambda: _sweep(out))
+    processes.on_rank0(lambda: write_json_lines(out / runs.METRICS, trainer.history))
+    processes.on_rank0(lambda: _sweep(out))
     begin, epoch_losses, earlier = state["step"], state["epoch_losses"], state["seconds"]
     started = saved = time.monotonic()
 
     def skipped() -> list[dict[str, str]]:
         """Return the images that could not be used, also those that were met before an interruption."""
-        met = [asdict(item) for item in processes.united(trainer.data.unusable)]
+        met = [asdict(item) for item in processes.all_gather_unique(trainer.data.unusable)]
         before = state["set_aside"]
         return [*before, *(item for item in met if item not in before)]
 
@@ -269,18 +269,18 @@ def fit(trainer: Trainer, out: Path, on_step: OnStep, on_epoch: MayStop, checkpo
                 row = end_epoch(trainer, out, epoch, epoch_losses, earlier + time.monotonic() - started)
                 epoch_losses = []
                 done = step + 1
-                if any(processes.any_of(on_epoch(row) is False)):
+                if any(processes.any_rank(on_epoch(row) is False)):
                     if row["val"] is None:
                         keep_if_best(trainer, row)
-                        processes.by_first(lambda: write_json_lines(out / runs.METRICS, trainer.history))
+                        processes.on_rank0(lambda: write_json_lines(out / runs.METRICS, trainer.history))
                     break
             due = time.monotonic() - saved >= pause
-            if any(processes.any_of(interrupt.requested, due)):
+            if any(processes.any_rank(interrupt.requested, due)):
                 begun = time.monotonic()
                 save(step + 1)
                 saved = time.monotonic()
                 pause = max(checkpoint_seconds, SAVING * (saved - begun)) if checkpoint_seconds else 0.0
-                if any(processes.any_of(interrupt.requested)):  # also one that came while it was saved
+                if any(processes.any_rank(interrupt.requested)):  # also one that came while it was saved
                     raise KeyboardInterrupt
     seconds = earlier + time.monotonic() - started
     trainer.best = trainer.best or _linear_is_better(trainer)
@@ -342,7 +342,7 @@ def end_epoch(
     if last or (epoch + 1) % due == 0:
         keep_if_best(trainer, row)
     trainer.history.append(row)
-    processes.by_first(lambda: append_json_line(out / runs.METRICS, row))
+    processes.on_rank0(lambda: append_json_line(out / runs.METRICS, row))
     return row
 
 

@@ -267,7 +267,7 @@ def outputs(
     """
     device = choose_device(config.device)
     batches = [indices[start : start + at_once] for start in range(0, len(indices), at_once)]
-    # Each process reads as many, some of them twice over all: a model in shards needs all processes for each batch.
+    # Each process reads as many batches, some of them twice over all: gathers need all processes.
     turns = range(processes.rank(), -(-len(batches) // processes.count()) * processes.count(), processes.count())
     numbers = [turn % len(batches) for turn in turns]
     rows: dict[int, tuple[Any, ...]] = {}
@@ -279,7 +279,7 @@ def outputs(
         found = read(inputs)
         arrays = [(part.float() if part.is_floating_point() else part).cpu().numpy() for part in found]
         rows[number] = tuple(arrays)
-    return tuple(concat(parts) for parts in zip(*processes.merged(rows), strict=True))
+    return tuple(concat(parts) for parts in zip(*processes.all_gather_dict(rows), strict=True))
 
 
 def with_features(ready: Prepared) -> Prepared:

@@ -103,7 +103,7 @@ def class_targets(
     trust: float | None = None,
     *,
     silent: bool = False,
-    firm: Bools | None = None,
+    single_source: Bools | None = None,
 ) -> Probabilities:
     """Return (n, K) targets made of text labels and given labels; see ``Task.has_target``."""
     if trust is None and noise.rate == 0.0:
@@ -111,10 +111,10 @@ def class_targets(
     if task.exclusive:
         total, n_classes = probabilities.shape[:2]
         kept = 0.0 if silent else 1.0
-        firm = np.zeros(total, bool) if firm is None else firm
+        single_source = np.zeros(total, bool) if single_source is None else single_source
 
         def block(rows: slice) -> NDArray[np.float32]:
-            return blend(kept * probabilities[rows], labels[rows], noise, trust, firm[rows])
+            return blend(kept * probabilities[rows], labels[rows], noise, trust, single_source[rows])
 
         return from_blocks(total, n_classes, block)
     return task.with_labels(np.asarray(probabilities[:], np.float32), labels, 1.0 if trust is None else trust)
@@ -140,13 +140,13 @@ def says_nothing(
 
 
 def blend(
-    probabilities: Floats, labels: Ints, noise: Noise, trust: float | None = None, firm: Bools | None = None
+    probabilities: Floats, labels: Ints, noise: Noise, trust: float | None = None, single_source: Bools | None = None
 ) -> NDArray[np.float32]:
     """Return the (n, K) soft target of each image: text without a label, the label without text, zeros without both.
 
     ``probabilities`` are (n, K) from text, zeros where there is none; ``labels`` (n,), negative for none. ``trust`` is
     the share of a label beside text; without it the target is the posterior of the class under ``noise``, except that
-    of ``firm`` labels, (n,), which it contradicts, half is kept.
+    of ``single_source`` labels, (n,), which it contradicts, half is kept.
     """
     targets = np.array(probabilities, dtype=np.float64)
     labelled = np.flatnonzero(labels >= 0)
@@ -160,8 +160,8 @@ def blend(
     else:
         both = noise.matrix(targets.shape[1]).T[own] * np.maximum(text, 1e-6)
         both /= both.sum(axis=1, keepdims=True)
-        if firm is not None:
-            kept = firm[labelled] & (both.argmax(axis=1) != own)
+        if single_source is not None:
+            kept = single_source[labelled] & (both.argmax(axis=1) != own)
             both[kept] = TRUST_IN_RIGHT_LABELS * given[kept] + (1.0 - TRUST_IN_RIGHT_LABELS) * text[kept]
     targets[labelled] = np.where(has_text, both, given)
     return targets.astype(np.float32)
@@ -236,8 +236,10 @@ def with_file(data: TrainingData, config: TrainOptions, labels: Targets | BoxLab
     digests, given = data.image_set.digests, annotation.of_images(data.labels, len(labels.classes))
     probabilities = labels.of(digests, data.task.no_target)
     explains = explained(labels.probabilities, labels.labels, labels.out_of_fold)
-    noise, firm = Noise.of(labels.facts), labels.firm_of(digests)
-    targets = class_targets(data.task, probabilities, given, noise, explains, config.label_trust, firm=firm)
+    noise, single_source = Noise.of(labels.facts), labels.single_source_of(digests)
+    targets = class_targets(
+        data.task, probabilities, given, noise, explains, config.label_trust, single_source=single_source
+    )
     has_target = data.task.has_target(data.labels, targets)
     _require_some(int((has_target & from_text)[data.indices("train")].sum()), config)
     return replace(with_targets(data, targets), from_text=from_text)

@@ -50,15 +50,15 @@ def train(
 
     # The folder is held from the start, so that one that cannot be written to is known before images are read.
     with processes.joined(choose_device(config.device)), cpu_threads(config.threads), contextlib.ExitStack() as held:
-        processes.by_first(lambda: held.enter_context(runs.writing(config.out)))
-        ready = processes.together(lambda: _prepared(config, task), first_ahead=True)
+        processes.on_rank0(lambda: held.enter_context(runs.writing(config.out)))
+        ready = processes.on_all_ranks(lambda: _prepared(config, task), first_ahead=True)
         if ready is not None:
-            first = processes.from_first(ready.fingerprint)
+            first = processes.broadcast(ready.fingerprint)
             own, data = ready.fingerprint, ready.config.data
-            processes.together(lambda: _require_same(own == first, data))
+            processes.on_all_ranks(lambda: _require_same(own == first, data))
             _train(with_features(ready), on_epoch)
-        processes.by_first(lambda: tidy(config.out))
-        return processes.together(lambda: _outcome(config.out, finished=ready is None))
+        processes.on_rank0(lambda: tidy(config.out))
+        return processes.on_all_ranks(lambda: _outcome(config.out, finished=ready is None))
 
 
 def _prepared(config: TrainConfig, task: Task | None) -> Prepared | None:
@@ -152,11 +152,11 @@ def run(
         "threads": torch.get_num_threads(),
         "processes": processes.count(),
     }
-    processes.by_first(lambda: runs.start(out, record, machine, resume=resume))
+    processes.on_rank0(lambda: runs.start(out, record, machine, resume=resume))
     with tracked(config.trackers, out, record) as track:
         measured = fit(trainer, out, on_step, lambda row: (track(row), on_epoch(row))[1], config.checkpoint_seconds)
     if isinstance(trainer.model, Aligner) and (table := config.embeddings) is not None:
-        processes.by_first(lambda: write_text_space(out, table))
+        processes.on_rank0(lambda: write_text_space(out, table))
     data = ready.data.without_met()
     train = data.indices("train")
     facts = {
@@ -170,7 +170,7 @@ def run(
         "with_target": int(data.has_target(train).sum()),
     }
     finished = {"status": "finished", **measured, "classes": list(data.classes), "data": facts}
-    processes.by_first(lambda: runs.finish(out, finished))
+    processes.on_rank0(lambda: runs.finish(out, finished))
 
 
 def _outcome(out: Path, *, finished: bool) -> TrainResult:

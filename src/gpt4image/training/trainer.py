@@ -134,7 +134,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         mixing=config.mixes,
         placing="on-top" if data.weak(others).any() else "apart" if config.consistency > 0.0 else "among",
     )
-    batches = replace(batches, twice=config.compares_views)
+    batches = replace(batches, two_views=config.compares_views)
     starts_linear = bool(config.kept_stages) and isinstance(data.pixels, KeptFeatures)
     if starts_linear:
         model.begin_behind(stages(backbone)[config.kept_stages - 1])
@@ -176,7 +176,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
 
 def _aligned_model(config: ResolvedOptions, data: TrainingData) -> tuple[Headed, Sequence[str], Sequence[str]]:
     """Return the model with its projection head, notes, and the layers that start from random weights."""
-    backbone, notes, new_layers = processes.together(lambda: make_model(config, data.task, data.classes))
+    backbone, notes, new_layers = processes.on_all_ranks(lambda: make_model(config, data.task, data.classes))
     if data.text is None or not config.aligns:
         model = Headed(backbone)
     else:
@@ -212,7 +212,7 @@ def _placed(
     config: ResolvedOptions, model: nn.Module, device: torch.device, batches: Batches, *, copied: bool
 ) -> tuple[nn.Module, ModelEmaV3 | None, nn.Module | None]:
     """Bring a model to its device; return what a step calls, moving average and best model."""
-    see_whole_batch(model, device, *batches.seen(second=config.consistency > 0.0 or batches.twice))
+    see_whole_batch(model, device, *batches.seen(second=config.consistency > 0.0 or batches.two_views))
     model.to(device).to(memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
     if device.type == "cpu" and config.precision == "bf16":
         depthwise_in_fp32(model)
@@ -245,9 +245,9 @@ def cpu_augmentation_of(
 ) -> CpuAugmentation | None:
     """Return what is made of pixels before the device gets them: second views of ``others``, and --auto-augment."""
     consistent = config.consistency > 0.0
-    if config.auto_augment is None and not consistent and not batches.twice:
+    if config.auto_augment is None and not consistent and not batches.two_views:
         return None
-    second = np.full(count, batches.twice)
+    second = np.full(count, batches.two_views)
     second[others] |= consistent
     return CpuAugmentation(
         how=augmentation,
@@ -257,7 +257,7 @@ def cpu_augmentation_of(
         seed=config.seed,
         total=batches.size,
         rows=torch.from_numpy(batches.rows),
-        alike=batches.twice,
+        two_views=batches.two_views,
     )
 
 

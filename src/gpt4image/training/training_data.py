@@ -167,7 +167,7 @@ class TrainingData:
     def without_met(self) -> TrainingData:
         """Return the data without images that decoding has found to be broken since, in any process."""
         every = np.arange(len(self.usable))
-        met = processes.united(every[self.pixels.broken(every)].tolist())
+        met = processes.all_gather_unique(every[self.pixels.broken(every)].tolist())
         return replace(self, usable=self.usable & ~np.isin(every, met)) if met else self
 
     def targets(self, indices: NDArray[np.int64], geometry: Geometry | None = None) -> Target:
