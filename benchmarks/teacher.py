@@ -23,11 +23,11 @@ from gpt4image.base.files import read_json_lines
 from gpt4image.data import load_dataset
 from gpt4image.data.dataset import rarest_classes
 from gpt4image.data.splits import flip_labels
-from gpt4image.labelling.answers import USUAL_CONFIDENCE, Answers
-from gpt4image.labelling.label_noise import suspected
+from gpt4image.labelling.evidence import USUAL_CONFIDENCE, Answers
+from gpt4image.labelling.noise import suspected
 from gpt4image.labelling.pictures import Pictures
-from gpt4image.labelling.predictions import predict_labels
-from gpt4image.labelling.text_classifier import Texts
+from gpt4image.labelling.sources import predict_labels
+from gpt4image.labelling.texts import Texts
 from gpt4image.tasks.multilabel import MultiLabel
 from pretrained_weights import features
 from text_labels import (

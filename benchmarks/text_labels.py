@@ -23,8 +23,8 @@ from gpt4image.artifacts.runs import environment
 from gpt4image.base.files import read_json_lines
 from gpt4image.encoding.class_names import CLASS_NAME_PROMPT
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
-from gpt4image.labelling.predictions import Predictions
-from gpt4image.labelling.text_classifier import Texts
+from gpt4image.labelling.sources import Predictions
+from gpt4image.labelling.texts import Texts
 from gpt4image.tasks.classification import Classification
 from gpt4image.training.targets import class_targets, explained
 

@@ -12,10 +12,10 @@ from scipy.special import softmax
 from gpt4image.artifacts import probabilities
 from gpt4image.artifacts.probabilities import KEPT, allocate, concat, from_blocks, map_blocks, scatter, take, two_best
 from gpt4image.artifacts.targets import Facts, Targets
-from gpt4image.labelling.answers import Answers
-from gpt4image.labelling.label_noise import suspected_errors
-from gpt4image.labelling.predictions import predict_labels
-from gpt4image.labelling.text_classifier import Texts, unit
+from gpt4image.labelling.evidence import Answers
+from gpt4image.labelling.noise import suspected_errors
+from gpt4image.labelling.sources import predict_labels
+from gpt4image.labelling.texts import Texts, unit
 from gpt4image.tasks.classification import Classification
 from gpt4image.training.targets import class_targets, explained
 

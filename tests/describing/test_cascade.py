@@ -18,7 +18,7 @@ from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.base import Answer, FreeDescriber, Request
 from gpt4image.describing.describers.registry import DESCRIBERS
 from gpt4image.describing.prices import Price
-from gpt4image.labelling.answers import read_by_describer
+from gpt4image.labelling.evidence import read_by_describer
 from tables import made_of
 from worlds import in_memory
 

@@ -23,7 +23,7 @@ from gpt4image.describing.describe import USELESS, describe
 from gpt4image.describing.describers.base import Answer, FreeDescriber, Request
 from gpt4image.describing.describers.registry import DESCRIBERS
 from gpt4image.describing.prices import FREE, Price
-from gpt4image.labelling.answers import read_answers
+from gpt4image.labelling.evidence import read_answers
 from openai_cases import rows_of
 from worlds import in_memory
 

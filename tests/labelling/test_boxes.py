@@ -15,7 +15,6 @@ from gpt4image.data import annotation, load_dataset
 from gpt4image.data.regions import Boxes, ImageBoxes
 from gpt4image.data.splits import keep_labels_per_class
 from gpt4image.describing.descriptions import import_descriptions
-from gpt4image.labelling.answers import AnsweredBoxes, read_boxes
 from gpt4image.labelling.boxes import (
     TaughtBoxes,
     convention,
@@ -25,7 +24,8 @@ from gpt4image.labelling.boxes import (
     suspected_boxes,
     teach,
 )
-from gpt4image.labelling.text_classifier import Texts
+from gpt4image.labelling.evidence import AnsweredBoxes, read_boxes
+from gpt4image.labelling.texts import Texts
 from worlds import NAMES, store_boxes
 
 CLASSES = 3

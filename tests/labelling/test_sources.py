@@ -17,13 +17,13 @@ from gpt4image.config import LabelConfig, TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.config.learning import Evidence
 from gpt4image.data import load_dataset
-from gpt4image.labelling.answers import Answers
+from gpt4image.labelling.evidence import Answers
 from gpt4image.labelling.label import label
-from gpt4image.labelling.label_noise import contradicted, noise_by_evidence, suspected_errors
+from gpt4image.labelling.noise import contradicted, noise_by_evidence, suspected_errors
 from gpt4image.labelling.pictures import Pictures, read_pictures
-from gpt4image.labelling.predictions import predict_labels
+from gpt4image.labelling.sources import predict_labels
 from gpt4image.labelling.teaching import predict_training, targets_of
-from gpt4image.labelling.text_classifier import Texts, unit
+from gpt4image.labelling.texts import Texts, unit
 from gpt4image.models.backbones import pretrained_weights
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.training.prepare import prepare

@@ -18,7 +18,7 @@ from gpt4image.comparing.compare import compare
 from gpt4image.comparing.planning import Regime
 from gpt4image.config import CompareConfig, LabelConfig, TrainConfig
 from gpt4image.data import load_dataset
-from gpt4image.labelling.answers import AnsweredBoxes
+from gpt4image.labelling.evidence import AnsweredBoxes
 from gpt4image.labelling.label import label
 from gpt4image.labelling.teaching import answers_about, predict_training, targets_of, taught_boxes
 from gpt4image.training.prepare import prepare

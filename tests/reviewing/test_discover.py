@@ -17,7 +17,7 @@ from gpt4image.base.errors import ConfigError, TableError
 from gpt4image.base.files import write_text
 from gpt4image.cli import main
 from gpt4image.describing.class_lists import class_list
-from gpt4image.labelling.text_classifier import Texts, unit
+from gpt4image.labelling.texts import Texts, unit
 from gpt4image.reviewing import discover
 from gpt4image.reviewing.discover import FEWEST, find_clusters, propose_names, telling_words
 from gpt4image.reviewing.session import Session

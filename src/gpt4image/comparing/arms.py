@@ -19,7 +19,7 @@ from gpt4image.artifacts.probabilities import (
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.data import annotation
 from gpt4image.data.dataset import NO_LABEL
-from gpt4image.labelling.text_classifier import Texts
+from gpt4image.labelling.texts import Texts
 from gpt4image.tasks.base import Labels, Task
 from gpt4image.tasks.classification import Classification, one_hot
 from gpt4image.training.targets import with_targets

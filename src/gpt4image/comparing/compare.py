@@ -44,9 +44,9 @@ from gpt4image.evaluating.examples import (
     write_examples,
     write_suspected,
 )
-from gpt4image.labelling.answers import AnsweredBoxes, Answers
-from gpt4image.labelling.label_noise import suspected_errors
-from gpt4image.labelling.predictions import Predictions
+from gpt4image.labelling.evidence import AnsweredBoxes, Answers
+from gpt4image.labelling.noise import suspected_errors
+from gpt4image.labelling.sources import Predictions
 from gpt4image.labelling.teaching import (
     judge_training,
     labels_of,

@@ -32,10 +32,10 @@ from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.pixels import available_cores
 from gpt4image.data.splits import flip_labels, keep_labels_per_class, some_images
 from gpt4image.encoding.class_names import ClassNames, find_class_names, not_read
-from gpt4image.labelling.answers import AnsweredBoxes, Answers
-from gpt4image.labelling.predictions import require_learnable
+from gpt4image.labelling.evidence import AnsweredBoxes, Answers
+from gpt4image.labelling.sources import require_learnable
 from gpt4image.labelling.teaching import AnyAnswers, answers_about, labels_of
-from gpt4image.labelling.text_classifier import open_table
+from gpt4image.labelling.texts import open_table
 from gpt4image.parallel import devices
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import with_options

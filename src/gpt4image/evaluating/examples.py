@@ -30,8 +30,8 @@ from gpt4image.data.decode import decode, decode_numbers
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.describing.contents import stats
-from gpt4image.labelling.answers import Answers
-from gpt4image.labelling.label_noise import suspected_errors
+from gpt4image.labelling.evidence import Answers
+from gpt4image.labelling.noise import suspected_errors
 from gpt4image.pages.cards import PICTURE, Thumbnails, data_url, mark, overlaid
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES
 from gpt4image.training.training_data import TextTargets

@@ -27,9 +27,9 @@ from gpt4image.artifacts.probabilities import (
 )
 from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.regions import Boxes
-from gpt4image.labelling.answers import SAME_OBJECT, AnsweredBoxes, Answers
-from gpt4image.labelling.predictions import predict_labels
-from gpt4image.labelling.text_classifier import FOLDS, Texts
+from gpt4image.labelling.evidence import SAME_OBJECT, AnsweredBoxes, Answers
+from gpt4image.labelling.sources import predict_labels
+from gpt4image.labelling.texts import FOLDS, Texts
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -31,13 +31,13 @@ from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import representatives
 from gpt4image.describing.class_lists import class_list
 from gpt4image.encoding.class_names import find_class_names, not_read
-from gpt4image.labelling.answers import Answers, Read, read_boxes, read_for, with_answered
 from gpt4image.labelling.boxes import KINDS, Suspect, TaughtBoxes, quality, suspected_boxes, teach
-from gpt4image.labelling.label_noise import contradicted, suspected_errors
+from gpt4image.labelling.evidence import Answers, Read, read_boxes, read_for, with_answered
 from gpt4image.labelling.looks import doubt_of, promised
+from gpt4image.labelling.noise import contradicted, suspected_errors
 from gpt4image.labelling.pictures import read_pictures
-from gpt4image.labelling.predictions import Predictions, predict_labels
-from gpt4image.labelling.text_classifier import Texts, open_table
+from gpt4image.labelling.sources import Predictions, predict_labels
+from gpt4image.labelling.texts import Texts, open_table
 from gpt4image.pages.cards import PICTURE, Thumbnails, mark
 from gpt4image.pages.numbers import percent, text_table
 from gpt4image.pages.page import render

@@ -30,8 +30,8 @@ from gpt4image.artifacts.probabilities import (
 from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import ConfigError, DataError, first_few
 from gpt4image.data.manifest import BOXES, DIGEST, LABEL_COLUMNS, REVIEW, read_table
-from gpt4image.labelling.answers import SAME_OBJECT
-from gpt4image.labelling.text_classifier import Vectors
+from gpt4image.labelling.evidence import SAME_OBJECT
+from gpt4image.labelling.texts import Vectors
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -15,7 +15,7 @@ from gpt4image.artifacts.table import digests_to_bytes
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.dataset import Dataset
-from gpt4image.labelling.text_classifier import unit
+from gpt4image.labelling.texts import unit
 
 if TYPE_CHECKING:
     from gpt4image.training.run_model import RunModel

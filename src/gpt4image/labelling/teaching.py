@@ -19,12 +19,12 @@ from gpt4image.data import annotation
 from gpt4image.data.dataset import DOUBT, NO_LABEL
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import representatives
-from gpt4image.labelling.answers import AnsweredBoxes, Answers, read_boxes, read_for
 from gpt4image.labelling.boxes import teach
-from gpt4image.labelling.label_noise import judge
+from gpt4image.labelling.evidence import AnsweredBoxes, Answers, read_boxes, read_for
+from gpt4image.labelling.noise import judge
 from gpt4image.labelling.pictures import Pictures, read_pictures
-from gpt4image.labelling.predictions import Predictions, predict_labels
-from gpt4image.labelling.text_classifier import Texts, unit
+from gpt4image.labelling.sources import Predictions, predict_labels
+from gpt4image.labelling.texts import Texts, unit
 from gpt4image.training.targets import class_targets, explained, says_nothing
 from gpt4image.training.training_data import TrainingData
 

@@ -39,7 +39,7 @@ from gpt4image.config.results import DiscoverResult
 from gpt4image.data import NO_LABEL, Dataset, load_dataset
 from gpt4image.data.splits import representatives
 from gpt4image.data.video import picture_of
-from gpt4image.labelling.text_classifier import MAX_REFERENCES, Texts, open_table, smooth, unit
+from gpt4image.labelling.texts import MAX_REFERENCES, Texts, open_table, smooth, unit
 from gpt4image.pages.numbers import text_table
 from gpt4image.reviewing.labels_file import LabelsFile
 from gpt4image.reviewing.queue import Proposal, Ranking

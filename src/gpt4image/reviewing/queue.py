@@ -26,9 +26,9 @@ from gpt4image.artifacts.targets import BoxLabels, Targets
 from gpt4image.base.errors import TableError
 from gpt4image.data import NO_LABEL, Dataset
 from gpt4image.encoding.class_names import find_class_names
-from gpt4image.labelling.answers import Answers, read_answers
+from gpt4image.labelling.evidence import Answers, read_answers
 from gpt4image.labelling.looks import doubt_of, matches, to_label
-from gpt4image.labelling.text_classifier import Texts, Vectors, open_table, smooth
+from gpt4image.labelling.texts import Texts, Vectors, open_table, smooth
 from gpt4image.reviewing.labels_file import Kind, boxes_value, value_of
 
 Ints = NDArray[np.int64]
@@ -228,7 +228,7 @@ class Teacher:
 
     def _predicted(self, labels: Ints, classes: tuple[str, ...], answers: Answers | None) -> Probabilities | None:
         """Return (N, K) probabilities by all evidence, rows of zeros where nothing is known but the label itself."""
-        from gpt4image.labelling.predictions import predict_labels
+        from gpt4image.labelling.sources import predict_labels
 
         texts = self._texts._replace(names=find_class_names(self._embeddings, "auto", classes).vectors)
         if answers is None and len(np.unique(labels[texts.described & (labels != NO_LABEL)])) < 2:
@@ -265,7 +265,7 @@ def _by_doubt(probabilities: Probabilities, labels: Ints, learn: bool) -> tuple[
     own, predicted = found[np.arange(len(rows)), given], found.argmax(axis=1)
     wrong = predicted != given
     if learn:
-        from gpt4image.labelling.label_noise import suspected
+        from gpt4image.labelling.noise import suspected
 
         wrong |= suspected(found, given)
     order = np.argsort(own, kind="stable")

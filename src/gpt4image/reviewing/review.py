@@ -25,7 +25,7 @@ from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.dataset import RANDOM
 from gpt4image.data.splits import representatives
 from gpt4image.describing.class_lists import class_list
-from gpt4image.labelling.answers import answered_classes, read_answers
+from gpt4image.labelling.evidence import answered_classes, read_answers
 from gpt4image.labelling.looks import (
     FEWEST,
     LOOKS,

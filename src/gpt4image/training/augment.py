@@ -211,8 +211,7 @@ class CpuAugmentation:
     """Makes the views of a batch; a function of the seed, the number of the batch and the place in it.
 
     ``second``, (N,), says which images get a second view, which ``strong`` changes; ``policy`` changes the others, or,
-    where both are ``two_views`` of one kind, all. ``total`` images are a batch over all processes, of which ``rows`` are
-    here.
+    where both are ``two_views`` of one kind, all. ``total`` images are a batch over all processes; ``rows`` are here.
     """
 
     how: Augmentation

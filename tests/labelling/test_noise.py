@@ -11,10 +11,10 @@ from gpt4image.base.errors import TableError
 from gpt4image.base.files import read_json_lines
 from gpt4image.data.splits import flip_labels
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
-from gpt4image.labelling.answers import Answers
-from gpt4image.labelling.label_noise import find_noise, find_transition, judge, raise_to
-from gpt4image.labelling.predictions import predict_labels
-from gpt4image.labelling.text_classifier import Classification, Texts, classify
+from gpt4image.labelling.evidence import Answers
+from gpt4image.labelling.noise import find_noise, find_transition, judge, raise_to
+from gpt4image.labelling.sources import predict_labels
+from gpt4image.labelling.texts import Classification, Texts, classify
 from gpt4image.training.targets import Noise, blend, explained
 
 CLASSES = 5
@@ -139,7 +139,7 @@ def test_the_facts_are_those_of_the_classifier_that_was_fitted_last(monkeypatch:
         fits.append(classify(*args, **options))
         return fits[-1]
 
-    monkeypatch.setattr("gpt4image.labelling.predictions.classify", remembered)
+    monkeypatch.setattr("gpt4image.labelling.sources.classify", remembered)
     found = predict_labels(Texts(vectors, np.ones(320, bool), np.eye(4, 8, dtype=np.float32)), given, 4, 0)
     assert found.noise.transition is not None
     assert len({(fit.c, fit.names) for fit in fits}) > 1

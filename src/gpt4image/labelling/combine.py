@@ -52,7 +52,7 @@ from gpt4image.artifacts.probabilities import (
     from_blocks,
     take,
 )
-from gpt4image.labelling.text_classifier import FOLDS
+from gpt4image.labelling.texts import FOLDS
 
 Floats = NDArray[np.float32]
 AnyFloats = NDArray[np.floating]

@@ -22,11 +22,11 @@ from gpt4image.artifacts.probabilities import (
 )
 from gpt4image.base.errors import TableError
 from gpt4image.config.learning import Evidence
-from gpt4image.labelling.answers import Answers
-from gpt4image.labelling.combination import FLOOR, Cases, Labels, Source, combine, corrected, find_cases
-from gpt4image.labelling.label_noise import find_noise, find_transition, noise_by_evidence, raise_to
+from gpt4image.labelling.combine import FLOOR, Cases, Labels, Source, combine, corrected, find_cases
+from gpt4image.labelling.evidence import Answers
+from gpt4image.labelling.noise import find_noise, find_transition, noise_by_evidence, raise_to
 from gpt4image.labelling.pictures import Pictures
-from gpt4image.labelling.text_classifier import MAX_CELLS, Classification, Texts, Vectors, classify, smooth
+from gpt4image.labelling.texts import MAX_CELLS, Classification, Texts, Vectors, classify, smooth
 from gpt4image.training.targets import Noise, explained
 
 Floats = NDArray[np.float32]

@@ -18,7 +18,7 @@ from gpt4image.artifacts.probabilities import (
     Probabilities,
     map_blocks,
 )
-from gpt4image.labelling.combination import counted, smoothed
+from gpt4image.labelling.combine import counted, smoothed
 from gpt4image.training.targets import Noise, single_labels
 
 Floats = NDArray[np.floating]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import ClassOption, Prompt
 from gpt4image.base.errors import TableError
-from gpt4image.labelling.answers import (
+from gpt4image.labelling.evidence import (
     Answers,
     answered_classes,
     read_answers,

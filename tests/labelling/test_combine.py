@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gpt4image.labelling.answers import Answers
-from gpt4image.labelling.combination import Labels, Source, combine, corrected, find_cases
+from gpt4image.labelling.combine import Labels, Source, combine, corrected, find_cases
+from gpt4image.labelling.evidence import Answers
 
 CLASSES = 4
 
