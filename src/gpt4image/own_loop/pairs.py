@@ -143,7 +143,7 @@ class Texts:
         if empty := [key for key, text in every if (key, text) not in set(good)]:
             warnings.warn(f"{len(empty)} keys have no text and are left out: {first_few(empty)}.", stacklevel=2)
         pairs = [(_digest_of(key), text) for key, text in good]
-        processes.together(lambda: _encode(pairs, Path(table), encoder, device), first_ahead=True)
+        processes.on_all_ranks(lambda: _encode(pairs, Path(table), encoder, device), first_ahead=True)
         return cls(table)
 
     def __getitem__(self, key: str) -> Text:
