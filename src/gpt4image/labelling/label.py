@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.probabilities import (
-    Probabilities,
     take,
-    two_best,
 )
-from gpt4image.artifacts.table import EmbeddingTable, texts_behind
+from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.targets import BoxLabels, Facts, Targets
 from gpt4image.base.errors import ConfigError, first_few
-from gpt4image.base.files import parquet_rows, write_text
+from gpt4image.base.files import parquet_rows
 from gpt4image.base.intervals import wilson
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import LabelConfig
@@ -38,9 +35,17 @@ from gpt4image.labelling.noise import contradicted, suspected_errors
 from gpt4image.labelling.pictures import read_pictures
 from gpt4image.labelling.sources import Predictions, predict_labels
 from gpt4image.labelling.texts import Texts, open_table
-from gpt4image.pages.cards import PICTURE, Thumbnails, mark
+from gpt4image.pages.cards import mark
 from gpt4image.pages.numbers import percent, text_table
-from gpt4image.pages.page import render
+from gpt4image.reporting.label_page import (
+    MOST_SHOWN,
+    Card,
+    Section,
+    suspected_label,
+    target_classes,
+    target_sections,
+    write_page,
+)
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification, Video, calibration_error
 from gpt4image.tasks.multilabel import MultiLabel
@@ -48,17 +53,6 @@ from gpt4image.training.targets import LEAST_EXPLAINED, explained, says_nothing_
 
 _SHARE = re.compile(r"accuracy|agreement|\w+_accuracy$")  # scores that are shares of images
 FEATURES = ".features"  # ending of the folder that keeps features of pictures
-TARGETS_SHOWN = 24  # cards of targets in each section of the page
-SOURCES = {
-    "answers": "answer",
-    "taught": "description",
-    "names": "class name",
-    "texts": "labels",
-    "pictures": "picture",
-    "pictures of labels": "labels",
-}
-"""What says the class of an image, as the page calls it; ``labels`` are those of similar images."""
-MOST_SHOWN = 50  # suspected errors on the page and in the terminal; of boxes, of each kind
 FEW_FOUND, FEWEST_BOXES = 0.3, 5  # human boxes: the convention is doubted if fewer are answered; the fewest that tell
 LABELS_WRONG = (
     "Some of the given labels look wrong. Agreement with noisy labels is not accuracy, and calibration cannot be "
@@ -83,16 +77,6 @@ OTHER_NUMBERS = (
 )
 
 
-class Card(NamedTuple):
-    """One suspected error: its image, its row in a terminal, what each source claims, (source, class, how sure), and
-    boxes over the picture."""
-
-    row: int
-    cells: Sequence[str]
-    claims: Sequence[tuple[str, str, str]]
-    boxes: Sequence[Mapping[str, Any]] = ()
-
-
 class _Evidence(NamedTuple):
     """The dataset, each picture once, and its texts; their table, if any, and why something cannot be read."""
 
@@ -103,19 +87,18 @@ class _Evidence(NamedTuple):
 
 
 class _Made(NamedTuple):
-    """What is written, and what there is to say of it; ``cards`` have the section of the page that each is in, and
-    make it where it is shown; ``head`` is the title of their table and its columns. ``classes`` and ``sections`` show
-    the targets: images and mean probability by class, and cards by heading and note."""
+    """What is written, and what there is to say of it: suspected errors by section of the page, with the title of their
+    table and its columns; images and mean probability by class, and sections that show the targets."""
 
     targets: Targets | BoxLabels
     facts: dict[str, Any]
     counts: dict[str, int]
-    cards: Sequence[tuple[str, Callable[[], Card]]]
+    suspected: Sequence[Section]
     head: tuple[str, Sequence[str]]
     notes: list[str]
     skipped: Sequence[Skipped] = ()
     classes: Sequence[tuple[str, int, float]] = ()
-    sections: Sequence[tuple[str, str, Sequence[Callable[[], Card]]]] = ()
+    sections: Sequence[Section] = ()
 
 
 def label(config: LabelConfig) -> LabelResult:
@@ -142,19 +125,32 @@ def label(config: LabelConfig) -> LabelResult:
     boxes = config.task == "detection" or (config.task == "auto" and isinstance(images.regions, Boxes))
     made = (_boxes if boxes else _classes)(config, given)
     made.targets.save(config.out)
-    page, unreadable = _write_page(config, given, made)
+    cards = [card for section in made.suspected for card in section.cards]
+    page, made_of = config.out.with_suffix(".html"), made.targets
+    unreadable = write_page(
+        page,
+        images,
+        made.suspected,
+        made.sections,
+        table=table,
+        boxes=boxes,
+        data=config.data,
+        facts=made.facts | {"suspected": len(cards)},
+        classes=made.classes,
+        agreement=made_of.facts.agreement if isinstance(made_of, Targets) else None,
+    )
     title, columns = made.head
-    rows = [columns, *(card().cells for _, card in made.cards[:MOST_SHOWN])]
-    table = text_table(title, rows) if made.cards else f"No {title.partition(',')[0].lower()}."
+    rows = [columns, *(card().cells for card in cards[:MOST_SHOWN])]
+    listed = text_table(title, rows) if cards else f"No {title.partition(',')[0].lower()}."
     return LabelResult.of_facts(
-        made.facts | {"suspected": len(made.cards), "page": page},
+        made.facts | {"suspected": len(cards), "page": page},
         path=config.out,
         wrote=(config.out, page),
         notes=made.notes,
         counts=made.counts,
         ci95={name: wilson(made.facts[name], n) for name, n in made.counts.items() if n and _SHARE.match(name)},
         read_rows=partial(parquet_rows, config.out),
-        text="\n\n".join([*made.notes, table]),
+        text="\n\n".join([*made.notes, listed]),
         skipped=tuple(dict.fromkeys((*images.skipped, *made.skipped, *unreadable))),
     )
 
@@ -239,54 +235,19 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
     facts |= {"promised": len(kept.keys)} if kept is not found else {}
     notes += [*_warnings(task, found, explains, predicted, read, labels), *given.notes]
     said = answers if labels.ndim == 1 else None
-    card = partial(_suspected_label, images, labels, predicted.probabilities, said)
-    cards = [("", partial(card, row, k)) for row, k in suspected.tolist()]
+    card = partial(suspected_label, images, labels, predicted.probabilities, said)
+    cards = [Section("", "", [partial(card, row, k) for row, k in suspected.tolist()])]
     columns = ("image", "given label", "predicted", "probability", "doubt", *(() if said is None else ("answer says",)))
     head = ("Suspected label errors, the most certain ones first", columns)
-    shown = _of_classes(images, predicted), _shown_targets(images, labels, predicted) if labels.ndim == 1 else ()
+    learned = np.flatnonzero(predicted.known & train)
+    of_classes = target_classes(images.classes, take(predicted.probabilities, learned), exclusive=task.exclusive)
+    sections: list[Section] = []
+    if labels.ndim == 1:
+        rows = np.flatnonzero(predicted.known & train & (labels < 0))
+        rows = rows[np.argsort(-doubt_of(take(predicted.probabilities, rows)), kind="stable")]
+        sections = target_sections(images, rows, predicted.probabilities, predicted.said)
+    shown = of_classes, sections
     return _Made(kept, facts, counts, cards, head, notes, unseen, *shown)
-
-
-def _of_classes(images: Dataset, predicted: Predictions) -> list[tuple[str, int, float]]:
-    """Return how many training images each class is the target of, and its mean probability in them."""
-    rows = np.flatnonzero(predicted.known & (images.splits == "train"))
-    found: Any = np.nan_to_num(take(predicted.probabilities, rows)[:])
-    several = predicted.out_of_fold.ndim == 2
-    own = found >= 0.5 if several else found.argmax(axis=1)[:, None] == np.arange(len(images.classes))
-    count = own.sum(axis=0)
-    mean = np.where(own, found, 0.0).sum(axis=0) / np.maximum(count, 1)
-    return list(zip(images.classes, count.tolist(), mean.tolist(), strict=True))
-
-
-def _shown_targets(
-    images: Dataset, labels: NDArray[Any], predicted: Predictions
-) -> list[tuple[str, str, list[Callable[[], Card]]]]:
-    """Return the targets of training images without a label that a person would look at, by heading and note."""
-    rows = np.flatnonzero(predicted.known & (images.splits == "train") & (labels < 0))
-    if not len(rows):
-        return []
-    rows = rows[np.argsort(-doubt_of(take(predicted.probabilities, rows)), kind="stable")]
-    said = np.array([np.full(len(rows), -1), *(classes[rows] for classes in predicted.said.values())])
-    disagree = ((said >= 0) & (said != said.max(axis=0))).any(axis=0)
-
-    def card(row: int) -> Card:
-        first, second = two_best(take(predicted.probabilities, np.array([row])))
-        names, sure = (each[0].tolist() for each in (first, second))
-        claims = [("target", images.classes[names[0]], percent(sure[0], digits=0))]
-        claims += [("or", images.classes[names[1]], percent(sure[1], digits=0))] * (sure[1] >= 0.005)
-        claims += [
-            (SOURCES.get(name, name), images.classes[classes[row]], "")
-            for name, classes in predicted.said.items()
-            if classes[row] >= 0
-        ]
-        return Card(row, (), claims)
-
-    def section(heading: str, some: NDArray[np.int64]) -> tuple[str, str, list[Callable[[], Card]]]:
-        shown = [partial(card, row) for row in some[:TARGETS_SHOWN].tolist()]
-        note = f"{len(shown)} of {len(some):,} images without a label, the least sure first."
-        return heading, note, shown
-
-    return [section("The least sure targets", rows), section("Sources disagree", rows[disagree])]
 
 
 def _targets(
@@ -452,11 +413,15 @@ def _boxes(config: LabelConfig, given: _Evidence) -> _Made:
         notes.append(OTHER_NUMBERS.format(recall))
     if facts["precision_of_answers"] is None:
         notes.append(WORDS_OF_BOXES)
+    suspected = suspected_boxes(taught, judging)
     cards = [
-        (one.kind, partial(_suspected_box, images, human, taught, one)) for one in suspected_boxes(taught, judging)
+        Section(kind, note, [partial(_suspected_box, images, human, taught, s) for s in suspected if s.kind == kind])
+        for kind, note in KINDS.items()
     ]
     head = ("image", "human box", "class", "teacher", "doubt")
-    return _Made(found, facts, counts, cards, ("Suspected errors of human boxes, the surest first", head), notes)
+    return _Made(
+        found, facts, counts, cards, ("Suspected errors of human boxes, the surest of each kind first", head), notes
+    )
 
 
 def _box_scores(taught: TaughtBoxes, human: Boxes, val: Boxes) -> tuple[dict[str, float | None], dict[str, int]]:
@@ -469,59 +434,6 @@ def _box_scores(taught: TaughtBoxes, human: Boxes, val: Boxes) -> tuple[dict[str
         for name, value in quality(taught.boxes, drawn, some).items():
             scores[f"{name}_{whose}"], counts[f"{name}_{whose}"] = _rounded(value), int(drawn.known.sum())
     return scores, counts
-
-
-def _write_page(config: LabelConfig, given: _Evidence, made: _Made) -> tuple[Path, list[Skipped]]:
-    """Write the page beside the output; return where it is and the images whose picture cannot be shown."""
-    images = given.images
-    sections = {"": "", **KINDS}
-    of_kind = {kind: [card for own, card in made.cards if own == kind] for kind in sections}
-    cards = {kind: [card() for card in own[:MOST_SHOWN]] for kind, own in of_kind.items()}
-    more = [(heading, note, [card() for card in own]) for heading, note, own in made.sections if own]
-    every = [*cards.values(), *(own for _, _, own in more)]
-    digests = [images.digests[card.row] for own in every for card in own]
-    texts = texts_behind([] if given.table is None else [given.table.manifest], digests)
-    pictures = Thumbnails(images, 2 * PICTURE if isinstance(made.targets, BoxLabels) else PICTURE)
-
-    def shown(card: Card) -> dict[str, Any]:
-        known = {"key": images.keys[card.row], "picture": pictures.of(card.row)}
-        return {**known, **card._asdict(), "descriptions": texts.get(images.digests[card.row], [])}
-
-    page = render(
-        "label-page.html",
-        data=config.data,
-        sections=[
-            {"heading": kind, "note": note, "total": len(of_kind[kind]), "cards": [*map(shown, cards[kind])]}
-            for kind, note in sections.items()
-            if cards[kind]
-        ],
-        facts=made.facts | {"suspected": len(made.cards)},
-        more=[{"heading": heading, "note": note, "cards": [*map(shown, own)]} for heading, note, own in more],
-        classes=made.classes,
-        agreement=made.targets.facts.agreement if isinstance(made.targets, Targets) else None,
-    )
-    path = config.out.with_suffix(".html")
-    write_text(path, page)
-    return path, pictures.skipped
-
-
-def _suspected_label(
-    images: Dataset, labels: NDArray[Any], found: Probabilities, answers: Answers | None, row: int, label: int
-) -> Card:
-    known: NDArray[Any] = found[row]
-    name, key = images.classes[label], images.keys[row]
-    given, guess = name, images.classes[int(known.argmax())]
-    likely, doubt = float(known.max()), 1.0 - float(known[label])
-    if labels.ndim > 1:
-        present = labels[row, label] == 1
-        given, guess = (f"{name}: {'present' if there else 'absent'}" for there in (present, not present))
-        likely = doubt = doubt if present else float(known[label])
-    said = ""
-    if answers is not None and answers.first[row] >= 0:
-        said = f"{images.classes[int(answers.first[row])]} ({answers.confidence[row]:.2f})"
-    cells = (key, given, guess, f"{likely:.2f}", f"{doubt:.3f}", *([] if answers is None else [said]))
-    claims = [("given label", given, ""), ("predicted", guess, percent(likely, digits=0))]
-    return Card(row, cells, [*claims, *([("answer says", said, "")] if said else [])])
 
 
 def _suspected_box(images: Dataset, human: Boxes, taught: TaughtBoxes, one: Suspect) -> Card:
