@@ -66,7 +66,8 @@ def take(found: Any, rows: Any) -> Any:
     if not isinstance(found, np.ndarray) or found.ndim != 2 or found.size <= IN_MEMORY:
         return found[rows]
     places: Ints = np.arange(len(found))[rows]
-    return from_blocks(len(places), found.shape[1], lambda block: found[places[block]])
+    source: Probabilities = found
+    return from_blocks(len(places), source.shape[1], lambda block: source[places[block]])
 
 
 def concat(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:

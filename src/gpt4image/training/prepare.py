@@ -210,7 +210,7 @@ def identity_of(image_set: Dataset, table: EmbeddingTable | None, soft: Probabil
     if image_set.regions is not None:
         content.append(image_set.regions.content())
     content.append(None if table is None else table.manifest.to_json())
-    content.append(None if soft is None else hashlib.sha256(np.ascontiguousarray(soft)).hexdigest())
+    content.append(None if soft is None else hashlib.sha256(np.ascontiguousarray(soft).data).hexdigest())
     return fingerprint([*content, broken] if broken else content)
 
 
