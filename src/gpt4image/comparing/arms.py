@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.probabilities import (
-    from_blocks,
-)
+from gpt4image.artifacts.probabilities import from_blocks
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.data import annotation
 from gpt4image.data.dataset import NO_LABEL

@@ -17,10 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.probabilities import (
-    scatter,
-    take,
-)
+from gpt4image.artifacts.probabilities import scatter, take
 from gpt4image.artifacts.runs import COMPARISON
 from gpt4image.artifacts.table import read_manifest
 from gpt4image.base.errors import ConfigError, first_few

@@ -16,9 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.probabilities import (
-    from_blocks,
-)
+from gpt4image.artifacts.probabilities import from_blocks
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, TableError

@@ -20,9 +20,7 @@ import numpy as np
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.answers import load_prompt
-from gpt4image.artifacts.probabilities import (
-    take,
-)
+from gpt4image.artifacts.probabilities import take
 from gpt4image.artifacts.runs import COMPARISON as COMPARISON_RECORD
 from gpt4image.artifacts.stage_records import StageRecords, changed
 from gpt4image.artifacts.store import ClassOption, DescriptionStore

@@ -14,9 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.probabilities import (
-    take,
-)
+from gpt4image.artifacts.probabilities import take
 from gpt4image.artifacts.runs import REPORTED
 from gpt4image.artifacts.table import EmbeddingTable, is_table
 from gpt4image.artifacts.targets import Targets

@@ -15,10 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.probabilities import (
-    Probabilities,
-    take,
-)
+from gpt4image.artifacts.probabilities import Probabilities, take
 from gpt4image.artifacts.table import EmbeddingTable, Manifest, is_table, read_manifest, texts_behind
 from gpt4image.artifacts.targets import Targets, holds_boxes
 from gpt4image.base.errors import DamagedError, DecodeError

@@ -22,9 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.answers import overlap
-from gpt4image.artifacts.probabilities import (
-    take,
-)
+from gpt4image.artifacts.probabilities import take
 from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.regions import Boxes
 from gpt4image.labelling.evidence import SAME_OBJECT, AnsweredBoxes, Answers

@@ -45,13 +45,7 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 from scipy.special import softmax
 
-from gpt4image.artifacts.probabilities import (
-    Probabilities,
-    allocate,
-    blocks,
-    from_blocks,
-    take,
-)
+from gpt4image.artifacts.probabilities import Probabilities, allocate, blocks, from_blocks, take
 from gpt4image.labelling.texts import FOLDS
 
 Floats = NDArray[np.float32]

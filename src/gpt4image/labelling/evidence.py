@@ -21,10 +21,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from gpt4image.artifacts.answers import Answer, describer_name, overlap
-from gpt4image.artifacts.probabilities import (
-    Probabilities,
-    from_blocks,
-)
+from gpt4image.artifacts.probabilities import Probabilities, from_blocks
 from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.data.dataset import Dataset

@@ -10,9 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.probabilities import (
-    take,
-)
+from gpt4image.artifacts.probabilities import take
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.targets import BoxLabels, Facts, Targets
 from gpt4image.base.errors import ConfigError, first_few

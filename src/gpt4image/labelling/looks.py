@@ -22,11 +22,7 @@ from numpy.typing import NDArray
 from scipy.special import bdtr
 
 from gpt4image.artifacts.answers import overlap
-from gpt4image.artifacts.probabilities import (
-    Probabilities,
-    take,
-    two_best,
-)
+from gpt4image.artifacts.probabilities import Probabilities, take, two_best
 from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import ConfigError, DataError, first_few
 from gpt4image.data.manifest import BOXES, DIGEST, LABEL_COLUMNS, REVIEW, read_table

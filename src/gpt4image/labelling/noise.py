@@ -14,10 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import entr, softmax
 from scipy.stats import beta
 
-from gpt4image.artifacts.probabilities import (
-    Probabilities,
-    map_blocks,
-)
+from gpt4image.artifacts.probabilities import Probabilities, map_blocks
 from gpt4image.labelling.combine import counted, smoothed
 from gpt4image.training.targets import Noise, single_labels
 

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.probabilities import (
-    blocks,
-)
+from gpt4image.artifacts.probabilities import blocks
 from gpt4image.artifacts.table import digests_to_bytes
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.outcome import Skipped

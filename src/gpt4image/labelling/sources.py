@@ -12,14 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from gpt4image.artifacts.probabilities import (
-    Probabilities,
-    blocks,
-    from_blocks,
-    map_blocks,
-    scatter,
-    take,
-)
+from gpt4image.artifacts.probabilities import Probabilities, blocks, from_blocks, map_blocks, scatter, take
 from gpt4image.base.errors import TableError
 from gpt4image.config.learning import Evidence
 from gpt4image.labelling.combine import FLOOR, Cases, Labels, Source, combine, corrected, find_cases

@@ -9,11 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.probabilities import (
-    Probabilities,
-    scatter,
-    take,
-)
+from gpt4image.artifacts.probabilities import Probabilities, scatter, take
 from gpt4image.config.learning import Evidence
 from gpt4image.data import annotation
 from gpt4image.data.dataset import DOUBT, NO_LABEL

@@ -31,14 +31,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
-from gpt4image.artifacts.probabilities import (
-    AT_ONCE,
-    BLOCK_CELLS,
-    Probabilities,
-    allocate,
-    blocks,
-    from_blocks,
-)
+from gpt4image.artifacts.probabilities import AT_ONCE, BLOCK_CELLS, Probabilities, allocate, blocks, from_blocks
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import TableError
 from gpt4image.base.interrupts import stop_here

@@ -25,9 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from gpt4image.artifacts.probabilities import (
-    blocks,
-)
+from gpt4image.artifacts.probabilities import blocks
 from gpt4image.artifacts.table import EmbeddingTable, texts_behind, writing
 from gpt4image.artifacts.targets import Facts, Targets
 from gpt4image.base.errors import ConfigError, DecodeError, TableError

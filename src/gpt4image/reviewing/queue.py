@@ -16,12 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.probabilities import (
-    Probabilities,
-    allocate,
-    scatter,
-    take,
-)
+from gpt4image.artifacts.probabilities import Probabilities, allocate, scatter, take
 from gpt4image.artifacts.targets import BoxLabels, Targets
 from gpt4image.base.errors import TableError
 from gpt4image.data import NO_LABEL, Dataset

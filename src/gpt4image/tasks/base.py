@@ -16,10 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt4image.artifacts.probabilities import (
-    Probabilities,
-    take,
-)
+from gpt4image.artifacts.probabilities import Probabilities, take
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data.annotation import Labels, known
 from gpt4image.data.dataset import Dataset

@@ -12,11 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt4image.artifacts.probabilities import (
-    Probabilities,
-    from_blocks,
-    to_columns,
-)
+from gpt4image.artifacts.probabilities import Probabilities, from_blocks, to_columns
 from gpt4image.base.errors import DataError, first_few
 from gpt4image.data.annotation import Labels
 from gpt4image.data.dataset import NO_LABEL, Dataset

@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from gpt4image.artifacts.probabilities import (
-    to_columns,
-)
+from gpt4image.artifacts.probabilities import to_columns
 from gpt4image.base.errors import DataError
 from gpt4image.data.annotation import Labels, known
 from gpt4image.data.geometry import Geometry

@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.probabilities import (
-    take,
-)
+from gpt4image.artifacts.probabilities import take
 from gpt4image.base.errors import DamagedError, ModelError, RunError, TrainingError
 from gpt4image.base.files import append_json_line, remove_unfinished, write_json_lines
 from gpt4image.base.interrupts import deferred_interrupt

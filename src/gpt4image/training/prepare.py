@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.probabilities import (
-    Probabilities,
-)
+from gpt4image.artifacts.probabilities import Probabilities
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.targets import BoxLabels
 from gpt4image.base.errors import ConfigError, DataError, TableError

@@ -18,10 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.probabilities import (
-    concat,
-    take,
-)
+from gpt4image.artifacts.probabilities import concat, take
 from gpt4image.artifacts.runs import checked
 from gpt4image.artifacts.table import read_manifest
 from gpt4image.base.checksums import damaged

@@ -16,11 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.probabilities import (
-    Probabilities,
-    from_blocks,
-    take,
-)
+from gpt4image.artifacts.probabilities import Probabilities, from_blocks, take
 from gpt4image.artifacts.table import is_table
 from gpt4image.artifacts.targets import BoxLabels, Facts, Targets, holds_boxes
 from gpt4image.base.errors import TableError, first_few

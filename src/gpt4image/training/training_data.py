@@ -12,10 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt4image.artifacts.probabilities import (
-    Probabilities,
-    take,
-)
+from gpt4image.artifacts.probabilities import Probabilities, take
 from gpt4image.artifacts.table import EmbeddingTable, require_finite
 from gpt4image.base.outcome import Skipped
 from gpt4image.data import annotation
