@@ -28,7 +28,7 @@ from gpt4image.config.results import ExportResult
 from gpt4image.data import load_dataset
 from gpt4image.distilling import distill
 from gpt4image.distilling.distill import STAGES, worth_of_labels
-from gpt4image.labelling.looks import order_of
+from gpt4image.labelling.audited import order_of
 from gpt4image.models.weights import load_tensors
 from openai_stub import Call, Handler, Reply, answer, failure, serve
 from worlds import COLOURS, NAMES, boxes_answered, in_memory, write_dots, write_squares

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gpt4image.artifacts import probabilities
 from gpt4image.base.interrupts import Stopped, stopped_by
 from gpt4image.labelling import texts as text_classifier
-from gpt4image.labelling.looks import to_label
+from gpt4image.labelling.audited import to_label
 from gpt4image.labelling.texts import Texts, classify, smooth, unit
 from tables import make_table
 

@@ -18,7 +18,7 @@ from gpt4image.base.errors import ConfigError
 from gpt4image.base.interrupts import stop_here
 from gpt4image.data import load_dataset
 from gpt4image.data.regions import Boxes
-from gpt4image.labelling.looks import order_of
+from gpt4image.labelling.audited import order_of
 from gpt4image.reviewing import review
 from gpt4image.reviewing.labels_file import cell_of
 from gpt4image.reviewing.queue import Teacher

@@ -56,9 +56,9 @@ from gpt4image.describing.describers.registry import is_free
 from gpt4image.describing.prices import bill
 from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
-from gpt4image.evaluating.evaluate import evaluate, share_by_looks
+from gpt4image.evaluating.evaluate import accuracy_from_audit, evaluate
+from gpt4image.labelling.audited import doubt_of, expected_right, share_of_targets
 from gpt4image.labelling.label import label
-from gpt4image.labelling.looks import doubt_of, expected_right, share_of_targets
 from gpt4image.next_steps import audit_of, command, review_of
 from gpt4image.pages.numbers import duration
 from gpt4image.reporting.report import PAGE, report
@@ -413,7 +413,7 @@ def _by_looks(config: DistillConfig, targets: Targets | None, *, held_out: bool)
     asked = audit_of(config, held_out=held_out)
     what, more = ("", "") if held_out else (" of the targets", f"\n{NOTHING_HELD_OUT} {config.out / RUN}")
     if held_out:
-        share, _ = share_by_looks(EvaluateConfig(run_dir=config.out / RUN, audit=asked["labels"]))
+        share, _ = accuracy_from_audit(EvaluateConfig(run_dir=config.out / RUN, audit=asked["labels"]))
     else:
         share = None if targets is None else share_of_targets(targets, asked["labels"])
     if share is None:

@@ -32,7 +32,7 @@ from gpt4image.data.file_source import expanded
 from gpt4image.data.splits import representatives, with_splits
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.evaluating.examples import write_run_extras
-from gpt4image.labelling.looks import FEWEST, Share, expected_right, looks_at, share_of_classes
+from gpt4image.labelling.audited import FEWEST, Share, audited_images, expected_right, share_of_classes
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device
 from gpt4image.tasks.base import Task
@@ -157,7 +157,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
     record = runs.read_run(config.run_dir)
     runs.require_predicting(config.run_dir)
     skipped: list[Skipped] = []
-    share, labelled = share_by_looks(config)
+    share, labelled = accuracy_from_audit(config)
     looked: dict[str, Any] = {}
     if share is not None:
         looked = {"looks": share.looks, "right": round(share.share, 4)}
@@ -228,7 +228,7 @@ def _measure(config: EvaluateConfig, record: runs.RunRecord, path: Path, name: s
     return skipped
 
 
-def share_by_looks(config: EvaluateConfig) -> tuple[Share | None, int]:
+def accuracy_from_audit(config: EvaluateConfig) -> tuple[Share | None, int]:
     """Return the share of right predictions by the looks of ``audit``, None if it needs none or has too few; and the
     number of labels of the split."""
     record = runs.read_run(config.run_dir)
@@ -241,7 +241,7 @@ def share_by_looks(config: EvaluateConfig) -> tuple[Share | None, int]:
     images = images.select(images.indices(_part(config)))
     labelled = int(images.labelled.sum())
     images = images.select(np.unique(representatives(images.digests, np.zeros(len(images), np.int64))))
-    rows, truth = looks_at(config.audit, images.digests)
+    rows, truth = audited_images(config.audit, images.digests)
     known = [place for place, name in enumerate(truth) if name]
     if labelled >= MANY_LABELS or len(known) < FEWEST:
         return None, labelled
@@ -252,9 +252,9 @@ def share_by_looks(config: EvaluateConfig) -> tuple[Share | None, int]:
     if options.targets is not None and options.targets.is_file():
         targets = Targets.load(options.targets)
         judge = targets.of(images.digests)[:] if targets.classes == images.classes else None
-    best, proxy = expected_right(found, judge)
+    best, estimated = expected_right(found, judge)
     said = [images.classes[k] if k >= 0 else "" for k in best.tolist()]
-    return share_of_classes(said, proxy, rows[known], [truth[place] for place in known]), labelled
+    return share_of_classes(said, estimated, rows[known], [truth[place] for place in known]), labelled
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -26,9 +26,9 @@ from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import representatives
 from gpt4image.describing.class_lists import class_list
 from gpt4image.encoding.class_names import find_class_names, not_read
+from gpt4image.labelling.audited import doubt_of, promised
 from gpt4image.labelling.boxes import KINDS, Suspect, TaughtBoxes, quality, suspected_boxes, teach
 from gpt4image.labelling.evidence import Answers, Read, read_boxes, read_for, with_answered
-from gpt4image.labelling.looks import doubt_of, promised
 from gpt4image.labelling.noise import contradicted, suspected_errors
 from gpt4image.labelling.pictures import read_pictures
 from gpt4image.labelling.sources import Predictions, predict_labels

@@ -21,8 +21,8 @@ from gpt4image.artifacts.targets import BoxLabels, Targets
 from gpt4image.base.errors import TableError
 from gpt4image.data import NO_LABEL, Dataset
 from gpt4image.encoding.class_names import find_class_names
+from gpt4image.labelling.audited import doubt_of, matches, to_label
 from gpt4image.labelling.evidence import Answers, read_answers
-from gpt4image.labelling.looks import doubt_of, matches, to_label
 from gpt4image.labelling.texts import Texts, Vectors, open_table, smooth
 from gpt4image.reviewing.labels_file import Kind, boxes_value, value_of
 

@@ -25,10 +25,9 @@ from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.dataset import RANDOM
 from gpt4image.data.splits import representatives
 from gpt4image.describing.class_lists import class_list
-from gpt4image.labelling.evidence import answered_classes, read_answers
-from gpt4image.labelling.looks import (
+from gpt4image.labelling.audited import (
+    AUDIT_FILE,
     FEWEST,
-    LOOKS,
     Share,
     expected_right,
     matches,
@@ -36,6 +35,7 @@ from gpt4image.labelling.looks import (
     share_of_classes,
     share_of_things,
 )
+from gpt4image.labelling.evidence import answered_classes, read_answers
 from gpt4image.pages.numbers import text_table
 from gpt4image.reviewing.labels_file import Kind, LabelsFile, value_of
 from gpt4image.reviewing.queue import Ranker, TargetRanker, Teacher, targets_of
@@ -71,7 +71,7 @@ def review(config: ReviewConfig) -> ReviewResult:
             sessions = {"label": session, "correct": session}
             if config.targets is not None or config.model is not None:
                 same = {name: getattr(config, name) for name in ("data", "targets", "model")}
-                audited = Audit(AuditConfig(**same, labels=config.labels.with_name(LOOKS.name)))
+                audited = Audit(AuditConfig(**same, labels=config.labels.with_name(AUDIT_FILE.name)))
                 opened.callback(audited.end)
                 sessions["audit"] = audited.session
             serve(sessions, config.port, "correct" if config.correct else "label")

@@ -18,7 +18,7 @@ from gpt4image.base.interrupts import Stopped, stopped_by
 from gpt4image.data.dataset import DOUBT, RANDOM
 from gpt4image.data.labels import SEPARATOR, class_name
 from gpt4image.data.video import picture_of
-from gpt4image.labelling.looks import order_of
+from gpt4image.labelling.audited import order_of
 from gpt4image.reviewing.labels_file import NOTES, LabelsFile, Mark, cell_of, value_of
 from gpt4image.reviewing.queue import Proposal, Ranker, Ranking
 

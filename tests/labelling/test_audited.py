@@ -1,4 +1,4 @@
-"""Shares and promises from a few looks: they hold whatever the proxy says, and say much where it is right."""
+"""Shares and promises from a few looks: they hold whatever is estimated, and say much where that is right."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.labelling.looks import (
+from gpt4image.labelling.audited import (
     Bools,
     Floats,
     Promise,
@@ -25,19 +25,19 @@ from worlds import in_memory
 TOTAL, DRAWS = 2000, 250
 
 
-def proxy_and_right(kind: str) -> tuple[Floats, Bools]:
+def estimated_and_right(kind: str) -> tuple[Floats, Bools]:
     rng = np.random.default_rng(0)
-    proxy = rng.choice([0.02, 0.6, 0.97, 0.99], TOTAL, p=[0.3, 0.1, 0.3, 0.3])
-    chance = {"calibrated": proxy, "over-confident": proxy * 0.8, "useless": np.full(TOTAL, 0.7)}[kind]
-    return proxy, rng.random(TOTAL) < chance
+    estimated = rng.choice([0.02, 0.6, 0.97, 0.99], TOTAL, p=[0.3, 0.1, 0.3, 0.3])
+    chance = {"calibrated": estimated, "over-confident": estimated * 0.8, "useless": np.full(TOTAL, 0.7)}[kind]
+    return estimated, rng.random(TOTAL) < chance
 
 
 @pytest.mark.parametrize("looks", [20, 100])
 @pytest.mark.parametrize("kind", ["calibrated", "over-confident", "useless"])
 def test_the_interval_holds_whatever_the_proxy_says(kind: str, looks: int) -> None:
-    proxy, right = proxy_and_right(kind)
+    estimated, right = estimated_and_right(kind)
     samples = [np.random.default_rng(seed).permutation(TOTAL)[:looks] for seed in range(DRAWS)]
-    shares = [share_right(proxy, rows, right[rows]) for rows in samples]
+    shares = [share_right(estimated, rows, right[rows]) for rows in samples]
     inside = [share.low <= right.mean() <= share.high for share in shares]
     assert np.mean(inside) >= 0.93, "0.94, and what 250 draws may be off"
     assert abs(np.mean([share.share for share in shares]) - right.mean()) < 0.02, "it has no bias"
@@ -49,14 +49,14 @@ def test_the_interval_holds_whatever_the_proxy_says(kind: str, looks: int) -> No
 
 @given(st.integers(1, 60), st.integers(0, 2**31), st.data())
 def test_more_looks_narrow_the_interval_to_the_truth(total: int, seed: int, data: st.DataObject) -> None:
-    proxy = np.array(data.draw(st.lists(st.floats(0, 1), min_size=total, max_size=total)))
+    estimated = np.array(data.draw(st.lists(st.floats(0, 1), min_size=total, max_size=total)))
     order = np.random.default_rng(seed).permutation(total)
     right = np.random.default_rng(seed + 1).random(total) < 0.5
     for count in {1, (total + 1) // 2, total}:
-        share = share_right(proxy, order[:count], right[order[:count]])
+        share = share_right(estimated, order[:count], right[order[:count]])
         assert 0 <= share.low <= share.share + 1e-9 and share.share <= share.high + 1e-9 <= 1 + 1e-8
         assert share.looks_for(0.5) <= share.looks_for(0.03) <= total
-    share = share_right(proxy, order, right[order])
+    share = share_right(estimated, order, right[order])
     assert share.low == pytest.approx(share.high) == pytest.approx(right.mean()), "all were looked at"
 
 

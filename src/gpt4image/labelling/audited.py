@@ -1,9 +1,9 @@
 """How many of many images are right, from a person's looks at a few, with intervals and promises that hold.
 
 Images are looked at in a random order that depends on their bytes alone, so the first looks at any images are a simple
-random sample of them. A *proxy*, an expected probability to be right, only sorts the looks into strata afterwards: one
-that is wrong widens the interval and does not make it false. And which images to label next: those whose class is
-least sure, no two of them alike.
+random sample of them. The *estimated correctness* of an image, a probability to be right, only sorts the audited
+images into strata afterwards: one that is wrong widens the interval and does not make it false. And which images to
+label next: those whose class is least sure, no two of them alike.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-LOOKS = Path("audit.csv")  # file of the looks, where no other is named
+AUDIT_FILE = Path("audit.csv")  # file of the looks, where no other is named
 FEWEST = 5  # looks from which on a share is told
 MANY = 50  # looks from which on there are three strata, not two
 TAIL, ERROR = 0.025, 0.05
 MID_P_TAIL = 0.0225  # mid-p limits cover a little less than they say, where strata are combined
-LEAST_SPREAD = 0.2  # of an image whose proxy is sure, as it may be over-confident: these do not all share one stratum
+LEAST_SPREAD = (
+    0.2  # of an image whose estimate is sure, as it may be over-confident: these do not all share one stratum
+)
 STEPS, STARTS = 50, 2  # sets of surest images, of which the largest that keeps a promise is sought; those that may err
 
 
@@ -71,7 +73,7 @@ def order_of(digests: Sequence[str]) -> Ints:
     return np.argsort([hashlib.sha256(f"look {digest}".encode()).hexdigest() for digest in digests], kind="stable")
 
 
-def looks_at(path: Path, digests: Sequence[str]) -> tuple[Ints, list[str]]:
+def audited_images(path: Path, digests: Sequence[str]) -> tuple[Ints, list[str]]:
     """Return the rows of N images that a person has looked at, a simple random sample of all, and the cells of their
     labels, empty where the person was not sure, from the file that ``audit`` wrote."""
     if not path.is_file():
@@ -91,55 +93,55 @@ def looks_at(path: Path, digests: Sequence[str]) -> tuple[Ints, list[str]]:
     return np.array([row for row, _ in seen], np.int64), [cell for _, cell in seen]
 
 
-def strata_of(proxy: Floats, looks: int) -> Ints:
+def strata_of(estimated: Floats, looks: int) -> Ints:
     """Return (N,) strata of equal spread, for which equally many looks each are best.
 
-    The spread of an image is the standard deviation of being right, by its proxy (Neyman 1934; Dalenius and Hodges
-    1959).
+    The spread of an image is the standard deviation of being right, by its estimated correctness (Neyman 1934; Dalenius
+    and Hodges 1959).
     """
-    spread = np.maximum(np.sqrt(np.clip(proxy * (1 - proxy), 0, None)), LEAST_SPREAD)
-    order = np.argsort(proxy, kind="stable")
+    spread = np.maximum(np.sqrt(np.clip(estimated * (1 - estimated), 0, None)), LEAST_SPREAD)
+    order = np.argsort(estimated, kind="stable")
     middle = np.cumsum(spread[order]) - spread[order] / 2
-    found = np.empty(len(proxy), np.int64)
+    found = np.empty(len(estimated), np.int64)
     found[order] = (middle / spread.sum() * (2 if looks < MANY else 3)).astype(np.int64)
     return found
 
 
-def share_right(proxy: Floats, looked: Ints, right: Bools) -> Share:
+def share_right(estimated: Floats, audited: Ints, right: Bools) -> Share:
     """Return the share of N images that are right, with a 95 % interval, by (n,) looks at random and whether each is
     right.
 
-    Looks are stratified by the (N,) proxy. Mid-p limits of each stratum (Lancaster 1961) are combined by recovering
-    their variances (MOVER, Zou and Donner 2008), corrected for a finite set. A stratum without a look is joined with
-    the one before.
+    Looks are stratified by the (N,) ``estimated`` correctness. Mid-p limits of each stratum (Lancaster 1961) are
+    combined by recovering their variances (MOVER, Zou and Donner 2008), corrected for a finite set. A stratum without a
+    look is joined with the one before.
     """
-    strata = strata_of(proxy, len(looked))
-    place = np.bincount(strata[looked], minlength=strata.max() + 1) > 0
+    strata = strata_of(estimated, len(audited))
+    place = np.bincount(strata[audited], minlength=strata.max() + 1) > 0
     joined = np.maximum(np.cumsum(place) - 1, 0)[strata]  # looks are at least in one stratum
     size = np.bincount(joined)
-    n = np.bincount(joined[looked], minlength=len(size))
-    k = np.bincount(joined[looked], weights=right, minlength=len(size))
+    n = np.bincount(joined[audited], minlength=len(size))
+    k = np.bincount(joined[audited], weights=right, minlength=len(size))
     weight, share = size / size.sum(), k / n
     known = weight * np.sqrt(1 - n / size)
     found = float(weight @ share)
     below = math.hypot(*(known * (share - (1 - _upper(n - k, n)))))
     above = math.hypot(*(known * (_upper(k, n) - share)))
     return Share(
-        share=found, low=max(0.0, found - below), high=min(1.0, found + above), looks=len(looked), total=len(proxy)
+        share=found, low=max(0.0, found - below), high=min(1.0, found + above), looks=len(audited), total=len(estimated)
     )
 
 
-def share_of_classes(said: Sequence[str], proxy: Floats, looked: Ints, truth: Sequence[str]) -> Share | None:
+def share_of_classes(said: Sequence[str], estimated: Floats, audited: Ints, truth: Sequence[str]) -> Share | None:
     """Return the share of images whose class is said rightly, with its interval; None with too few looks.
 
     ``said`` are N classes, empty where nothing is said, which counts nowhere; ``truth`` those of the n looks at random.
     """
     known = np.array([bool(name) for name in said], bool)
-    seen = known[looked]
+    seen = known[audited]
     if seen.sum() < FEWEST:
         return None
-    right = np.array([said[row] == true for row, true in zip(looked, truth, strict=True)], bool)
-    return share_right(proxy[known], (np.cumsum(known) - 1)[looked[seen]], right[seen])
+    right = np.array([said[row] == true for row, true in zip(audited, truth, strict=True)], bool)
+    return share_right(estimated[known], (np.cumsum(known) - 1)[audited[seen]], right[seen])
 
 
 def expected_right(said: NDArray[Any], judge: NDArray[Any] | None = None) -> tuple[Ints, Floats]:
@@ -221,7 +223,7 @@ class Promise:
     needed: int = 0
 
 
-def promise(confidence: Floats, looked: Ints, wrong: Bools, max_error: float) -> Promise:
+def promise(confidence: Floats, audited: Ints, wrong: Bools, max_error: float) -> Promise:
     """Return how many of the surest of N images are wrong in at most ``max_error``, which holds in 19 of 20 audits.
 
     Larger and larger sets of the surest images are tested by exact hypergeometric limits (conformal labelling, arXiv
@@ -231,7 +233,7 @@ def promise(confidence: Floats, looked: Ints, wrong: Bools, max_error: float) ->
     """
     from scipy.stats import hypergeom
 
-    total, share = len(confidence), len(looked) / len(confidence)
+    total, share = len(confidence), len(audited) / len(confidence)
     place = np.empty(total, np.int64)
     place[np.argsort(-confidence, kind="stable")] = np.arange(total)
     sizes = np.unique(np.arange(1, STEPS + 1) * total // STEPS)
@@ -241,11 +243,11 @@ def promise(confidence: Floats, looked: Ints, wrong: Bools, max_error: float) ->
     first = np.flatnonzero(hypergeom.pmf(0, sizes, broken, usual) <= ERROR / STARTS)
     if not len(first):
         enough = next(
-            n for n in range(len(looked), total + 1) if hypergeom.pmf(0, total, broken[-1], n) <= ERROR / STARTS
+            n for n in range(len(audited), total + 1) if hypergeom.pmf(0, total, broken[-1], n) <= ERROR / STARTS
         )
-        return Promise(images=0, looks=len(looked), wrong=int(wrong.sum()), needed=enough)
+        return Promise(images=0, looks=len(audited), wrong=int(wrong.sum()), needed=enough)
     starts = np.unique(np.linspace(first[0], len(sizes) - 1, STARTS + 1).astype(np.int64)[:STARTS])
-    inside = place[looked] < sizes[:, None]
+    inside = place[audited] < sizes[:, None]
     seen, bad = inside.sum(axis=1), (inside & wrong).sum(axis=1)
     chance = hypergeom.cdf(bad, sizes, broken, seen)
     found, level = -1, 0.0
@@ -260,19 +262,19 @@ def share_of_targets(targets: Targets, looks: Path) -> Share | None:
     """Return the share of training images whose target is right; None with too few looks, or several classes each."""
     if targets.labels.ndim > 1:
         return None
-    train, best, confidence, looked, truth = _seen(targets, looks)
+    train, best, confidence, audited, truth = _seen(targets, looks)
     if not len(train):
         return None
     known = [place for place, name in enumerate(truth) if name]
     said = [targets.classes[k] if k >= 0 else "" for k in best]
-    return share_of_classes(said, confidence, looked[known], [truth[place] for place in known])
+    return share_of_classes(said, confidence, audited[known], [truth[place] for place in known])
 
 
 def _seen(targets: Targets, looks: Path) -> tuple[Ints, Ints, Floats, Ints, list[str]]:
     """Return the rows of training images, what is said of them and how surely; and which were looked at, and truth."""
     train = np.flatnonzero(targets.splits == "train")
     best, confidence = expected_right(take(targets.probabilities, train)[:])
-    return train, best, confidence, *looks_at(looks, [targets.digests[row] for row in train])
+    return train, best, confidence, *audited_images(looks, [targets.digests[row] for row in train])
 
 
 def _misspelt(name: str, classes: Sequence[str]) -> str:
@@ -289,18 +291,18 @@ def promised(targets: Targets, looks: Path, max_error: float) -> tuple[Targets, 
     """
     if targets.labels.ndim > 1:
         raise ConfigError(f"--max-error {max_error:g} needs one class per image; leave it out.")
-    train, best, confidence, looked, truth = _seen(targets, looks)
+    train, best, confidence, audited, truth = _seen(targets, looks)
     slips = {true: near for true in truth if true and (near := _misspelt(true, targets.classes))}
     if slips:
         pairs = ", ".join(f"{true!r} (meant is perhaps {near!r})" for true, near in slips.items())
         raise DataError(f"{looks}: {pairs} is none of the classes of the targets; correct these cells.")
-    names = [targets.classes[best[row]] for row in looked]
+    names = [targets.classes[best[row]] for row in audited]
     wrong = np.array([name != true for name, true in zip(names, truth, strict=True)], bool)
-    found = promise(confidence, looked, wrong, max_error) if len(looked) else Promise(images=0, needed=1)
+    found = promise(confidence, audited, wrong, max_error) if len(audited) else Promise(images=0, needed=1)
     if found.needed:
         least = promise(confidence, np.zeros(1, np.int64), np.zeros(1, bool), max_error).needed
         raise ConfigError(
-            f"--max-error {max_error:g} needs {least:,} looks or more, and {looks} has {len(looked):,} at these "
+            f"--max-error {max_error:g} needs {least:,} looks or more, and {looks} has {len(audited):,} at these "
             f"images. Write the targets without it, look at them by `gpt4image audit --targets FILE --labels {looks} "
             f"--looks {least}`, then give this command again."
         )
@@ -308,7 +310,7 @@ def promised(targets: Targets, looks: Path, max_error: float) -> tuple[Targets, 
         raise ConfigError(
             f"--max-error {max_error:g} cannot be promised: {found.wrong} of the looks at the surest images, "
             f"{found.looks:,}, are wrong. Give a higher share, more looks (`gpt4image audit --looks "
-            f"{2 * len(looked)}`), or a few labels for the teacher to learn from."
+            f"{2 * len(audited)}`), or a few labels for the teacher to learn from."
         )
     rows = np.sort(train[np.argsort(-confidence, kind="stable")[: found.images]])
     return targets.take(rows), (
