@@ -97,8 +97,8 @@ def kept_labels(labels: Ints, kept: int | None, seed: int) -> Ints:
 def targets_by(predictions: Predictions, given: Ints) -> NDArray[np.float32]:
     """Return the (n, K) targets that training makes of predictions."""
     explains = explained(predictions.probabilities, given, predictions.out_of_fold)
-    found, firm = predictions.probabilities, predictions.firm
-    return np.asarray(class_targets(Classification(), found, given, predictions.noise, explains, firm=firm)[:])
+    found, one = predictions.probabilities, predictions.single_source
+    return np.asarray(class_targets(Classification(), found, given, predictions.noise, explains, single_source=one)[:])
 
 
 def scores(probabilities: NDArray[np.float32], labels: Ints) -> tuple[float, float, float]:
