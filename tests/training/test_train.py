@@ -301,7 +301,7 @@ def rare(tmp_path: Path) -> dict[str, Any]:
     So nothing can be learned by which ``spark`` is more probable than one half. ``day`` is plain to see.
     """
     rng = np.random.default_rng(0)
-    rows = ["path,split,day,spark"]
+    rows = ["path,split,label:day,label:spark"]
     for split, count in (("train", 120), ("val", 60), ("test", 60)):
         for number in range(count):
             bright, name = number % 4 == 0, f"{split}{number}.png"
