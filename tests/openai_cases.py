@@ -27,7 +27,7 @@ def openai_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key, no address in the environment, and short waits before retries."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setattr(openai_describer, "_BACKOFF_S", 0.01)
+    monkeypatch.setattr(openai_describer, "BACKOFF_S", (0.01, 30.0))
 
 
 def picture(number: int = 0) -> bytes:

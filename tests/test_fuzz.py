@@ -42,8 +42,9 @@ from gpt4image.data.video import Frames, decode_frames
 from gpt4image.deploying.loading import load_classifier
 from gpt4image.describing.answer_json import parse_answer
 from gpt4image.describing.class_lists import ClassNames
+from gpt4image.describing.describers.base import Request
 from gpt4image.describing.describers.openai import chat
-from gpt4image.describing.describers.openai.server import NotJsonError, parse_json
+from gpt4image.describing.describers.openai.server import find_server
 from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.questions import asking_for
 from gpt4image.describing.rows import read_rows
@@ -68,9 +69,10 @@ def read_answer(content: bytes) -> None:
 
 
 def read_reply(content: bytes) -> None:
-    chat.fault_of_response(429, {"retry-after": content[:40].decode("latin-1")}, content)
-    with contextlib.suppress(NotJsonError):
-        chat.completion_of(parse_json(content))
+    server, prompt = find_server("http://localhost:1/v1"), ASKED
+    chat.fault_of(429, {"retry-after": content[:40].decode("latin-1")}, content, server)
+    asked = Request(digest="a" * 64, keys=("a",), prompt=prompt, question="?", read=bytes)
+    chat.to_answer(asked, chat.read_json(content), content, server, None)
 
 
 def read_all_rows(path: Path) -> None:

@@ -27,6 +27,7 @@ from gpt4image.describing.describe import describe
 from gpt4image.describing.describers import batch
 from gpt4image.describing.describers.batch import BatchDescriber, Ledger
 from gpt4image.describing.describers.openai import describer as openai_describer
+from gpt4image.describing.describers.openai import limiter
 from gpt4image.describing.prices import Price
 from openai_cases import picture
 from openai_stub import Call, Reply, Stub, completion, failure, json_reply, serve
@@ -46,8 +47,8 @@ UNTOLD: list[Any] = [
 def prices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two models that cost money, and short waits for a server that is busy."""
     monkeypatch.setattr(openai_describer, "find_price", lambda name, _: PRICES[name])
-    monkeypatch.setattr(openai_describer, "_PAUSE_S", (0.005, 0.02))
-    monkeypatch.setattr(openai_describer, "_SLOWEST", 50.0)
+    monkeypatch.setattr(limiter, "PAUSE_S", (0.005, 0.02))
+    monkeypatch.setattr(limiter, "_SLOWEST", 50.0)
 
 
 class Killed(BaseException):
@@ -260,7 +261,7 @@ class BatchHistory(History):
 
 MOMENTS = [
     *((Ledger, name) for name in ("add", "note_id", "forget", "close_batch")),
-    *((BatchDescriber, name) for name in ("_create", "_look")),
+    *((BatchDescriber, name) for name in ("_create", "_poll")),
     (DescriptionStore, "add"),
 ]
 BATCH_STEPS: list[Callable[..., Any]] = [

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from PIL import Image
 from gpt4image.artifacts.answers import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.base.errors import ConfigError, DescriberError, MissingExtraError
+from gpt4image.base.errors import ConfigError, DescriberError, MissingExtraError, RunError
 from gpt4image.base.interrupts import Interrupt
 from gpt4image.config import DescribeConfig, EncodeConfig
 from gpt4image.data import load_dataset
@@ -33,7 +34,7 @@ from gpt4image.describing.describers.registry import load_describer
 from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.bag_of_words import BagOfWordsEncoder
 from gpt4image.parallel import ray_cluster
-from gpt4image.parallel.ray_cluster import Result, Workers, require_ray
+from gpt4image.parallel.ray_cluster import Workers, require_ray
 from openai_stub import Call, Reply, answer, failure, serve
 from tables import write_store
 
@@ -138,44 +139,28 @@ def test_a_used_up_quota_stops_the_run_and_keeps_what_came(photos: Dataset, monk
 
 
 class Sleepy:
-    """Work that says who did it; dies or waits where the payload says so."""
+    """Work that says who did it; dies where the value says so."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = Path(folder)
-
-    def __call__(self, payload: bytes) -> bytes:
-        name = payload.decode()
-        (self.folder / f"{name} {time.monotonic_ns()}").touch()
-        if name == "poison":
+    def __call__(self, value: str) -> int:
+        if value == "poison":
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.3)
-        return str(os.getpid()).encode()
-
-
-def drain(workers: Workers) -> list[Result]:
-    return [workers.receive() for _ in range(workers.pending)]
+        return os.getpid()
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_worker_that_is_killed_costs_only_tries_and_a_deadly_payload_is_given_up(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_worker_that_is_killed_costs_only_tries_and_one_that_always_dies_ends_the_run(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_cluster, "MOST_TRIES", 2)
-    workers = Workers(Sleepy, lambda _count: (str(tmp_path),), 1, calls=1, gpu=False)
+    workers = Workers(Sleepy, lambda _count: (), 1, gpu=False)
     try:
-        workers.send(b"first")
-        victim = int(workers.receive().payload)
-        numbers = {workers.send(b"item") for _ in range(4)}
-        time.sleep(0.1)
-        os.kill(victim, signal.SIGKILL)
-        results = drain(workers)
-        assert {result.number for result in results} == numbers
-        assert not any(result.lost or result.fault for result in results)
-        deadly = workers.send(b"poison")
-        assert drain(workers) == [Result(deadly, lost=True)]
-        assert len(list(tmp_path.glob("poison*"))) == 2
-        workers.send(b"after")
-        assert not drain(workers)[0].lost
+        (victim,) = workers.map(iter(["first"]), ordered=True)
+        threading.Timer(0.4, os.kill, (victim, signal.SIGKILL)).start()
+        found = list(workers.map(iter(["item"] * 4), ordered=False))
+        assert len(found) == 4 and found[-1] != victim
+        with pytest.raises(RunError, match="most often because memory ran out"):
+            list(workers.map(iter(["poison"]), ordered=False))
         assert capfd.readouterr().out == ""  # it belongs to the JSON of the stage
     finally:
         workers.close()

@@ -7,12 +7,13 @@ texts have no loops, and a refusal must be the whole answer.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from pydantic_core import from_json
@@ -24,12 +25,8 @@ from gpt4image.describing.class_lists import LONGEST_NAME, ClassNames, is_none, 
 from gpt4image.describing.questions import ANSWERS, BOXES, CLASS, DESCRIPTION, TAGS, asks_of_list
 
 MOST_TAGS_KEPT, LONGEST_WORD, MOST_BOXES = 64, LONGEST_NAME, 1000
-_FIELDS = ("class", "second", "confidence", "probability", "tags", "boxes")
-_MOST_TRIES = 16  # places where an object may begin
-_LONGEST_TEXT = 400_000
+_LONGEST_TEXT, _MOST_TRIES = 400_000, 16  # characters; places where JSON may begin
 _LENIENT = json.JSONDecoder(strict=False)  # line breaks within texts are common
-_FLAT = re.compile(r"\{[^{}]*\}")
-_NO_BOXES = re.compile(r"[\s`]*(?:json)?\s*\[\s*\][\s`]*")
 _PARTS_OF_NAME = re.compile(r"[a-z]+|[0-9]{1,9}(?:\.0*)?")
 _NUMBER = re.compile(r"\s*(\d{1,3}(?:\.\d{1,20})?|\.\d{1,20})\s*(%|percent|/\s?100)?\s*", re.IGNORECASE)
 
@@ -44,14 +41,13 @@ class Parsed(NamedTuple):
 def parse_answer(text: str, prompt: Prompt, names: ClassNames) -> Parsed | str:
     """Return what an answer holds, or in one line why it is not what was asked for. Never raises."""
     missing = "there is no JSON object in it"
-    loose = _loose_boxes(text) if prompt.ask == (BOXES,) else ()
     # Without these an answer is of no use: the tags, at its end, may be cut off.
     needed = [part for part in prompt.ask if part in (DESCRIPTION, CLASS, BOXES)] or list(prompt.ask)
-    for fields in itertools.chain(_objects(text), loose):
+    for fields in _objects(text, BOXES if prompt.ask == (BOXES,) else None):
         lacking = [part for part in needed if not _has(fields, part)]
         if not lacking:
-            own = {name: fields.get(name) for name in _FIELDS}
             description = valid(fields[DESCRIPTION]).strip() if DESCRIPTION in prompt.ask else None
+            own = {name: value for name, value in fields.items() if name != "said"}
             return Parsed(description, to_answer(own, prompt.ask, names))
         missing = f"it lacks {' and '.join(map(repr, lacking))}"
     return f"the answer is not the JSON that was asked for: {missing}"
@@ -64,11 +60,8 @@ def items_of_sheet(text: str, prompt: Prompt, marks: Sequence[str]) -> dict[int,
     echoes, unless another item does, too, or its number is of another image. Without any mark, items must be numbered
     from 1 to the last, in this order. Others are left out, and so are items that are cut. Never raises.
     """
-    found: Any = next((fields[ANSWERS] for fields in _objects(text) if isinstance(fields.get(ANSWERS), list)), None)
-    if found is None:  # a bare list, as some models write it
-        bare = without_thoughts(text[:_LONGEST_TEXT])
-        found = _decoded(_first_value, _without_trailing_commas(bare[bare.find("[") :]))
-    items: list[dict[str, Any]] = [item for item in found or () if isinstance(item, dict)]
+    found: Any = next((one[ANSWERS] for one in _objects(text, ANSWERS) if isinstance(one.get(ANSWERS), list)), ())
+    items: list[dict[str, Any]] = [item for item in found if isinstance(item, dict)]
     names = [_PARTS_OF_NAME.findall(str(item.get("image")).lower()) for item in items]
     numbers = [{int(float(part)) for part in name if part[0].isdigit()} for name in names]
     marked = [{place for place, mark in enumerate(marks, start=1) if mark in name} for name in names]
@@ -128,8 +121,7 @@ def share(value: Any) -> float | None:
 
 def tags(value: Any) -> tuple[str, ...] | None:
     """Return the distinct words of a list, or of a text with commas, at most ``MOST_TAGS_KEPT``."""
-    if isinstance(value, str):
-        value = value[:_LONGEST_TEXT].split(",")
+    value = value.split(",") if isinstance(value, str) else value
     if not isinstance(value, list | tuple):
         return None
     words = (_word(one) for one in cast("Sequence[Any]", value)[:10_000])
@@ -149,20 +141,15 @@ def valid(text: str) -> str:
 
 
 def _box(value: Any) -> Mapping[str, Any] | None:
-    if not isinstance(value, Mapping):
-        return None
-    given = cast("Mapping[str, Any]", value)
+    given = cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
     names = ("box_2d", "bbox_2d", "bbox", "box")  # some models know only their own
-    box: dict[str, Any] = {
-        "label": _word(given.get("label")),
-        "box_2d": next((given[name] for name in names if name in given), None),
-    }
+    corners = next((given[name] for name in names if name in given), None)
+    box: dict[str, Any] = {"label": _word(given.get("label")), "box_2d": corners}
     if not box["label"] or not is_box(box):
         return None
     truncated, confidence = given.get("truncated"), share(given.get("confidence"))
-    box |= {"box_2d": list(box["box_2d"])}
-    box |= {"truncated": truncated} if isinstance(truncated, bool) else {}
-    return box | ({} if confidence is None else {"confidence": confidence})
+    own = {"truncated": truncated if isinstance(truncated, bool) else None, "confidence": confidence}
+    return box | {"box_2d": list(box["box_2d"])} | {name: one for name, one in own.items() if one is not None}
 
 
 def _has(fields: Mapping[str, Any], part: str) -> bool:
@@ -180,53 +167,45 @@ def _word(value: Any) -> str | None:
     return " ".join(valid(value[: 10 * LONGEST_WORD]).split())[:LONGEST_WORD] if isinstance(value, str) else None
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """Yield JSON objects that a text may hold, within code fences or prose: whole ones first, then one that was cut."""
+def _objects(text: str, bare: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield JSON objects that a text may hold, within code fences or prose: whole ones first, then one that was cut.
+
+    A ``bare`` list, as some models write it, is the value of that field.
+    """
     text = without_thoughts(text[:_LONGEST_TEXT]).rstrip("…")  # which marks a text that was cut here
-    starts = [place.start() for place, _ in zip(re.finditer(r"\{", text), range(_MOST_TRIES), strict=False)]
+    begin = re.compile(r"\{" if bare is None else r"[\[{]")
+    starts = [place.start() for place in itertools.islice(begin.finditer(text), _MOST_TRIES)]
     for start in starts:
         for read in (str, _without_trailing_commas):
-            if isinstance(value := _decoded(_first_value, read(text[start:])), dict):
-                yield value
+            with contextlib.suppress(ValueError, RecursionError):
+                found = _LENIENT.raw_decode(read(text[start:]))[0]
+                if found or start == starts[0]:  # elsewhere, [] says nothing about boxes
+                    yield from _as_object(found, bare)
                 break
-    if starts:
-        rest = _without_trailing_commas(text[starts[0] :])
-        if isinstance(value := _decoded(lambda cut: from_json(cut, allow_partial=True), rest), dict):
-            last = next(reversed(value), "")
-            if last in (BOXES, ANSWERS) and isinstance(value[last], list):  # 4 may have been the beginning of 412
-                value[last] = value[last][:-1] or None  # nor does an end before the first box say that there is none
-            yield value
-        # A text may be cut, a class may not: "do" is no dog.
-        if isinstance(value := _decoded(lambda cut: from_json(cut, allow_partial="trailing-strings"), rest), dict):
-            yield {name: value[name] for name in value if name == DESCRIPTION}
+    for start in starts[:1]:
+        with contextlib.suppress(ValueError):
+            rest = _without_trailing_commas(text[start:])
+            for value in _as_object(from_json(rest, allow_partial=True), bare):
+                last = next(reversed(value), "")
+                if last in (BOXES, ANSWERS) and isinstance(value[last], list):  # 4 may be the beginning of 412
+                    value[last] = (
+                        value[last][:-1] or None
+                    )  # an end before the first box does not say that there is none
+                yield value
+            # A text may be cut, a class may not: "do" is no dog.
+            for value in _as_object(from_json(rest, allow_partial="trailing-strings"), None):
+                yield {name: value[name] for name in value if name == DESCRIPTION}
 
 
-def _first_value(text: str) -> Any:
-    return _LENIENT.raw_decode(text)[0]
-
-
-def _loose_boxes(text: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the boxes that stand in a text one by one: in a bare list, as some models write it, or in broken JSON."""
-    text = without_thoughts(text[:_LONGEST_TEXT])
-    pieces = (piece[0] for piece in itertools.islice(_FLAT.finditer(text), 10 * MOST_BOXES))
-    objects = (_decoded(_LENIENT.decode, _without_trailing_commas(piece)) for piece in pieces)
-    found = [fields for fields in objects if fields is not None and _box(fields) is not None]
-    if found or _NO_BOXES.fullmatch(text):
-        yield {BOXES: found}
+def _as_object(value: Any, bare: str | None) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield cast("dict[str, Any]", value)
+    elif isinstance(value, list) and bare is not None:
+        yield {bare: value}
 
 
 def _without_trailing_commas(text: str) -> str:
-    if not re.search(r",\s*[}\]]", text):
-        return text
-    kept = r'("(?:[^"\\]|\\.)*"?|[^",]+|,(?!\s*[}\]]))|,'  # texts, what is neither text nor comma, other commas
-    return "".join(re.findall(kept, text, re.DOTALL))
-
-
-def _decoded(decode: Callable[[str], Any], text: str) -> Any:
-    try:
-        return value if isinstance(value := decode(text), dict | list) else None
-    except (ValueError, RecursionError):
-        return None
+    return re.sub(r",\s*(?=[}\]])", "", text)
 
 
 # Flaws
@@ -239,54 +218,27 @@ REJECTED: tuple[Flaw, ...] = ("empty", "refusal", "echo", "loop")
 # Thoughts of a reasoning model, from a server that does not separate them from the answer.
 _THOUGHTS = re.compile(r"\s*(?:<think(?:ing)?>|◁think▷)", re.IGNORECASE)
 _THOUGHT = re.compile(r".*(?:</think(?:ing)?>|◁/think▷)", re.IGNORECASE | re.DOTALL)
-
-# Scripts that put no spaces between words: each letter counts as a word.
-_UNSPACED = (
-    r"\u0E00-\u0EFF\u1000-\u109F\u1780-\u17FF\u3040-\u30FF\u3400-\u4DBF\u4E00-\u9FFF\uF900-\uFAFF\U00020000-\U0002FA1F"
-)
-_WORD = re.compile(rf"[^\W\d_{_UNSPACED}]+|[{_UNSPACED}]")
-_ASCII_WORD = re.compile(r"[a-z]+")
-
+_LEAST_LOOP, _ENDS, _LOOP_RATIO = 40, (100, 600), 2.4  # bytes and characters; zlib halves prose of 600 at most
 _FEW_WORDS = 3  # that an echo of the question may add
-_SHINGLE, _LEAST_LOOP, _LEAST_SIGNS = 4, 12, 40
-# The text backwards: a unit of a few signs, over and over, at its end.
-_SIGNS_AT_END = re.compile(r"(.{1,12}?)\1{15,}", re.DOTALL)
 
 # A refusal in English, or a placeholder for no answer: every sentence must be a refusal or a courtesy, so that no
 # description is taken for one.
-_PICTURE = r"(?:images?|pictures?|photos?|photographs?|attachments?|files?)\b"
-_ANY_PICTURE = rf"(?:(?:the|this|that|your|an?|any) )?{_PICTURE}"
-_DO = r"(?:describ|process|load|open|read|view|access|display|analy[sz]|see|retriev)(?:e|ed|n)?"
-_CANNOT = r"(?:can'?t|cannot|can not|won'?t|will not|could(?: not|n'?t))"
-_I_AM = r"i(?:'?m| am) (?:just |only )?"
-_SORRY = rf"(?:(?:{_I_AM})?(?:so |very )?sorry|i apologi[sz]e|(?:my )?apologies|unfortunately|regrettably)"
-_PEOPLE = r"(?:\w+ ){0,3}?(?:people|persons?|individuals?|who|someone|anyone|faces?)\b"
-
-# Beginnings of the sentences of a refusal, in lower case.
-_BEGINNINGS = (
-    rf"i {_CANNOT} (?:assist|help|provide|describe|process|fulfil|comply|discuss|satisfy|answer|analy[sz]e)",
-    rf"i {_CANNOT} (?:(?:see|view|access|open) {_ANY_PICTURE}|(?:identify|recogni[sz]e|name) {_PEOPLE})",
-    rf"{_I_AM}(?:unable to|not (?:able|allowed|permitted|comfortable))\b",
-    rf"(?:{_I_AM}|as )an? (?:[\w-]+ ){{0,3}}?(?:ai|language model|assistant)\b",
-    r"i (?:must|have to|refuse to|need to) (?:respectfully )?(?:decline|refuse)",
-    rf"i (?:don'?t|do not) (?:see|have) (?:an?|any|the|access to) {_PICTURE}",
-    rf"(?:it (?:seems|looks|appears) (?:like |that )?)?(?:there is )?no {_PICTURE} (?:was |is )?(?:provided|attached)",
+_PICTURE = r"(?:(?:the|this|that|your|an?|any|no) )?(?:images?|pictures?|photos?|photographs?|files?|description)\b"
+_CANNOT = r"(?:can'?t|cannot|can not|won'?t|will not|could(?: not|n'?t)|unable to|failed to|not able to|decline to)"
+_SORRY = r"(?:(?:i'?m |i am )?(?:so |very )?sorry|i apologi[sz]e|(?:my )?apologies|unfortunately|regrettably)"
+_REFUSAL = re.compile(
+    rf"(?:{_SORRY}\W+)?(?:i (?:{_CANNOT}|must|have to|need to|refuse to) (?!see |make |identify the)(?:\w+ )?(?:assist"
+    r"|help|provide|describe|process|discuss|answer|analy[sz]e|view|open|decline|refuse|comply|fulfil)"
+    r"|i(?:'?m| am) (?:not (?:allowed|permitted|comfortable)|unable)"
+    r"|(?:i(?:'?m| am)|as) an? (?:\w+ ){0,3}?(?:ai|assistant|language model)\b"
+    rf"|(?:it \w+ (?:like |that )?)?(?:there is )?no {_PICTURE} (?:was |is )?(?:provided|attached))"
+    rf"|(?:{_SORRY}|i refuse|n/a|none|null|nan|undefined|\[image\]?"
+    rf"|{_PICTURE}(?: (?:was |is )?not (?:found|available))?"
+    rf"|(?:error\W+)?{_CANNOT} \w+ {_PICTURE}(?: file)?|{_PICTURE} {_CANNOT} be \w+)\W*\Z"
 )
-# Whole sentences of one.
-_WHOLE = (
-    rf"{_SORRY}|i refuse|n/a|none|null|nil|nan|undefined|\[image\]?",
-    rf"(?:no )?(?:{_ANY_PICTURE}|description)(?: is| was)? (?:not )?(?:available|found)|no (?:{_PICTURE}|description)",
-    rf"(?:error\W+)?(?:unable to|failed to|{_CANNOT}) {_DO} {_ANY_PICTURE}(?: file)?|{_ANY_PICTURE} {_CANNOT} be {_DO}",
+_COURTESY = re.compile(
+    r"if (?:you|there)|please|let me know|feel free|how (?:can|may) i|thank|hello|hi\b|(?:would|could) you|i can help"
 )
-_COURTESIES = (
-    r"if (?:you|there)|please|let me know|feel free|how (?:can|may) i|thank|hello|hi\b|(?:would|can|could) you"
-    r"|i(?:'d| would) be (?:happy|glad)|i can (?:help|assist|try|only)"
-)
-_REFUSAL = re.compile(rf"(?:{_SORRY}\W+)?(?:{'|'.join(_BEGINNINGS)})|(?:{'|'.join(_WHOLE)})\W*\Z")
-_COURTESY = re.compile(_COURTESIES)
-_SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+|\b(?:but|however)\b")
-_APOSTROPHES = str.maketrans("’‘ʼ`", "''''")
-_LONGEST_REFUSAL = 2000
 
 
 def without_thoughts(text: str) -> str:
@@ -300,49 +252,25 @@ def flaws(text: str, *, finish_reason: str | None, question: str) -> list[Flaw]:
 
     Thoughts of a reasoning model where the answer should begin are ``empty``, unless the server calls it a refusal.
     """
-    own = words(text)
+    plain, asked = (" ".join(re.findall(r"\w+", one.lower())) for one in (text, question))
     found: dict[Flaw, bool] = {
         "empty": finish_reason not in REFUSED and (not any(map(str.isalpha, text)) or bool(_THOUGHTS.match(text))),
         "refusal": finish_reason in REFUSED or is_refusal(text),
-        "echo": _repeats(own, _question_words(question)),
-        "loop": _is_loop(text, own),
+        "echo": bool(asked) and plain.startswith(asked) and len(plain.replace(asked, "").split()) < _FEW_WORDS,
+        "loop": any(_repeats(text.strip()[-end:].encode("utf-8", "replace")) for end in _ENDS),
         "truncated": finish_reason == CUT_OFF,
     }
     return [flaw for flaw, there in found.items() if there]
 
 
-def words(text: str) -> list[str]:
-    """Return the words in lower case, without digits and signs; of Chinese and its like, the single characters."""
-    lower = text.lower()
-    return (_ASCII_WORD if lower.isascii() else _WORD).findall(lower)
-
-
-_question_words = lru_cache(maxsize=1024)(words)
-
-
-def _repeats(own: list[str], question: list[str]) -> bool:
-    """Whether an answer is the question, once or more, with hardly anything beside it."""
-    rest = own
-    while question and rest[: len(question)] == question:
-        rest = rest[len(question) :]
-    return len(rest) < min(len(own), _FEW_WORDS)
-
-
-def _is_loop(text: str, own: list[str]) -> bool:
-    """Whether most of a text is one passage over and over, or its end a few signs."""
-    shingles = [tuple(own[start : start + _SHINGLE]) for start in range(len(own) - _SHINGLE + 1)]
-    if len(shingles) >= _LEAST_LOOP and len(set(shingles)) <= len(shingles) / 2:
-        return True
-    at_end = _SIGNS_AT_END.match(text.rstrip()[: -1 - 4 * _LEAST_SIGNS : -1])
-    return at_end is not None and len(at_end[0]) >= _LEAST_SIGNS
+def _repeats(text: bytes) -> bool:
+    return len(text) >= _LEAST_LOOP and len(text) > _LOOP_RATIO * len(zlib.compress(text))
 
 
 def is_refusal(text: str) -> bool:
     """Return whether a text refuses to describe, or says that there is no image or no answer, and nothing else."""
-    if len(text) > _LONGEST_REFUSAL:
-        return False
-    sentences = [part.lstrip(" \t*_#>,-") for part in _SENTENCES.split(text.lower().translate(_APOSTROPHES))]
-    refusing = [sentence for sentence in sentences if _REFUSAL.match(sentence)]
-    return bool(refusing) and all(
-        sentence in refusing or _COURTESY.match(sentence) for sentence in sentences if re.search(r"\w", sentence)
-    )
+    plain = text[:2000].lower().translate(str.maketrans("’‘ʼ`", "''''"))
+    parts = (part.lstrip(" \t*_#>,-") for part in re.split(r"(?<=[.!?])\s+|\n+|\b(?:but|however)\b", plain))
+    sentences = [part for part in parts if re.search(r"\w", part)]
+    refusing = [bool(_REFUSAL.match(part)) for part in sentences]
+    return any(refusing) and all(one or _COURTESY.match(part) for one, part in zip(refusing, sentences, strict=True))

@@ -55,7 +55,6 @@ class Row:
     """One answer that came from a file; None is what the row does not have."""
 
     where: str  # file and line, or number of the row
-    place: int = 0  # where its line begins in a file of JSON lines
     description: str | None
     ask: tuple[str, ...] = (DESCRIPTION,)  # what the row brings
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])  # class, tags and boxes, checked for their kind
@@ -241,13 +240,9 @@ def parse_line(line: bytes, where: str) -> Row | Skipped | None:
 
 
 def _read_lines(path: Path) -> Iterator[Row | Skipped]:
-    place = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            row = parse_line(line, f"{path.name}, line {number}")
-            if row is not None:
-                yield replace(row, place=place) if isinstance(row, Row) else row
-            place += len(line)
+        rows = (parse_line(line, f"{path.name}, line {number}") for number, line in enumerate(file, start=1))
+        yield from (row for row in rows if row is not None)
 
 
 def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[Row | Skipped]:

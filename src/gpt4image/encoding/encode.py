@@ -12,11 +12,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import math
 import os
 import shutil
-import threading
 import time
 from array import array
 from collections import deque
@@ -54,7 +52,7 @@ from gpt4image.config.results import EncodeResult
 from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.long_texts import Chunks, chunked
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
-from gpt4image.parallel.ray_cluster import MOST_TRIES, Workers, require_ray
+from gpt4image.parallel.ray_cluster import Workers, require_ray
 
 SECONDS_BETWEEN_REPORTS = 2.0
 _TEXTS_PER_READ = 4096
@@ -353,35 +351,18 @@ def _engine(config: EncodeConfig, encoder: TextEncoder) -> Generator[EncodeBatch
         yield partial(map, encoder.encode)
         return
     given = (encoder.spec, config.device, encoder.revision, encoder.precision)
-    crew = Workers(_EncodeWork, lambda _count: given, config.workers, calls=2, gpu=config.device in ("auto", "cuda"))
+    crew = Workers(_EncodeWork, lambda _count: given, config.workers, gpu=config.device in ("auto", "cuda"))
     try:
-        yield lambda batches: _in_order(crew, batches, encoder.width)
+        yield lambda batches: crew.map(map(list, batches), ordered=True)
     finally:
         crew.close()
 
 
-def _in_order(crew: Workers, batches: Iterable[Sequence[str]], width: int) -> Iterator[NDArray[np.float32]]:
-    waiting, ready, following = iter(batches), dict[int, bytes](), 0
-    while True:
-        # Results that are ready too early count as in flight, so that they do not pile up behind one slow batch.
-        while crew.has_room and len(ready) < crew.room and (batch := next(waiting, None)) is not None:
-            crew.send(json.dumps(list(batch)).encode("ascii"))
-        if not crew.pending:
-            return
-        result = crew.receive()
-        if result.fault is not None or result.lost:
-            raise ModelError(result.fault or f"Workers died {MOST_TRIES} times over the same texts; free some memory.")
-        ready[result.number] = result.payload
-        while following in ready:
-            yield np.frombuffer(ready.pop(following), dtype=np.float32).reshape(-1, width)
-            following += 1
-
-
 class _EncodeWork:
-    """Turns a JSON list of texts into the bytes of their vectors, float32 (N, D); one list at a time."""
+    """Turns texts into their vectors, float32 (N, D)."""
 
     def __init__(self, spec: str, device: str, revision: str, precision: str) -> None:
-        self._encoder, self._lock = load_text_encoder(spec, device), threading.Lock()
+        self._encoder = load_text_encoder(spec, device)
         here, there = (self._encoder.revision[:12], self._encoder.precision), (revision[:12], precision)
         if here != there:
             raise ModelError(
@@ -390,6 +371,5 @@ class _EncodeWork:
                 "cpu."
             )
 
-    def __call__(self, payload: bytes) -> bytes:
-        with self._lock:
-            return self._encoder.encode(json.loads(payload)).astype(np.float32).tobytes()
+    def __call__(self, texts: list[str]) -> NDArray[np.float32]:
+        return self._encoder.encode(texts)

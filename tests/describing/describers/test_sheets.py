@@ -142,13 +142,6 @@ def test_the_images_of_a_sheet_that_is_refused_are_asked_alone(photos: Path, how
     assert outcome.failed + outcome.rejected == 1
 
 
-def test_an_unreadable_image_costs_only_itself(photos: Path) -> None:
-    (photos / "cat" / "07.png").write_bytes(b"no picture")
-    outcome, stub = described(photos, told)
-    assert outcome.described == 19 and right(photos) and len(stub.calls) <= 9
-    assert "cannot be decoded" in outcome.skipped[0].reason and outcome.skipped[0].name == "cat/07.png"
-
-
 def test_the_cost_is_kept_within_its_limit_and_shared_out(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_describer, "find_price", lambda *_: Price(1000, 1000))
     most = {"max_tokens": 10}

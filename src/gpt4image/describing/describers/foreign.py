@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gpt4image.base import plugins
@@ -16,9 +16,8 @@ from gpt4image.describing.describers.base import Answer, Describer, Name, Report
 from gpt4image.describing.describers.openai.server import MAX_MESSAGE, MAX_NAME, MAX_TEXT
 from gpt4image.describing.prices import Price
 
-EMPTY_GROUPS = 100_000
-"""Groups without an answer, one after the other, from which on a describer is taken for one that never ends."""
-_LARGEST = 2**53
+_EMPTY_GROUPS = 100_000  # without an answer, one after the other: such a describer never ends
+_NUMBERS = ("tokens_in", "tokens_out", "cost_usd", "latency_s")
 
 
 class ForeignDescriber:
@@ -35,24 +34,21 @@ class ForeignDescriber:
                 raise DescriberError(f"its price is a {type(self.price).__name__}; a Price or None is needed.")
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
-        open_ones, empty, taken = dict[Name, Request](), 0, 0
-        waiting = iter(requests)
+        open_ones, waiting, empty, taken = dict[Name, Request](), iter(requests), 0, False
 
         def noted() -> Iterator[Request]:
             nonlocal taken
             for request in waiting:
-                open_ones[request.name] = request
-                taken += 1
+                open_ones[request.name], taken = request, True
                 yield request
 
         with plugins.guarded(self._who, kind=DescriberError):
             for group in self._describer.describe(noted()):
-                answers = [self._checked(answer, open_ones) for answer in group]
-                empty = 0 if answers else empty + 1
-                if empty > EMPTY_GROUPS:
-                    break
-                if answers:
+                if answers := [self._checked(answer, open_ones) for answer in group]:
                     yield answers
+                empty = 0 if answers else empty + 1
+                if empty > _EMPTY_GROUPS:
+                    break
         if not taken and next(waiting, None) is not None:
             raise DescriberError(f"{self._who} takes no request; its describe has to read them, and to answer each.")
         if open_ones:
@@ -60,44 +56,33 @@ class ForeignDescriber:
 
     def arrived(self) -> Sequence[Answer]:
         with plugins.guarded(self._who, kind=DescriberError):
-            return [
-                self._checked(answer, {answer.request.name: answer.request}) for answer in self._describer.arrived()
-            ]
+            return [self._checked(one, {one.request.name: one.request}) for one in self._describer.arrived()]
 
     def report(self, images: Dataset) -> Report:
         with plugins.guarded(f"{self._who}: its report", kind=DescriberError):
             found = self._describer.report(images)
             facts = {str(name): parse_json(json.dumps(value, default=str)) for name, value in found.facts.items()}
-            skipped = [Skipped(str(item.name), str(item.reason)) for item in found.skipped]
-            return Report(facts=facts, skipped=skipped)
+            return Report(facts=facts, skipped=[Skipped(str(item.name), str(item.reason)) for item in found.skipped])
 
     def _checked(self, answer: Answer, open_ones: dict[Name, Request]) -> Answer:
         """Return an answer to one of the requests, within the bounds of those of a server. Raises DescriberError."""
         if not isinstance(answer, Answer):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise DescriberError(f"{self._who} gave a {type(answer).__name__} as answer; an Answer is needed.")
-        request = open_ones.pop(answer.request.name, None)
+        request, text, error = open_ones.pop(answer.request.name, None), answer.text, answer.error
         if request is None:
             raise DescriberError(f"{self._who} gave an answer to no request, or a second one to the same.")
-        text, error = answer.text, answer.error
         if not isinstance(text, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
             text, error = None, f"{self._who} gave a {type(text).__name__}; a text is needed"
-        is_long = text is not None and len(text) > MAX_TEXT
-        reason = "length" if is_long else answer.finish_reason
-        return Answer(
+        return replace(
+            answer,
             request=request,
             text=text and text[:MAX_TEXT],
-            error=None if error is None else " ".join(str(error)[: 20 * MAX_MESSAGE].split())[:MAX_MESSAGE],
-            finish_reason=None if reason is None else str(reason)[:MAX_NAME],
-            tokens_in=_number(answer.tokens_in, int),
-            tokens_out=_number(answer.tokens_out, int),
-            cost_usd=_number(answer.cost_usd),
-            latency_s=_number(answer.latency_s),
-            retry=bool(answer.retry),
-            unpriced=bool(answer.unpriced),
+            error=error and " ".join(str(error)[:MAX_MESSAGE].split()),
+            finish_reason=answer.finish_reason and str(answer.finish_reason)[:MAX_NAME],
+            **{name: _number(getattr(answer, name)) for name in _NUMBERS},
         )
 
 
-def _number(value: Any, kind: type[int] | type[float] = float) -> Any:
+def _number(value: Any) -> Any:
     """Return a number of a bounded size; None where it is none."""
-    good = isinstance(value, int | kind) and math.isfinite(value) and 0 <= value < _LARGEST
-    return kind(value) if good else None
+    return value if isinstance(value, int | float) and 0 <= value < 2**53 else None

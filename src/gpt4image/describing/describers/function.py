@@ -5,7 +5,6 @@ A call in Python gives the function itself; the command line names it, as ``pyth
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import sys
@@ -55,11 +54,10 @@ class FunctionDescriber(FreeDescriber):
         """Take a function that another package brings, or find it. Raises ConfigError: there is none that answers."""
         self._name, self._options = name, options.model_copy(update={"contact_sheet": True})
         self.settings: Mapping[str, Any] = {"kind": kind, "function": name}
-        self._function = function or (GIVEN[name] if name in GIVEN else _imported(name))
+        self._function = function or GIVEN.get(name) or _imported(name)
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
-        for request in requests:
-            yield [self._answer(request)]
+        return ([self._answer(request)] for request in requests)
 
     def _answer(self, request: Request) -> Answer:
         try:
@@ -67,36 +65,34 @@ class FunctionDescriber(FreeDescriber):
         except (DecodeError, OSError) as error:
             return Answer(request=request, error=why_unusable(error))
         try:
-            said = self._function(picture, request.question)
-            if isinstance(said, Mapping):
-                said = json.dumps(dict(said), default=str)
+            found = self._function(picture, request.question)
+            text = json.dumps(dict(found), default=str) if isinstance(found, Mapping) else found
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  (a function of the user may raise anything, or call sys.exit)
             return Answer(request=request, error=plugins.why(error))
-        if not isinstance(said, str):
-            error = f"{self._name} returned a {type(said).__name__}; a text or a dictionary is needed"
+        if not isinstance(text, str):
+            error = f"{self._name} returned a {type(text).__name__}; a text or a dictionary is needed"
             return Answer(request=request, error=error)
-        return Answer(request=request, text=said)
+        return Answer(request=request, text=text)
 
 
 def _imported(name: str) -> Answering:
     """Return a function by MODULE:FUNCTION; modules in the working folder are found too. Raises ConfigError."""
     module, _, function = name.partition(":")
-    here, found = str(Path.cwd()), cast(Any, None)
+    path, found = [*sys.path], cast(Any, None)
     lacks = (
         f"cannot be imported as {KIND}:MODULE:FUNCTION. If a call in Python was given it, give it again: it lives only "
         "in that process"
     )
-    sys.path.insert(0, here)
+    sys.path.insert(0, str(Path.cwd()))
     try:
         with plugins.guarded(f"--describer {KIND}:{name}", lacks):
             found = importlib.import_module(module)
             for part in function.split("."):
                 found = getattr(found, part)
     finally:
-        with contextlib.suppress(ValueError):  # the module may have removed it
-            sys.path.remove(here)
+        sys.path[:] = path
     if not callable(found):
         raise ConfigError(f"--describer {KIND}:{name} is no function.")
     return found

@@ -50,14 +50,13 @@ def data_url(image: Image.Image, image_format: str) -> str:
 
 def why_unusable(error: OSError | DecodeError) -> str:
     """Return in one line why an image cannot be sent."""
-    if isinstance(error, DecodeError):
-        return f"cannot be decoded: {error}"
-    return f"cannot be read: {error.strerror or error}"
+    is_decoding = isinstance(error, DecodeError)
+    return f"cannot be decoded: {error}" if is_decoding else f"cannot be read: {error.strerror or error}"
 
 
 def _smaller(image: Image.Image, max_side: int) -> Image.Image:
-    longer = max(image.size)
-    if longer <= max_side:
+    factor = max_side / max(image.size)
+    if factor >= 1:
         return image
-    width, height = (max(1, round(side * max_side / longer)) for side in image.size)
+    width, height = (max(1, round(side * factor)) for side in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)

@@ -7,28 +7,20 @@ sent, because Ray logs the environment of its tasks.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import json
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from gpt4image.artifacts.store import Prompt
-from gpt4image.base.errors import ConfigError, DescriberError, Gpt4ImageError, first_few
+from gpt4image.base.errors import ConfigError, DescriberError, Gpt4ImageError, RunError, first_few
+from gpt4image.base.secrets import hidden
 from gpt4image.config import DescribeConfig, DescriberOptions
 from gpt4image.data.dataset import Dataset, ImageSource
 from gpt4image.describing.describers.base import Answer, Report, Request
-from gpt4image.describing.describers.openai.server import query_secrets
 from gpt4image.describing.describers.registry import SERVERS, load_describer
 from gpt4image.describing.prices import FREE
-from gpt4image.parallel.ray_cluster import MOST_TRIES, Result, Workers, require_ray
-
-_LOST = f"the workers that described it died {MOST_TRIES} times, most often because memory ran out"
-_REQUEST = ("digest", "keys", "question", "schema", "clips", "again")
-_ANSWER = [field.name for field in dataclasses.fields(Answer) if field.name != "request"]
+from gpt4image.parallel.ray_cluster import Workers, require_ray
 
 
 class RayDescriber:
@@ -36,7 +28,7 @@ class RayDescriber:
 
     def __init__(self, config: DescribeConfig, images: Dataset) -> None:
         require_ray()
-        if config.base_url is not None and ("@" in config.base_url or query_secrets(config.base_url)):
+        if config.base_url is not None and hidden(config.base_url) != config.base_url:
             raise ConfigError(
                 "--base-url with a password or a key is not sent over a cluster: set OPENAI_BASE_URL on every machine "
                 "instead."
@@ -49,42 +41,35 @@ class RayDescriber:
         self._row_of = dict(zip(images.keys, map(int, images.rows), strict=True))
         self._workers: Workers | None = None
         self._asked: dict[int, list[Request]] = {}
-        self._answered_any = False
+        self._fault = ""
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers of a few requests each; the workers live on for the next call.
 
         Raises DescriberError after all answers that came, and RunError where the cluster failed.
         """
-        workers = self._workers = self._workers or self._start()
-        waiting, fault = iter(requests), None
+        self._workers = self._workers or self._start()
         try:
-            while True:
-                while not fault and workers.has_room and (batch := list(itertools.islice(waiting, self._batch_size))):
-                    self._asked[workers.send(_to_json(list(map(self._packed, batch))))] = batch
-                if not workers.pending:
-                    break
-                answers, its_fault = self._unpack(workers.receive())
-                fault = fault or its_fault
-                if answers:
-                    yield answers
-        except BaseException:
-            workers.close()
+            for result in self._workers.map(self._batches(iter(requests)), ordered=False):
+                yield self._unpacked(*result)
+        except RunError:
             raise
-        if fault is not None:
-            workers.close()
-            raise DescriberError(fault)
+        except Gpt4ImageError as error:
+            raise DescriberError(str(error)) from None
+        if self._fault:
+            raise DescriberError(self._fault)
 
     def arrived(self) -> Sequence[Answer]:
-        results = () if self._workers is None else self._workers.received()
-        return [answer for result in results for answer in self._unpack(result)[0]]
+        results = () if self._workers is None else self._workers.finished()
+        return [answer for result in results for answer in self._unpacked(*result)]
 
     def report(self, images: Dataset) -> Report:
         """End the workers; return their number, and the report of a replayed file (others report their own calls)."""
-        if self._workers is not None:
-            self._workers.close()
         own = self._describer.report(images) if self._kind == "replay" else Report()
-        return replace(own, facts={**own.facts, "workers": 0 if self._workers is None else self._workers.count})
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            workers.close()
+        return replace(own, facts={**own.facts, "workers": 0 if workers is None else workers.count})
 
     def _start(self) -> Workers:
         config, is_server = self._config, self._kind in SERVERS
@@ -98,30 +83,27 @@ class RayDescriber:
             return DescriberOptions(**given), dict(self.settings), self._images.source
 
         on_gpu = self._kind == "transformers" and config.device in ("auto", "cuda")
-        most = config.concurrency if is_server else None
-        return Workers(_DescribeWork, arguments, config.workers, calls=2, gpu=on_gpu, most=most)
+        return Workers(
+            _Describing, arguments, config.workers, gpu=on_gpu, most=config.concurrency if is_server else None
+        )
 
-    def _packed(self, request: Request) -> dict[str, Any]:
-        own = {"prompt": dataclasses.asdict(request.prompt), "row": self._row_of[request.keys[0]]}
-        return {**{name: getattr(request, name) for name in _REQUEST}, **own}
+    def _batches(self, requests: Iterator[Request]) -> Iterator[tuple[int, list[Any]]]:
+        for number in itertools.count(len(self._asked)):
+            batch = [] if self._fault else list(itertools.islice(requests, self._batch_size))
+            if not batch:
+                return
+            self._asked[number] = batch
+            yield number, [(replace(one, read=bytes, lost=bool), self._row_of[one.keys[0]]) for one in batch]
 
-    def _unpack(self, result: Result) -> tuple[list[Answer], str | None]:
-        batch = self._asked.pop(result.number)
-        if result.fault is not None:
-            return [], result.fault
-        if result.lost:
-            if not self._answered_any:
-                return [], f"No image was described: {_LOST}. Give a smaller --batch-size, or fewer --workers."
-            return [Answer(request=request, error=_LOST, unpriced=True) for request in batch], None
-        content = json.loads(result.payload)
-        answers = [Answer(request=batch[position], **fields) for position, fields in content["answers"]]
-        self._answered_any = self._answered_any or bool(answers)
-        return answers, content["fault"]
+    def _unpacked(self, number: int, answers: Iterable[tuple[int, Answer]], fault: str) -> list[Answer]:
+        self._fault = self._fault or fault
+        batch, self._asked[number] = self._asked[number], []
+        return [replace(answer, request=batch[position]) for position, answer in answers]
 
 
-class _DescribeWork:
+class _Describing:
     def __init__(self, options: DescriberOptions, settings: Mapping[str, Any], source: ImageSource) -> None:
-        self._source, self._lock, self._fault = source, threading.Lock(), ""
+        self._source, self._fault = source, ""
         self._describer = load_describer(options)
         here = self._describer.settings
         if names := sorted(name for name in {*here, *settings} if here.get(name) != settings.get(name)):
@@ -131,32 +113,24 @@ class _DescribeWork:
                 "of one kind, or give these options."
             )
 
-    def __call__(self, payload: bytes) -> bytes:
-        lost = set[int]()  # positions of calls that may be billed, of which only the driver knows whether money is left
+    def __call__(self, given: tuple[int, list[tuple[Request, int]]]) -> tuple[int, list[tuple[int, Any]], str]:
+        lost = set[int]()  # positions of calls that may be billed: only the driver knows whether money is left
 
         def no_more(position: int) -> bool:
             lost.add(position)
             return self._describer.price in (None, FREE)
 
-        fields_of = enumerate(json.loads(payload))
-        requests = [self._request(**fields, lost=partial(no_more, position)) for position, fields in fields_of]
-        positions = {id(request): position for position, request in enumerate(requests)}
-        answers = list[Any]()
-        with self._lock:
-            try:
-                if self._fault:  # it stops every call: of the batches that wait too
-                    requests = []
-                for answer in itertools.chain.from_iterable(self._describer.describe(requests)):
-                    fields = {name: getattr(answer, name) for name in _ANSWER}
-                    position = positions[id(answer.request)]
-                    answers.append((position, {**fields, "unpriced": answer.unpriced or position in lost}))
-            except Gpt4ImageError as error:
-                self._fault = str(error)
-        return _to_json({"answers": answers, "fault": self._fault or None})
-
-    def _request(self, *, prompt: Any, row: int, keys: list[str], **own: Any) -> Request:
-        return Request(**own, prompt=Prompt(**prompt), keys=tuple(keys), read=partial(self._source.read, row))
-
-
-def _to_json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode("ascii")
+        rows = enumerate([] if self._fault else given[1])  # a fault stops every call: of the batches that wait too
+        requests = [
+            replace(request, read=partial(self._source.read, row), lost=partial(no_more, position))
+            for position, (request, row) in rows
+        ]
+        positions, answers = {request.name: place for place, request in enumerate(requests)}, list[tuple[int, Any]]()
+        try:
+            for answer in itertools.chain.from_iterable(self._describer.describe(requests)):
+                place = positions[answer.request.name]
+                unpriced = answer.unpriced or place in lost
+                answers.append((place, replace(answer, request=None, unpriced=unpriced)))  # type: ignore[arg-type]
+        except Gpt4ImageError as error:
+            self._fault = str(error)
+        return given[0], answers, self._fault

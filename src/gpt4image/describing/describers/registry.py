@@ -27,8 +27,6 @@ DESCRIBERS: dict[str, str | Callable[[str, DescriberOptions], Describer]] = {
 """By the first word of a SPEC: what makes a describer of the rest and the options, or the module and class."""
 LOCAL = ("transformers", "replay", "python")
 """Describers that nobody is paid for."""
-_PARTS = ("settings", "price", "repeatable", "describe", "arrived", "report")
-"""What a describer of another package has at least."""
 
 
 def is_free(options: DescriberOptions) -> bool:
@@ -55,23 +53,21 @@ def load_describer(options: DescriberOptions) -> Describer:
         module, _, described = make.partition(":")
         make = getattr(import_module(f"gpt4image.describing.describers.{module}"), described)
     maker: Callable[[str, DescriberOptions], Any] = make
-    if kind == FUNCTION:
-        return ForeignDescriber(options.describer, maker(name, options))
     if kind not in DESCRIBERS:
-        return _foreign(maker, kind, name, options)
+        return _of_package(maker, kind, name, options)
     made = maker(name, options)
     if options.per_call > 1:
         from gpt4image.describing.describers.sheets import SheetDescriber
 
         return SheetDescriber(made, options.per_call)
-    return made
+    return ForeignDescriber(options.describer, made) if kind == FUNCTION else made
 
 
-def _foreign(make: Callable[..., Any], kind: str, name: str, options: DescriberOptions) -> Describer:
+def _of_package(make: Callable[..., Any], kind: str, name: str, options: DescriberOptions) -> Describer:
     who = f"the describer {options.describer!r} of another package"
     with plugins.guarded(who):
         made = make(name, options)
-        if all(hasattr(made, part) for part in _PARTS):
+        if hasattr(made, "describe"):
             return ForeignDescriber(who, made)
         if callable(made):
             return ForeignDescriber(who, FunctionDescriber(name, options, function=made, kind=kind))

@@ -29,16 +29,14 @@ class SheetDescriber:
     repeatable = False
 
     def __init__(self, asked: OpenAIDescriber, per_call: int) -> None:
-        self.asked, self._per_call, self.price = asked, per_call, asked.price
-        self._in_doubt = 0
+        self.asked, self._per_call, self.price, self._in_doubt = asked, per_call, asked.price, 0
 
     @property
     def settings(self) -> Mapping[str, Any]:
         return {**self.asked.settings, "per_call": self._per_call, "sheet_sha256": _WORDS}
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
-        for group in self.asked.describe(self._calls(requests)):
-            yield self._split(group)
+        yield from map(self._split, self.asked.describe(self._calls(requests)))
 
     def arrived(self) -> Sequence[Answer]:
         return self._split(self.asked.arrived())
@@ -68,35 +66,29 @@ class SheetDescriber:
 def _call_about(sheet: Sequence[Request]) -> Request:
     """Return the request of a sheet; of a single image, its own."""
     first = sheet[0]
-    if len(sheet) == 1:
-        return first
-    return replace(
-        first,
-        keys=tuple(key for one in sheet for key in one.keys),
-        question=sheet_question(first.prompt, first.question),
-        schema=sheet_schema(first.prompt),
-        sheet=tuple(sheet),
-        lost=lambda: False not in [one.lost() for one in sheet],
-    )
+    about_all: dict[str, Any] = {
+        "keys": tuple(key for one in sheet for key in one.keys),
+        "question": sheet_question(first.prompt, first.question),
+        "schema": sheet_schema(first.prompt),
+        "sheet": tuple(sheet),
+        "lost": lambda: False not in [one.lost() for one in sheet],
+    }
+    return first if len(sheet) == 1 else replace(first, **about_all)
 
 
-def _answers(call: Answer) -> Iterator[Answer]:
-    """Yield the answer about each image of a sheet, with its share of the cost; of a call about one image, its own.
+def _answers(call: Answer) -> list[Answer]:
+    """Return the answer about each image of a sheet, with its share of the cost; of a call about one image, its own.
 
     Shares are whole tokens that add up to those of the call. An image that is left unanswered has an error.
     """
-    sheet = call.request.sheet
-    if not sheet:
-        yield call
-        return
-    marks, size = [mark_of(request.digest) for request in sheet], len(sheet)
-    found = items_of_sheet(call.text or "", call.request.prompt, marks)
+    sheet, size, answers = call.request.sheet, len(call.request.sheet), list[Answer]()
+    found = items_of_sheet(call.text or "", call.request.prompt, [mark_of(request.digest) for request in sheet])
     for place, request in enumerate(sheet):
         text = found.get(place + 1)
-        lost = {"error": call.error or _NOTHING, "retry": True}
-        own: dict[str, Any] = {"request": request, "text": text, **({"finish_reason": "stop"} if text else lost)}
+        own: dict[str, Any] = {"finish_reason": "stop"} if text else {"error": call.error or _NOTHING, "retry": True}
         for name in ("tokens_in", "tokens_out", "cost_usd", "latency_s"):
             if (whole := getattr(call, name)) is not None:
-                count = name.startswith("tokens")
-                own[name] = whole * (place + 1) // size - whole * place // size if count else whole / size
-        yield replace(call, **own)
+                is_count = name.startswith("tokens")
+                own[name] = whole * (place + 1) // size - whole * place // size if is_count else whole / size
+        answers.append(replace(call, request=request, text=text, **own))
+    return answers or [call]

@@ -22,6 +22,7 @@ from gpt4image.base.errors import DescriberError
 from gpt4image.config import DescribeConfig
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.openai import describer as calls
+from gpt4image.describing.describers.openai import limiter
 from openai_cases import rows_of
 from openai_stub import Call, Reply, Stub, answer, failure, json_reply, serve
 
@@ -152,10 +153,9 @@ def serving(script: Script) -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def secret(watched: Watch, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Texts in which, as in every file and all output, no secret may stand. Waits are short: what is asked counts."""
-    monkeypatch.setattr(calls, "_BACKOFF_S", 0.02)
-    monkeypatch.setattr(calls, "_LONGEST_BACKOFF_S", 0.1)
-    monkeypatch.setattr(calls, "_PAUSE_S", (0.05, 0.05))
-    monkeypatch.setattr(calls, "_SLOWEST", 20.0)
+    monkeypatch.setattr(calls, "BACKOFF_S", (0.02, 0.1))
+    monkeypatch.setattr(limiter, "PAUSE_S", (0.05, 0.05))
+    monkeypatch.setattr(limiter, "_SLOWEST", 20.0)
     return watched.texts
 
 

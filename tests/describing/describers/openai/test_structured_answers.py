@@ -138,7 +138,7 @@ def test_tags_of_images_that_may_have_several_classes_are_chosen_from_their_list
         mask.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(picture) as opened:
             Image.new("L", opened.size, 1).save(mask)
-    data = f"masks:{photos},{root / 'masks'}"
+    data = f"masks:{root},images=photos"
     told = json.dumps({"description": "A plain sheet of one colour.", "tags": ["Big dogs", "cat", "moon"]})
     _, calls = run(photos, lambda _: answer(told), data=data, ask="description,tags")
     assert all(sorted(question(call).split("Classes:")[1].split("\n")[1:]) == ["- big dog", "- cat"] for call in calls)

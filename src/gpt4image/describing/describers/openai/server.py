@@ -1,28 +1,24 @@
-"""An OpenAI-compatible server: where it is, the official client for it, and what it sends, read within limits.
+"""An OpenAI-compatible server: its address and key, the official client for it, and the border to what it sends.
 
-A server is trusted with the images and the key, and believed about tokens. It is not trusted to send little, to send
-what it promised, or to keep the key out of its texts.
+A server is trusted with the images and the key, and believed about tokens. What it sends is bounded, is never
+redirected, and is freed of the key.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-import json
 import os
-import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.base.secrets import NO_SECRETS, hide_in_logs, without
 
 if TYPE_CHECKING:
     import httpx2
-    import openai
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -46,29 +42,19 @@ PROVIDERS = {
     "ollama": Provider("Ollama", "http://localhost:11434/v1", "OLLAMA_API_KEY", "qwen2.5vl:3b", needs_key=False),
 }
 """By the first word of a describer's SPEC."""
-MAX_BODY, MAX_ERROR = 16 * 2**20, 2**20
-"""Maximum bytes, decompressed, of an answer or a line in a file of answers, and of the body of an error."""
+MAX_BODY, MAX_FILE = 16 * 2**20, 4 * 2**30
+"""Maximum bytes of a response, and of a file of answers."""
 MAX_TEXT, MAX_NAME, MAX_MESSAGE = 200_000, 100, 300
 """Maximum characters of a text that is kept, of a name (such as a finish reason), and of an error message."""
-_DEEPEST, _MOST_DIGITS = 100, 20
-_HOST = re.compile(r"(\[[\w:.%]+\]|[^:\[\]]*)(:\d*)?")
-# What is shorter is no key, and would blot words out of the server's texts.
-_SHORTEST_SECRET = 6
-# Letters only may be a word of a description, unless there are more of them than words have.
-_LONGEST_WORD = 20
-_OF_THE_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
+_SHORTEST_SECRET, _LONGEST_WORD = 6, 20
 
 
-class TooLargeError(ValueError):
-    """A server sends more than anybody asked for."""
+class BorderError(DescriberError):
+    """A server sends what is not taken from any; ``paid`` where the call had succeeded by then."""
 
-
-class NotJsonError(ValueError):
-    """What should be JSON is not, or is nothing that anybody sends on purpose."""
-
-
-class RedirectedError(DescriberError):
-    """A server asks to send the request, with the key and the image, to another address."""
+    def __init__(self, message: str, *, paid: bool = False) -> None:
+        super().__init__(message)
+        self.paid = paid
 
 
 @dataclass(frozen=True)
@@ -76,20 +62,11 @@ class Server:
     """Where the model is and how to get in."""
 
     url: str  # without secrets
+    key: str
+    key_name: str  # the variable that the key was read from
     query: Mapping[str, str]
     headers: Mapping[str, str]
-    key: str
-    secrets: tuple[str, ...]  # may not appear anywhere; the longest is first
-    key_name: str  # the variable that the key was read from
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Those of the secrets that are no words: what the model writes may not hold them either."""
-        return tuple(
-            secret
-            for secret in self.secrets
-            if len(secret) >= _SHORTEST_SECRET and not (secret.isalpha() and len(secret) <= _LONGEST_WORD)
-        )
+    secrets: tuple[str, ...]  # the longest first
 
     @property
     def is_openai(self) -> bool:
@@ -105,15 +82,22 @@ class Server:
         except ValueError:
             return "." not in host or host.endswith((".localhost", ".local", ".internal"))
 
-    def credentials(self) -> dict[str, Any]:
-        """Return arguments of the official client; its own retries are off."""
-        headers = {"default_query": dict(self.query), "default_headers": dict(self.headers)}
-        return {"api_key": self.key, "base_url": self.url, "max_retries": 0, **headers}
+    @property
+    def client_options(self) -> dict[str, Any]:
+        """Arguments of the official clients. Their retries are off: each call is counted before it is sent."""
+        headers = {"Accept-Encoding": "identity", **self.headers}
+        given = {"default_query": dict(self.query), "default_headers": headers, "max_retries": 0}
+        return {"api_key": self.key, "base_url": self.url, **given}
 
-    def one_line(self, text: object) -> str:
+    def shown(self, text: str, limit: int = MAX_TEXT) -> str:
+        """Return a text of the server without secrets, which go before it is cut."""
+        found = without(text, self.secrets)
+        return found if len(found) <= limit else found[: limit - 1] + "…"
+
+    def one_line(self, error: object) -> str:
         """Return an error text, short and free of secrets."""
-        shown = redacted(str(text), self.secrets, 20 * MAX_MESSAGE)
-        return redacted(" ".join("".join(c if c.isprintable() else " " for c in shown).split()), (), MAX_MESSAGE)
+        text = "".join(c if c.isprintable() else " " for c in self.shown(str(error), 20 * MAX_MESSAGE))
+        return self.shown(" ".join(text.split()), MAX_MESSAGE)
 
 
 def find_server(base_url: str | None, kind: str = "openai") -> Server:
@@ -139,15 +123,18 @@ def find_server(base_url: str | None, kind: str = "openai") -> Server:
         )
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     login = b64encode(f"{user}:{password}".encode()).decode() if user or password else ""
-    secrets = {key, password, parts.password or "", login, *query_secrets(given)}
-    secrets |= {user, parts.username or ""} if len(user) >= _SHORTEST_SECRET else set()
+    query = dict(parse_qsl(parts.query))
+    # A key of local servers may be a word ("EMPTY"), which would be blotted out of descriptions.
+    is_word = key.isalpha() and len(key) <= _LONGEST_WORD
+    secrets = {password, login, user, "" if is_word else key}
+    secrets |= {value for name, value in query.items() if not name.lower().endswith(NO_SECRETS)}
     server = Server(
         url=url,
-        query=dict(parse_qsl(parts.query)),
-        headers={"Authorization": f"Basic {login}"} if login else {},
         key=key or "none",
-        secrets=tuple(sorted(secrets - {""}, key=len, reverse=True)),
         key_name=provider.key,
+        query=query,
+        headers={"Authorization": f"Basic {login}"} if login else {},
+        secrets=tuple(sorted((s for s in secrets if len(s) >= _SHORTEST_SECRET), key=len, reverse=True)),
     )
     if not key and (server.is_openai or (provider.needs_key and server.url == provider.url)):
         raise ConfigError(
@@ -156,122 +143,47 @@ def find_server(base_url: str | None, kind: str = "openai") -> Server:
     return server
 
 
-def query_secrets(address: str) -> set[str]:
-    """Return the values in the query of an address that may be keys, in each spelling in which they may come back."""
-    found: set[str] = set()
-    for pair in address.partition("?")[2].partition("#")[0].split("&"):
-        name, _, value = pair.partition("=")
-        text = unquote_plus(value or name)
-        if len(text) >= _SHORTEST_SECRET and not name.lower().endswith(NO_SECRETS):
-            found |= {value or name, text, quote(text, safe=""), quote_plus(text)}
-    return found
-
-
-def blocking_client(server: Server, timeout: float) -> openai.OpenAI:
-    """Return the official client for whatever is not a chat completion.
-
-    It follows no redirect, and holds bodies to MAX_BODY except those that are asked for as streams.
-    """
+def http_options(*, is_async: bool) -> dict[str, Any]:
+    """Return arguments of an HTTP client that make it the border: no redirect, nothing packed, nothing endless."""
     import httpx2
-    from openai import DefaultHttpxClient, OpenAI
 
-    class Limited(DefaultHttpxClient):
-        def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
-            options["follow_redirects"] = False
-            response = super().send(request, stream=True, **options)
-            try:
-                require_direct(response)
-                if stream and response.is_success:
-                    return response
-                content = bytearray()
-                for part in response.iter_bytes():
-                    add_part(content, part, response)
-            except BaseException:
-                response.close()
-                raise
-            response.close()
-            headers = [(name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_TRANSFER]
-            return httpx2.Response(response.status_code, headers=headers, content=bytes(content), request=request)
+    class Bounded(httpx2.AsyncByteStream, httpx2.SyncByteStream):
+        def __init__(self, response: httpx2.Response) -> None:
+            self._whole: Any = response.stream
+            self._left = MAX_FILE if response.request.url.path.endswith("/content") else MAX_BODY
+            self._paid = response.is_success
 
-    return OpenAI(**server.credentials(), timeout=timeout, http_client=Limited(timeout=timeout))
+        def _take(self, part: bytes) -> bytes:
+            self._left -= len(part)
+            if self._left < 0:
+                raise BorderError("the answer is too long", paid=self._paid)
+            return part
 
+        def __iter__(self) -> Iterator[bytes]:
+            return map(self._take, self._whole)
 
-async def read_async(response: httpx2.Response) -> bytes:
-    """Return the decompressed body of a streamed response, and close it. Raises RedirectedError, TooLargeError."""
-    content = bytearray()
-    try:
-        require_direct(response)
-        async with contextlib.aclosing(response.aiter_bytes()) as parts:
-            async for part in parts:
-                add_part(content, part, response)
-    finally:
-        await response.aclose()
-    return bytes(content)
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            async for part in self._whole:
+                yield self._take(part)
 
+        def close(self) -> None:
+            self._whole.close()
 
-def add_part(content: bytearray, part: bytes, response: httpx2.Response) -> None:
-    """Add a part of a body. Raises TooLargeError."""
-    limit = MAX_BODY if response.is_success else MAX_ERROR
-    if len(content) + len(part) > limit:
-        raise TooLargeError(f"the answer is longer than {limit // 2**20} MB")
-    content += part
+        async def aclose(self) -> None:
+            await self._whole.aclose()
+
+    def guard(response: httpx2.Response) -> None:
+        _require_plain(response)
+        response.stream = Bounded(response)
+
+    async def guard_async(response: httpx2.Response) -> None:
+        guard(response)
+
+    return {"follow_redirects": False, "event_hooks": {"response": [guard_async if is_async else guard]}}
 
 
-def require_direct(response: httpx2.Response) -> None:
-    """Raise RedirectedError for a redirect, and TooLargeError for a body that is compressed more than once.
-
-    A few bytes that are compressed several times unpack to more than anybody can read.
-    """
-    if response.has_redirect_location:
-        try:  # as it is spelt: a key in other letters would not be found
-            host = urlsplit(response.headers["location"]).netloc.rpartition("@")[2]
-        except ValueError:
-            host = ":"
-        if not _HOST.fullmatch(host):  # before the port may stand a login that holds a /
-            host = "an invalid address"
-        raise RedirectedError(
-            f"HTTP {response.status_code}: redirected to {host or 'another path of the same server'}; requests with a "
-            f"key or an image are not sent on"
-        )
-    if "," in response.headers.get("content-encoding", ""):
-        raise TooLargeError("the answer is compressed more than once")
-
-
-def parse_json(content: bytes) -> Any:
-    """Return the value of a JSON text. Raises NotJsonError, also where it is nested deeper than 100 levels.
-
-    Invalid UTF-8 becomes U+FFFD; NaN and numbers of too many digits become None. So an answer that was paid for is not
-    lost for a detail that nobody reads.
-    """
-    try:
-        value = _DECODER.decode(content.decode("utf-8-sig", "replace"))
-    except (ValueError, RecursionError):
-        raise NotJsonError("no JSON") from None
-    level: list[Any] = [value]
-    for _ in range(_DEEPEST):
-        children = [child for parent in level for child in (*mapping(parent).values(), *sequence(parent))]
-        level = [child for child in children if isinstance(child, dict | list)]
-        if not level:
-            return value
-    raise NotJsonError("JSON that is nested too deeply")
-
-
-_DECODER = json.JSONDecoder(
-    parse_int=lambda digits: int(digits) if len(digits) <= _MOST_DIGITS else None, parse_constant=lambda name: None
-)
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """Return a JSON object; an empty one where ``value`` is something else."""
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def sequence(value: Any) -> list[Any]:
-    """Return a JSON array; an empty one where ``value`` is something else."""
-    return cast("list[Any]", value) if isinstance(value, list) else []
-
-
-def redacted(text: str, secrets: Iterable[str], limit: int) -> str:
-    """Return at most ``limit`` characters of ``text``; secrets are removed before it is cut."""
-    text = without(text, secrets)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _require_plain(response: httpx2.Response) -> None:
+    if response.is_redirect:
+        raise BorderError(f"HTTP {response.status_code}: it redirects, and a key or an image is not sent on")
+    if response.headers.get("content-encoding", "identity") != "identity":  # a few bytes may unpack to gigabytes
+        raise BorderError("the answer is compressed, which was not asked for", paid=response.is_success)
