@@ -68,7 +68,7 @@ describe --data photos --store s.db --describer openai:gpt-4.1-mini -> OPENAI_AP
 describe --data photos --store s.db --describer openai:m --base-url http://127.0.0.1:9/v1
     -> there is no server to be reached | is --base-url right?
 describe --data photos --store s.db --describer replay:other.jsonl -> none of its 1 rows belongs | 'other/1.jpg'
-descriptions check --store other.db --data photos -> belongs to other images
+inspect other.db --data photos -> belongs to other images
 encode --store other.db --encoder minillm --out new.emb -> Did you mean 'minilm'?
 train --data photos --out new --embeddings other.emb -> the table is of other images
 export run --format onx --out model.onnx -> --format | Did you mean 'onnx'?
@@ -91,9 +91,7 @@ distill gone --describer openai:m --classes cat,dog
 describe --data photos --store new.db --describer replay:gone.jsonl
 descriptions import gone.jsonl --store new.db --data photos
 descriptions export new.jsonl --store gone.db
-descriptions stats --store gone.db
-descriptions check --store gone.db --data photos
-descriptions view --store gone.db --data photos
+inspect gone.db --data photos
 encode --store gone.db --encoder minilm --out new.emb
 label --data photos --embeddings gone.emb --out new.parquet
 export-labels --data gone --targets gone.parquet --format csv --out new.csv
@@ -210,7 +208,7 @@ TRAIN = "train --data openmoji --out run"
         (ZeroDivisionError("a bug"), "demo", 70, ["ZeroDivisionError: a bug", "\nThis is a bug of gpt4image"]),
         (KeyboardInterrupt(), TRAIN, 130, [f"{KEPT} with --resume to go on.\n"]),
         (KeyboardInterrupt(), f"{TRAIN} --resume", 130, [f"{KEPT} to go on.\n"]),
-        (KeyboardInterrupt(), "descriptions stats --store s.db", 130,
+        (KeyboardInterrupt(), "inspect s.db", 130,
          ["Interrupted; no partial file is left. Give the same command again to start over.\n"]),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",

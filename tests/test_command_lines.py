@@ -13,7 +13,7 @@ from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.cli import COMMANDS, ITEMS_SKIPPED, OK, USER_MISTAKE, main
 from worlds import write_colours
 
-LIGHT = ("descriptions check", "descriptions export", "descriptions import", "descriptions stats", "descriptions view",
+LIGHT = ("descriptions export", "descriptions import", "inspect",
          "describe", "doctor", "evaluate", "export-labels", "report")  # fmt: skip
 PATHS = ["pictures", "folder:pictures", "a.db", "answers.jsonl", "fifo", "loop", "loop/x", "folder:loop", "empty",
          "zero", "junk.csv", "junk.json", "junk.parquet", "nothing", "", ".", " ", "~nobody/x", "\udcff",

@@ -58,8 +58,8 @@ STEPS: list[tuple[tuple[str, Any], dict[str, Any], str]] = [
     (describe(), {"failed": 3, "calls": 0}, ENCODE),  # broken files: asking again would change nothing
     # A sample, to be looked at before more is paid for.
     (describe(limit=300), {"stopped_by": "limit"},
-     "gpt4image descriptions view --store p.db --data photos --out p-2.html"),
-    (describe(), {"rejected": 9}, "gpt4image descriptions view --store p.db --data photos --out p-2.html"),
+     "gpt4image inspect p.db --data photos --page p-2.html"),
+    (describe(), {"rejected": 9}, "gpt4image inspect p.db --data photos --page p-2.html"),
     (describe(max_cost=5.0), {"stopped_by": "max_cost", "failed": 1, "calls": 9}, ENCODE),
     (describe("w/p.db", ask="class"), {}, "gpt4image label --data photos --answers w/p.db --out w/targets.parquet"),
     (describe("w/b.db", ask="boxes"), {}, BOXES),

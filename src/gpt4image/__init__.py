@@ -28,19 +28,19 @@ _NAMES = {
     "artifacts.store": "DescriptionStore",
     "artifacts.table": "EmbeddingTable",
     "artifacts.targets": "Targets",
-    "config.results": "Epoch DistillResult DescribeResult EncodeResult LabelResult ReviewResult AuditResult "
-    "DiscoverResult ExportLabelsResult TrainResult EvaluateResult CompareResult ReportResult ExportResult "
+    "config.results": "Epoch DistillResult DescribeResult InspectResult EncodeResult LabelResult ReviewResult "
+    "AuditResult DiscoverResult ExportLabelsResult TrainResult EvaluateResult CompareResult ReportResult ExportResult "
     "PredictResult SearchResult DoctorResult",
     "base.outcome": "Outcome",
     "base.errors": "Gpt4ImageError",
-    "config": "DescribeConfig ImportDescriptionsConfig ExportDescriptionsConfig EncodeConfig LabelConfig TrainConfig "
-    "EvaluateConfig CompareConfig ReportConfig AuditConfig DiscoverConfig ExportLabelsConfig ReviewConfig "
+    "config": "DescribeConfig InspectConfig ImportDescriptionsConfig ExportDescriptionsConfig EncodeConfig LabelConfig "
+    "TrainConfig EvaluateConfig CompareConfig ReportConfig AuditConfig DiscoverConfig ExportLabelsConfig ReviewConfig "
     "PredictConfig SearchConfig DemoConfig DistillConfig",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 _VERBS = (
-    *("demo", "distill", "describe", "encode", "label", "review", "audit", "discover", "export_labels", "train"),
-    *("evaluate", "compare", "report", "export", "predict", "search", "doctor"),
+    *("demo", "distill", "describe", "inspect", "encode", "label", "review", "audit", "discover", "export_labels"),
+    *("train", "evaluate", "compare", "report", "export", "predict", "search", "doctor"),
 )
 
 __all__ = [*_VERBS, *_MODULE_OF]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -25,6 +25,7 @@ from gpt4image.config import EvaluateConfig as EvaluateConfig
 from gpt4image.config import ExportDescriptionsConfig as ExportDescriptionsConfig
 from gpt4image.config import ExportLabelsConfig as ExportLabelsConfig
 from gpt4image.config import ImportDescriptionsConfig as ImportDescriptionsConfig
+from gpt4image.config import InspectConfig as InspectConfig
 from gpt4image.config import LabelConfig as LabelConfig
 from gpt4image.config import PredictConfig as PredictConfig
 from gpt4image.config import ReportConfig as ReportConfig
@@ -42,6 +43,7 @@ from gpt4image.config.results import Epoch as Epoch
 from gpt4image.config.results import EvaluateResult as EvaluateResult
 from gpt4image.config.results import ExportLabelsResult as ExportLabelsResult
 from gpt4image.config.results import ExportResult as ExportResult
+from gpt4image.config.results import InspectResult as InspectResult
 from gpt4image.config.results import LabelResult as LabelResult
 from gpt4image.config.results import PredictResult as PredictResult
 from gpt4image.config.results import ReportResult as ReportResult
@@ -537,6 +539,43 @@ def describe(
 
     Returns:
         DescribeResult: Result of ``describe``: its images, what became of the answers, and what they cost.
+    """
+
+def inspect(
+    store: StrPath,
+    *,
+    splits: str = 'train',
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    data: Data | None = None,
+    prompt: str | None = None,
+    page: StrPath | None = None,
+    limit: int = 100,
+) -> InspectResult:
+    """Count, check and show what is in a store: ``gpt4image inspect`` as a function.
+
+    Count what is in a description store, compare it to a dataset, and show images with their answers.
+
+    Example: gpt4image.inspect(store='photos.db', data='folder:photos', page='answers.html')
+
+    Args:
+        store (str | Path): Description store (one SQLite file).
+        splits (str, optional): Splits whose images are asked about, separated by commas: train, val, test. Models learn
+            from train alone.
+        val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
+            validation split; as for `train`.
+        test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split; as
+            for `train`.
+        data (str | Path | (images, labels) | DataFrame | None, optional): Dataset SPEC to compare: its coverage, images
+            without a description, and descriptions without an image.
+        prompt (str | None, optional): Only answers to the prompt of this name.
+        page (str | Path | None, optional): HTML page to write: images with all their answers, failed and flawed ones
+            first.
+        limit (int, optional): Maximum images on the page.
+
+    Returns:
+        InspectResult: What ``inspect`` counted; ``distributions`` of answers, tokens and cost, and names of what is
+            suspicious.
     """
 
 def encode(

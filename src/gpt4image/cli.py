@@ -54,9 +54,7 @@ COMMANDS = {
     "descriptions export": Command(
         "write descriptions to a file", "ExportDescriptions", "describing.descriptions:export_descriptions"
     ),
-    "descriptions stats": Command("count what is in a store", "Stats", "describing.contents:stats"),
-    "descriptions check": Command("compare a store to a dataset", "Check", "describing.descriptions:check"),
-    "descriptions view": Command("write a page of images and descriptions", "View", "describing.contents:view"),
+    "inspect": Command("count, check and show what is in a store", "Inspect", "describing.inspection:inspect"),
     "encode": Command("turn descriptions into embeddings", "Encode", "encoding.encode:encode", resumes=True),
     "label": Command("make targets from answers, texts and labels", "Label", "labelling.label:label"),
     "review": Command("label and correct in the browser", "Review", "reviewing.review:review", resumes=True),

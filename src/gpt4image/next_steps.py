@@ -24,7 +24,7 @@ BEYOND_TIMM = ("detection", "segmentation", "video")
 """Tasks whose models timm does not load."""
 OF_ONNX = ("onnx", "onnxscript", "onnxruntime")
 NEW_PHOTOS = "new-photos"  # stands for the user's own
-READS_ONLY = ("descriptions stats", "descriptions check", "doctor")
+READS_ONLY = ("doctor",)
 
 
 def with_next(name: str, outcome: Outcome, config: Any, *, python: bool) -> Outcome:
@@ -78,7 +78,7 @@ def _after_describe(config: Any, outcome: Any) -> Step:
     useless = outcome.rejected and not (outcome.described or outcome.already_described)
     if useless or outcome.stopped_by == "limit":  # to be looked at
         page = _new(config.store.with_suffix(".html"))
-        return "descriptions view", {"store": config.store, "data": config.data, "out": page}
+        return "inspect", {"store": config.store, "data": config.data, "page": page}
     # Calls that failed may succeed; what was tried in vain without one call, such as broken files, stays as it is.
     may_succeed = outcome.details.get("calls", 1) and not config.describer.startswith("replay:")
     if outcome.failed and may_succeed and outcome.stopped_by is None:
@@ -260,7 +260,7 @@ _NEXT: Mapping[str, Callable[[Any, Any], Step | Path | None]] = {
     "descriptions import": lambda config, outcome: (
         _encode(config.store) if outcome.descriptions else _label(config.store, config.data)
     ),
-    "descriptions view": lambda config, _: config.out,
+    "inspect": lambda config, _: config.page,
     "encode": _after_encode,
     "label": _after_label,
     "review": _after_review,

@@ -14,11 +14,11 @@ from PIL import Image
 import gpt4image.describing.asking
 from encoded_images import encoded
 from gpt4image.base.errors import ConfigError, DescriberError
-from gpt4image.config import BOX_FORMATS, StatsConfig
+from gpt4image.config import BOX_FORMATS, InspectConfig
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.regions import Boxes
 from gpt4image.describing.boxes import probed_images
-from gpt4image.describing.contents import stats
+from gpt4image.describing.inspection import inspect
 from openai_cases import answers_of, describe_by
 from openai_stub import Call, Handler, Reply, answer
 from worlds import in_memory, masks_of
@@ -175,7 +175,7 @@ def test_good_boxes_are_kept_from_broken_answers(
     summary, calls = run(tmp_path, lambda _: answer(text, finish=finish))
     (row,) = answers_of(tmp_path / "a.db")
     assert [(found["label"], found["box_2d"]) for found in row.answer.boxes or ()] == [("cat", GOOD["box_2d"])]
-    for counted in (summary, stats(StatsConfig(store=tmp_path / "a.db")).summary):
+    for counted in (summary, inspect(InspectConfig(store=tmp_path / "a.db")).summary):
         assert {name[6:]: n for name, n in counted.items() if name.startswith("boxes_") and n} == faults
     assert len(calls) == 1
 

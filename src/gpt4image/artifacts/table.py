@@ -140,7 +140,7 @@ class EmbeddingTable:
         if not self.of_images([images.digests[i] for i in train]).described.any():
             raise TableError(
                 f"None of the {len(train)} training images of {images.spec} has an embedding in {self.path}: the table "
-                "is of other images. Run `gpt4image descriptions check` on the store that it came from."
+                "is of other images. Run `gpt4image inspect` on the store that it came from."
             )
 
     def of_images(self, digests: Sequence[str]) -> ImageVectors:

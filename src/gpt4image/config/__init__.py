@@ -15,7 +15,6 @@ from gpt4image.config.deploying import PredictConfig as PredictConfig
 from gpt4image.config.deploying import SearchConfig as SearchConfig
 from gpt4image.config.describing import BOX_FORMATS as BOX_FORMATS
 from gpt4image.config.describing import GUARD as GUARD
-from gpt4image.config.describing import CheckConfig as CheckConfig
 from gpt4image.config.describing import DescribeConfig as DescribeConfig
 from gpt4image.config.describing import DescriberOptions as DescriberOptions
 from gpt4image.config.describing import DescriptionsConfig as DescriptionsConfig
@@ -23,8 +22,7 @@ from gpt4image.config.describing import EncodeConfig as EncodeConfig
 from gpt4image.config.describing import ExportDescriptionsConfig as ExportDescriptionsConfig
 from gpt4image.config.describing import Flaw as Flaw
 from gpt4image.config.describing import ImportDescriptionsConfig as ImportDescriptionsConfig
-from gpt4image.config.describing import StatsConfig as StatsConfig
-from gpt4image.config.describing import ViewConfig as ViewConfig
+from gpt4image.config.describing import InspectConfig as InspectConfig
 from gpt4image.config.distilling import DistillConfig as DistillConfig
 from gpt4image.config.learning import DataOptions as DataOptions
 from gpt4image.config.learning import EvaluateConfig as EvaluateConfig

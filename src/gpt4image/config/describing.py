@@ -262,40 +262,22 @@ class ExportDescriptionsConfig(DescriptionsConfig, WithData):
     """Only descriptions that answer the prompt of this name."""
 
 
-class StatsConfig(DescriptionsConfig, AskedOptions, WithData):
-    """Count what is in a store: descriptions, their lengths and flaws, failures, tokens and money.
+class InspectConfig(AskedOptions, WithData):
+    """Count what is in a description store, compare it to a dataset, and show images with their answers.
 
-    Example: gpt4image descriptions stats --store photos.db --data folder:photos
+    Example: gpt4image inspect photos.db --data folder:photos --page answers.html
     """
 
+    store: Positional[Path]
+    """Description store (one SQLite file)."""
     data: str | None = None
-    """Dataset SPEC; adds the coverage of this set, and how many descriptions name their class."""
-
-
-class ViewConfig(DescriptionsConfig, WithData):
-    """Write an HTML page of images with all their answers, flawed ones first.
-
-    Example: gpt4image descriptions view --store photos.db --data folder:photos --out gallery.html
-    """
-
-    data: str | None = None
-    """Dataset SPEC of the images to show. Default: only texts are shown."""
-    out: Path = Path("descriptions.html")
-    """HTML file to write; it holds everything and loads nothing."""
-    limit: int = Field(default=100, ge=1)
-    """Maximum images to show."""
+    """Dataset SPEC to compare: its coverage, images without a description, and descriptions without an image."""
     prompt: str | None = None
     """Only answers to the prompt of this name."""
-
-
-class CheckConfig(DescriptionsConfig, AskedOptions, WithData):
-    """Name images without description, descriptions without image, duplicates and conflicting texts.
-
-    Example: gpt4image descriptions check --store photos.db --data folder:photos
-    """
-
-    data: str
-    """Dataset SPEC to check the store against."""
+    page: Path | None = None
+    """HTML page to write: images with all their answers, failed and flawed ones first."""
+    limit: int = Field(default=100, ge=1)
+    """Maximum images on the page."""
 
 
 class EncodeConfig(StageConfig):

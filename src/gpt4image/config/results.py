@@ -43,7 +43,14 @@ class DescribeResult(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class StoreResult(Outcome):
-    """What a command of ``descriptions`` counted; ``distributions`` of answers, tokens and cost are by kind."""
+    """What ``descriptions import`` or ``export`` counted."""
+
+    counted: Facts = several()
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectResult(Outcome):
+    """What ``inspect`` counted; ``distributions`` of answers, tokens and cost, and names of what is suspicious."""
 
     counted: Facts = several()
     distributions: Facts = several(shown=False)

@@ -25,7 +25,7 @@ from gpt4image.config.arms import ARMS
 from gpt4image.data.decode import centre_start
 from gpt4image.deploying.formats import ExportedModel
 from gpt4image.deploying.loading import EXTRA_FILE, ONNX_KEY
-from gpt4image.describing.contents import describer_names
+from gpt4image.describing.inspection import describer_names
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.pages import numbers
 from gpt4image.reporting import findings

@@ -66,7 +66,7 @@ def find_box_format(store: DescriptionStore, settings: Mapping[str, Any], images
         table = ", ".join(f"{name} {mean:.2f}" for name, mean in sorted(means.items(), key=lambda item: -item[1]))
         raise DescriberError(
             f"The boxes of this describer fit {pairs} human boxes in no convention: {table}. That is the mean IoU, of "
-            f"which {LEAST_IOU} is needed. Look at them with `gpt4image descriptions view`. To take a convention all "
+            f"which {LEAST_IOU} is needed. Look at them with `gpt4image inspect`. To take a convention all "
             f"the same, give --box-format, e.g. {best}; no answer is paid for again."
         )
     store.set_box_format(settings, best, {"pairs": pairs, "iou": means})

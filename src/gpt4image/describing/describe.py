@@ -428,7 +428,7 @@ class _Run:
             reason = Counter(item.reason for items in self.rejected.values() for item in items).most_common(1)[0][0]
             raise DescriberError(
                 f"none of the first {self.useless} images has an answer of any use ({reason}), so the others are not "
-                "asked about. `gpt4image descriptions view` shows what the model wrote. Try another model, --prompt or "
+                "asked about. `gpt4image inspect` shows what the model wrote. Try another model, --prompt or "
                 "--max-tokens; with the same ones, --retry-rejected asks about these images again."
             )
 

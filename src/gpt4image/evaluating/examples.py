@@ -21,12 +21,12 @@ from gpt4image.artifacts.targets import Targets, holds_boxes
 from gpt4image.base.errors import DamagedError, DecodeError
 from gpt4image.base.files import read_parquet, write_json
 from gpt4image.base.outcome import Skipped
-from gpt4image.config import StatsConfig, TrainConfig
+from gpt4image.config import TrainConfig
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.decode import decode, decode_numbers
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import Boxes, Masks
-from gpt4image.describing.contents import stats
+from gpt4image.describing.inspection import store_record
 from gpt4image.labelling.evidence import Answers
 from gpt4image.labelling.noise import suspected_errors
 from gpt4image.pages.cards import PICTURE, Thumbnails, data_url, mark, overlaid
@@ -191,8 +191,7 @@ def write_descriptions(path: Path, manifest: Manifest, described: NDArray[np.boo
     """Write who described images, (N,) ``described``, at what cost and how well; the store may be gone."""
     record: dict[str, Any] = {}
     if Path(manifest.store).is_file():
-        found = stats(StatsConfig(store=Path(manifest.store)), manifest.prompts)
-        record |= {**found.summary, **found.record}
+        record |= store_record(Path(manifest.store), manifest.prompts)
     encoding = ("encoder", "width", "max_tokens", "truncated", "length_policy")
     record |= {"images": len(described), "described": int(described.sum())}
     encoded = {name: getattr(manifest, name) for name in encoding}

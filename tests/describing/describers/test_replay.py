@@ -66,10 +66,9 @@ def test_a_text_of_a_writer_that_was_told_the_class_answers_only_a_prompt_that_t
     assert [answer.text for group in describer.describe(told) for answer in group] == ["told", "free"]
 
 
-@pytest.mark.parametrize("columns", ["key,description", "image,caption", "path,text"])
-def test_a_table_is_replayed_and_twice_the_same_row_is_one(tmp_path: Path, columns: str) -> None:
+def test_a_table_is_replayed_and_twice_the_same_row_is_one(tmp_path: Path) -> None:
     path = tmp_path / "texts.csv"
-    path.write_text(f"{columns}\nk0,one\nk1,two\nk1,two\nk0,other\n,none\n", encoding="utf-8")
+    path.write_text("key,description\nk0,one\nk1,two\nk1,two\nk0,other\n,none\n", encoding="utf-8")
     images, describer = in_memory([b"0", b"1"]), load(path)
     assert [answer.text for answer in answers_of(describer, images)] == ["one", "two"]
     report = describer.report(images)

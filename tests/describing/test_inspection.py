@@ -1,4 +1,4 @@
-"""descriptions stats and view: every count is of what is in the store; a page shows everything and trusts nothing."""
+"""inspect: every count is of what is in the store; a page shows everything and trusts nothing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ import pytest
 from PIL import Image
 
 import gpt4image.describing.asking
-import gpt4image.describing.contents
 from encoded_images import encoded
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, StoreError
-from gpt4image.config import StatsConfig, ViewConfig
+from gpt4image.config import InspectConfig
 from gpt4image.data.dataset import NO_LABEL, Dataset
-from gpt4image.describing.contents import stats, stored_flaws, view
+from gpt4image.describing.inspection import inspect, stored_flaws
 from worlds import in_memory
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", class_conditioned=False)
@@ -35,7 +34,6 @@ def known(patch: pytest.MonkeyPatch, contents: list[bytes], **others: Any) -> Da
     labels = [NO_LABEL, *(number % 2 for number in range(1, len(contents)))]
     images = in_memory(contents, labels, **{"classes": ("cat", "big_dog"), **others})
     patch.setattr(gpt4image.describing.asking, "load_with_splits", lambda _spec, **_: images)
-    patch.setattr(gpt4image.describing.contents, "load_dataset", lambda _spec: images)
     return images
 
 
@@ -61,8 +59,8 @@ def store_of(folder: Path, rows: list[Description]) -> Path:
 
 
 def page_of(folder: Path, rows: list[Description], **options: Any) -> str:
-    given = {"store": store_of(folder, rows), "data": "memory", "out": folder / "page.html"}
-    view(ViewConfig(**{**given, **options}))
+    given = {"store": store_of(folder, rows), "data": "memory", "page": folder / "page.html"}
+    inspect(InspectConfig(**{**given, **options}))
     return (folder / "page.html").read_text(encoding="utf-8")
 
 
@@ -81,10 +79,10 @@ def test_stats_count_what_is_there(tmp_path: Path, images: Dataset) -> None:
         result(images.digests[3], "big dog", prompt=TOLD),
         result("0" * 64, None, describer={}, error="x"),
     ]
-    outcome = stats(StatsConfig(store=store_of(tmp_path, rows), data="memory"))
+    outcome = inspect(InspectConfig(store=store_of(tmp_path, rows), data="memory"))
     summary, record = outcome.summary, outcome.record
     assert summary["descriptions"] == summary["images"] == 3 and summary["failures"] == 1
-    assert record["words"] == {"min": 2, "median": 3.0, "mean": 3.3, "p95": 4.8, "max": 5}
+    assert record["words"] == {"min": 2, "median": 3.0, "p95": 4.8, "max": 5}
     prompts = {row["name"]: (row["descriptions"], row["class_conditioned"]) for row in record["prompts"]}
     assert prompts == {"told": (1, True), "imported": (2, False), "paper": (0, False)}
     assert summary["coverage"] == 3 / 40 and not {"cost_usd", "tokens_in"} & summary.keys()
@@ -104,15 +102,12 @@ def test_money_tokens_flaws_and_reasons_are_counted_by_describer(tmp_path: Path,
         result(images.digests[4], None, error=late.format("a1b2c3d4e5"), cost_usd=0.5),
         result(images.digests[4], None, error=late.format("f6a7b8c9d0"), describer=HOT),
     ]
-    outcome = stats(StatsConfig(store=store_of(tmp_path, rows)))
+    outcome = inspect(InspectConfig(store=store_of(tmp_path, rows)))
     record = outcome.record
     facts = {"failures": 3, "rejected": 1, "no_answer": 2, "flawed": 1}
     facts |= {"tokens_in": 300, "tokens_out": 60, "cost_usd": 1.25}
     assert {name: outcome.summary[name] for name in facts} == facts
-    assert record["flaws"] == {
-        "refusal": {"descriptions": 0, "rejected": 1},
-        "truncated": {"descriptions": 1, "rejected": 0},
-    }
+    assert record["flaws"] == {"truncated": {"descriptions": 1}}
     assert record["rejected_reasons"] == {"refusal": 1}
     assert record["no_answer_reasons"] == {"429: request … came too soon": 2}
     columns = ("describer", "descriptions", "rejected", "no_answer", "tokens_out", "cost_usd")
@@ -127,7 +122,7 @@ def test_money_tokens_flaws_and_reasons_are_counted_by_describer(tmp_path: Path,
 def test_texts_from_outside_do_not_act_on_the_terminal(tmp_path: Path, images: Dataset) -> None:
     nasty = "\x1b[2J\x1b]0;x\x07 [bold]A cat[/bold]\u202e"
     rows = [result(digest, nasty, describer={"name": nasty}) for digest in images.digests[:2]]
-    outcome = stats(StatsConfig(store=store_of(tmp_path, [*rows, result(images.digests[2], None, error=nasty)])))
+    outcome = inspect(InspectConfig(store=store_of(tmp_path, [*rows, result(images.digests[2], None, error=nasty)])))
     assert "\x1b" not in outcome.text and "\u202e" not in outcome.text and "[bold]A cat[/bold]" in outcome.text
 
 
@@ -215,9 +210,9 @@ def test_mistakes_say_what_to_do(tmp_path: Path, images: Dataset) -> None:
     stranger = result("ab" * 32, GOOD)
     for rows, options, error, message in (
         ([], {}, StoreError, "there is no answer"),
-        ([stranger], {}, StoreError, "descriptions check"),
+        ([stranger], {}, StoreError, "belongs to other images"),
         ([], {"prompt": "papr"}, StoreError, "Did you mean 'paper'"),
-        ([], {"out": tmp_path}, ConfigError, "this is a folder"),
+        ([], {"page": tmp_path}, ConfigError, "this is a folder"),
     ):
         with pytest.raises(error, match=message):
             page_of(tmp_path, rows, **options)
