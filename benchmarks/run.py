@@ -36,7 +36,7 @@ def run_one(name: str) -> None:
 
 
 def run_all(names: list[str]) -> None:
-    from gpt4image.artifacts.runs import environment
+    from gpt4image.artifacts.environment import environment
     from gpt4image.base.files import write_json
 
     rows = []

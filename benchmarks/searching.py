@@ -56,7 +56,7 @@ def _indexing() -> Row:
 
 def _asking() -> Row:
     """Seconds to find 10 of 100,000 images for one query."""
-    from gpt4image.artifacts.table import most_similar, up_to_date
+    from gpt4image.artifacts.image_index import most_similar, up_to_date
 
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((IMAGES, WIDTH)).astype(np.float32)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.runs import environment
+from gpt4image.artifacts.environment import environment
 from gpt4image.base.files import read_json_lines
 from gpt4image.encoding.class_names import CLASS_NAME_PROMPT
 from gpt4image.encoding.text_encoders.registry import load_text_encoder

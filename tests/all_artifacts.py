@@ -78,7 +78,7 @@ def make(folder: Path) -> None:
         linear, optimizer = model()
         Path("begun").mkdir()
         save_checkpoint(Path("begun") / CHECKPOINT, {"model": linear}, {"optimizer": optimizer}, {"step": 1})
-        unread = "*.html *.db-* *.lock *.count .lock comparison/examples.json"  # the last is large, and as model/run's
+        unread = "*.html *.db-* *.lock .lock comparison/examples.json"  # the last is large, and as model/run's
         for path in (path for pattern in unread.split() for path in Path().rglob(pattern)):
             path.unlink()
         shutil.copytree(place, folder, dirs_exist_ok=True)

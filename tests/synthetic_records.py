@@ -115,7 +115,7 @@ def write_run(folder: Path, arm: str = "text-labels", seed: int = 0, top1: float
     facts |= {"steps": 384, "images_per_second": 570.2, "parameters": 701_034, "data": comparison_record()["data"]}
     skipped = [{"name": "broken.png", "reason": "cannot identify image file"}]
     runs.finish(folder, {**facts, "set_aside": skipped})
-    measured |= {**of_classes, "confused": confused, **runs.evaluation_facts(folder, [])}
+    measured |= {**of_classes, "confused": confused}
     write_json(folder / "evaluation-test.json", measured)
     return folder
 

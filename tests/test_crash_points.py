@@ -45,10 +45,10 @@ TINY = ["--device", "cpu", "--threads", "1", "--precision", "fp32", "--memory-fo
         "--batch-size", "4"]  # fmt: skip
 # Times, sizes, and sums of files with times differ from run to run.
 VOLATILE = {"created", "seconds", "checksum", "latency_s", "images_per_second", "peak_memory_bytes", "time", "bytes",
-            "texts_per_second", "sha256", "record_sha256", "run_file_sha256"}  # fmt: skip
+            "texts_per_second", "files"}  # fmt: skip
 # distill.json tells these of the run that ended a stage.
 RESUMED = {"described", "already_described", "class_in_list", "texts_encoded", "texts_kept", "notes"}
-IGNORED = re.compile(r"^cache(/|$)|\.(lock|count)$")
+IGNORED = re.compile(r"^cache(/|$)|\.lock$")
 EARLIER = re.compile(r"earlier-\d+")  # after a stop, distill puts the model into another one than the run
 
 DESCRIBE = "describe --describer openai:tiny --base-url URL --data folder:few"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.artifacts import runs
-from gpt4image.base.checksums import FILES, file_digest, file_facts
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import DescribeConfig, EncodeConfig, EvaluateConfig, TrainConfig
 from gpt4image.data import load_dataset
@@ -49,12 +48,9 @@ def trained(spec: str, out: Path, **options: Any) -> Path:
 
 
 def rewrite_config(run: Path, record: dict[str, Any], **of_run: Any) -> None:
-    """Give a run other options, and other facts in run.json, with their checksums."""
+    """Give a run other options, and other facts in run.json."""
     write_json(run / runs.CONFIG, record)
-    known = read_json(run / runs.RUN) | of_run
-    write_json(run / runs.RUN, known | {FILES: file_facts(run, known[FILES])})
-    for path in run.glob("evaluation-*.json"):
-        write_json(path, read_json(path) | {runs.OF_RUN: file_digest(run / runs.RUN)})
+    write_json(run / runs.RUN, read_json(run / runs.RUN) | of_run)
 
 
 def of_several_labels(run: Path, out: Path, classes: Sequence[str], thresholds: Sequence[float]) -> Path:

@@ -175,7 +175,6 @@ def test_the_store_reads_boxes_by_the_convention_of_their_describer(tmp_path: Pa
         store.set_box_format(other, "xyxy-1", {})
         store.set_box_format(me, "yxyx-1", {})
         store.set_box_format(me, "yxyx-sent", {"iou": 0.9})
-        store.set_box_format({"kind": "test"}, "polar", {})  # of a later version
         assert store.box_formats() == {'{"kind":"other"}': "xyxy-1", '{"kind":"test","max_side":500}': "yxyx-sent"}
         assert store.fingerprint() != before, "texts and boxes that are read otherwise are others"
     with DescriptionStore(tmp_path / "a.db") as store:

@@ -11,7 +11,9 @@ import pytest
 
 from distilling_cases import made
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.runs import Comparison, load_arm_runs, load_comparisons, load_run
+from gpt4image.artifacts.comparisons import Comparison, load_arm_runs, load_comparisons
+from gpt4image.artifacts.environment import command, environment
+from gpt4image.artifacts.runs import load_run
 from gpt4image.artifacts.stage_records import StageRecords, changed
 from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_json
@@ -62,7 +64,7 @@ def test_a_set_of_other_classes_than_the_run_is_refused_by_the_first_that_differ
 )
 def test_a_command_is_recorded_where_there_was_one(monkeypatch: pytest.MonkeyPatch, program: str, words: str) -> None:
     monkeypatch.setattr("sys.argv", [program, "train", "--out", "a run"])
-    assert runs.command() == words == runs.environment()["command"]
+    assert command() == words == environment()["command"]
 
 
 @pytest.mark.parametrize(
@@ -73,8 +75,8 @@ def test_a_command_is_recorded_where_there_was_one(monkeypatch: pytest.MonkeyPat
         ({"arms": {"baseline": {"seeds": [0], "test": [float("nan")], "mean": 0.5}}}, "finite"),
         ({"pairs": [{"arm": "alined", "against": "baseline", "difference": 0.1, "n": 1}]}, "Did you mean 'aligned'"),
         ({"pairs": 3}, "pairs"),
-        ({"comparisons": [1]}, "is damaged"),
-        ("", "cannot be read"),
+        ({"comparisons": {"a": 1}}, "cannot be read"),
+        ("", "is damaged"),
     ],
 )
 def test_a_malformed_comparison_is_refused_by_name(tmp_path: Path, change: dict[str, Any] | str, words: str) -> None:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from comparing.cases import SMALL
-from gpt4image.base.checksums import FILES, file_facts
 from gpt4image.base.errors import DamagedError
 from gpt4image.base.files import read_json, write_parquet
 from gpt4image.comparing.compare import compare, write_extras
@@ -45,11 +44,10 @@ def test_other_images_never_make_a_difference_surer_than_the_seeds_alone(resampl
 def test_scores_by_image_are_read_without_images_that_have_no_label(tmp_path: Path) -> None:
     path = tmp_path / "predictions-test.parquet"
     write_parquet(path, pa.table({"score": [0.5, np.nan, np.nan, 1.0]}))
-    record = {FILES: file_facts(tmp_path, [path.name])}
-    assert scores_of(tmp_path, record).tolist() == [0.5, 1.0]
+    assert scores_of(tmp_path).tolist() == [0.5, 1.0]
     path.write_bytes(b"PAR1 no table PAR1")
     with pytest.raises(DamagedError, match="predictions-test"):
-        scores_of(tmp_path, record)
+        scores_of(tmp_path)
 
 
 def test_arms_that_left_their_texts_out_are_named_with_the_seeds() -> None:

@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from gpt4image.artifacts.runs import FEW_IMAGES, Arm, load_run
+from gpt4image.artifacts.comparisons import Arm
+from gpt4image.artifacts.runs import FEW_IMAGES, load_run
 from gpt4image.base.files import read_json, write_json
 from gpt4image.base.outcome import Outcome
 from gpt4image.reporting import charts, findings

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gpt4image.artifacts.runs import Comparison, OtherImages
+from gpt4image.artifacts.comparisons import Comparison, OtherImages
 from gpt4image.config import ReportConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.reporting import findings

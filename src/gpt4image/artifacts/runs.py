@@ -1,35 +1,25 @@
 """Run records: all that a report needs to know about a run, as plain JSON in the run folder; docs/reference/files.md.
 
-``run.json`` is written last: its presence means that the run is finished; it has checksums of the other files.
-
-What reports read of runs, evaluations and comparisons is typed and checked: a record that does not fit is a RunError,
-or a Skipped for one run or item among many.
+The manifest of the folder is written last: its presence means that the run is finished. What reports read is typed: a
+record that does not fit is a RunError.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import math
-import os
-import platform
-import shlex
-import subprocess
-import sys
-from collections.abc import Callable, Generator, Sequence, Set
-from importlib import metadata
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gpt4image.base.checksums import FILES, damaged, file_digest, file_facts, require_recorded
-from gpt4image.base.errors import DamagedError, ModelError, RunError, first_few, nearest
-from gpt4image.base.files import fingerprint, make_folder, read_json, read_json_lines, write_json
+from gpt4image.artifacts.environment import environment
+from gpt4image.base.errors import ModelError, RunError, first_few
+from gpt4image.base.files import damaged, fingerprint, make_folder, read_json, read_json_lines, write_json
 from gpt4image.base.intervals import Interval
 from gpt4image.base.locks import acquire_lock
+from gpt4image.base.manifest import MANIFEST, write_manifest
 from gpt4image.base.outcome import Skipped
-from gpt4image.base.secrets import hidden
 
 RUN, CONFIG, ENVIRONMENT, METRICS = "run.json", "config.json", "environment.json", "metrics.jsonl"
 DOUBTFUL, LOCK = "doubtful.json", ".lock"
@@ -38,11 +28,11 @@ MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.s
 
 DATA, IMAGES = "data_fingerprint", "images_fingerprint"
 """Fingerprint of all data, and of images, labels and splits only: what a run is measured on."""
-OF_RUN = "run_file_sha256"  # key of an evaluation: the sha256 of run.json of the run that was measured
 THRESHOLDS = "thresholds"
 """Key of run.json and metrics.jsonl: the probability of each class from which on it counts as present."""
-PACKAGE = Path(__file__).resolve().parents[1]
 PATIENCE = 10.0  # seconds; decoding processes of a killed run hold its lock until they end, within 5
+REPORTED = ("test", "val")  # the split whose evaluation a report shows: the first one there is
+FEW_IMAGES = 20  # with fewer validation images no curve of their score is drawn: one image moves it by 5 points or more
 
 # Options that say how a run is carried out, not what is learned: a run may be resumed with others.
 NOT_IDENTITY = frozenset(
@@ -98,12 +88,12 @@ def start(run_dir: Path, record: dict[str, Any], facts: dict[str, Any], *, resum
 
 
 def finish(run_dir: Path, record: dict[str, Any]) -> None:
-    """Write run.json: ``record``, with the checksums of the weights and of the other records of training."""
-    weights = (path for pattern in ("*.safetensors", "*/*.safetensors") for path in run_dir.glob(pattern))
-    kept = (path for path in weights if path.name != CHECKPOINT and not path.name.startswith("."))
-    names = [name for name in (CONFIG, ENVIRONMENT, METRICS, TEXT_SPACE) if (run_dir / name).is_file()]
-    names += sorted(path.relative_to(run_dir).as_posix() for path in kept)
-    write_json(run_dir / RUN, {**record, FILES: file_facts(run_dir, names)})
+    """Write run.json, and then the manifest of everything that training wrote."""
+    write_json(run_dir / RUN, record)
+    patterns = ("*.json", "*.jsonl", "*.safetensors", "text_encoder/*")
+    files = {path for pattern in patterns for path in run_dir.glob(pattern) if path.name[0] != "."}
+    names = {path.relative_to(run_dir).as_posix() for path in files} - {CHECKPOINT, MANIFEST}
+    write_manifest(run_dir / MANIFEST, sorted(names))
 
 
 def require_new(run_dir: Path) -> None:
@@ -135,12 +125,12 @@ def has_begun(run_dir: Path) -> bool:
 
 def is_finished(run_dir: Path) -> bool:
     """Return whether a run folder holds a finished run."""
-    return (run_dir / RUN).is_file()
+    return (run_dir / RUN).is_file() and (run_dir / MANIFEST).is_file()
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
     """Return the options of a run that has begun. Raises RunError."""
-    return _read_record(run_dir / CONFIG, {"data", "task", "arm", "chosen"}, tables={"chosen"})
+    return _read_record(run_dir / CONFIG, "data", "task", "arm", "chosen")
 
 
 def read_run(run_dir: Path) -> RunRecord:
@@ -152,18 +142,12 @@ def read_run(run_dir: Path) -> RunRecord:
         inside = next((inside for inside in run_dir.glob("*/") if is_finished(inside)), None)
         advice = "it is no run folder" if inside is None else f"give {inside}"
         advice = "finish it with `gpt4image train ... --resume`" if has_begun(run_dir) else advice
-        raise RunError(f"{run_dir} holds no finished run ({RUN} is missing): {advice}.")
-    run = _read_record(run_dir / RUN, {"set_aside", "data"}, tables={"data"})
-    for name in (CONFIG, ENVIRONMENT, METRICS):
-        require_recorded(run_dir, name, run)
-    metrics = read_json_lines(run_dir / METRICS)
-    if not metrics:
-        raise RunError(damaged(run_dir / METRICS, "it is empty"))
+        raise RunError(f"{run_dir} holds no finished run ({RUN} or {MANIFEST} is missing): {advice}.")
     return {
         "config": read_config(run_dir),
-        "environment": _read_record(run_dir / ENVIRONMENT, set()),
-        "metrics": metrics,
-        "run": run,
+        "environment": _read_record(run_dir / ENVIRONMENT),
+        "metrics": read_json_lines(run_dir / METRICS),
+        "run": _read_record(run_dir / RUN, "set_aside", "data"),
     }
 
 
@@ -183,32 +167,11 @@ def require_predicting(run_dir: Path) -> None:
         )
 
 
-def _read_record(path: Path, needed: set[str], *, tables: Set[str] = frozenset()) -> dict[str, Any]:
-    """Return a record that has the keys ``needed``, and tables under the keys ``tables``. Raises RunError."""
+def _read_record(path: Path, *needed: str) -> dict[str, Any]:
+    """Return a record that has these keys. Raises DamagedError."""
     record = read_json(path)
-    is_whole = isinstance(record, dict) and record.keys() >= needed
-    if not is_whole or not all(isinstance(record[name], dict) for name in tables & record.keys()):
-        raise RunError(damaged(path, "it does not hold what a stage writes"))
-    return record
-
-
-def recorded_file(run_dir: Path, name: str = MODEL) -> Path:
-    """Return a file of a finished run, such as its weights, compared to its checksum in run.json. DamagedError."""
-    require_recorded(run_dir, name, _read_record(run_dir / RUN, set()), largest=math.inf)
-    return run_dir / name
-
-
-def evaluation_facts(run_dir: Path, files: Sequence[str]) -> dict[str, Any]:
-    """Return what an evaluation keeps of the run that it measured, and of its files, to tell it from others."""
-    return {OF_RUN: file_digest(run_dir / RUN), FILES: file_facts(run_dir, files)}
-
-
-def read_evaluation(path: Path) -> Any:
-    """Return the record of a split. Raises DamagedError: it is damaged, or of another run than that of its folder."""
-    record = read_json(path)
-    run = path.with_name(RUN)
-    if not isinstance(record, dict) or not run.is_file() or record.get(OF_RUN) != file_digest(run):
-        raise DamagedError(damaged(path, f"it is of another run than {run}"))
+    if not isinstance(record, dict) or not record.keys() >= set(needed):
+        raise damaged(path, "it does not hold what a stage writes")
     return record
 
 
@@ -216,7 +179,7 @@ def class_names(run_dir: Path) -> tuple[str, ...]:
     """Return the K class names of a finished run, in the order of its logits. Raises RunError."""
     classes: Any = read_run(run_dir)["run"].get("classes")
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
-        raise RunError(damaged(run_dir / RUN, "its classes are no list of names"))
+        raise damaged(run_dir / RUN, "its classes are no list of names")
     return tuple(classes)
 
 
@@ -237,185 +200,10 @@ def read_skipped(run_dir: Path) -> tuple[Skipped, ...]:
     return tuple(Skipped(**item) for item in read_json(run_dir / RUN)["set_aside"])
 
 
-def environment(**facts: Any) -> dict[str, Any]:
-    """Return versions, machine, commit and command, plus ``facts`` (device, precision, ...)."""
-    versions = {name: metadata.version(name) for name in ("gpt4image", "torch", "torchvision", "timm", "numpy")}
-    return {
-        "python": platform.python_version(),
-        **versions,
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        **_commit(),
-        "command": command(),
-        **facts,
-    }
-
-
-def command() -> str:
-    """Return the command line of this process without its secrets; empty if it is another program's."""
-    program = Path(sys.argv[0])
-    ours = program.name == "gpt4image" or program == PACKAGE / "__main__.py"
-    return shlex.join(["gpt4image", *map(hidden, sys.argv[1:])]) if ours else ""
-
-
-@functools.cache
-def cpu_name() -> str:
-    """Return the processor's name and the vector extensions that decide which precision is fast."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in fields.get("flags", "").split()]
-    return f"{fields.get('model name', platform.machine())} ({', '.join(flags) or 'no vector extensions'})"
-
-
-@functools.cache
-def _commit() -> dict[str, Any]:
-    """Return commit and dirty flag of the package's own checkout; both None if it is installed from a wheel."""
-    folder = PACKAGE.parents[1]
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout
-
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        if (folder / ".git").exists():
-            return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain").strip())}
-    return {"commit": None, "dirty": None}
-
-
-COMPARISON, DEMO = "comparison.json", "demo.json"
-REPORTED = ("test", "val")  # the split whose evaluation a report shows: the first one there is
-FEW_SEEDS = 3  # fewer seeds than this are too few to test a difference
-FEW_IMAGES = 20  # with fewer validation images no curve of their score is drawn: one image moves it by 5 points or more
-
-
 class Record(BaseModel):
     """Base of all records: unknown keys are ignored, NaN and infinities are refused."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
-
-
-class Gap(Record):
-    """Paired difference over ``n`` seeds, as a fraction."""
-
-    difference: float
-    ci95: Interval | None = None
-    p: float | None = None
-    n: int
-
-    @property
-    def few(self) -> bool:
-        """Whether it has too few seeds for a test."""
-        return self.n < FEW_SEEDS
-
-
-class Metric(Record):
-    """A metric besides the primary one over the seeds of an arm."""
-
-    test: tuple[float, ...]
-    mean: float
-    ci95: Interval | None = None
-    against_baseline: Gap | None = None
-
-
-class Arm(Record):
-    """Results of an arm, or a variant of ``arm``, over seeds; ``test`` is the primary metric, ``seconds`` per run."""
-
-    arm: str = ""
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
-    test: tuple[float, ...]
-    mean: float
-    ci95: Interval | None = None
-    seconds: float | None = None
-    peak_memory_bytes: int | None = None
-    runs: tuple[str, ...] = ()
-    description: str = ""
-    metrics: dict[str, Metric] = Field(default_factory=dict)
-    absent: dict[str, str] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _one_value_per_seed(self) -> Arm:
-        if len(self.seeds) != len(self.test):
-            raise ValueError(f"{len(self.seeds)} seeds but {len(self.test)} test values; one per seed is needed")
-        return self
-
-
-class OtherImages(Record):
-    """Interval and p-value of a paired difference where other test images could have been drawn too, in its record."""
-
-    ci95: Interval | None = None
-    p: float | None = None
-
-
-class Pair(Gap):
-    """Paired difference of two arms over ``n`` common seeds, as a fraction.
-
-    ``other_images`` is never surer than the seeds alone: the wider end and the larger p count, as in an intersection-
-    union test (Berger 1982).
-    """
-
-    arm: str
-    against: str
-    other_images: OtherImages = OtherImages()
-
-    @field_validator("other_images")
-    @classmethod
-    def _no_surer_than_seeds(cls, images: OtherImages, info: ValidationInfo) -> OtherImages:
-        ci95, p = info.data.get("ci95"), info.data.get("p")
-        if images.ci95 is None or images.p is None or ci95 is None or p is None:
-            return images
-        lows, highs = zip(images.ci95, ci95, strict=True)
-        return OtherImages(ci95=(min(lows), max(highs)), p=max(images.p, p))
-
-    @property
-    def evidence(self) -> OtherImages:
-        """The interval and the p-value to show first: over seeds and test images, or else over seeds."""
-        return self.other_images if self.other_images.p is not None else OtherImages(ci95=self.ci95, p=self.p)
-
-
-class Named(Record):
-    """Flipped labels of one seed that the texts named: counts, and fractions."""
-
-    seed: int
-    flipped: int
-    named: int
-    precision: float | None = None
-    recall: float | None = None
-    average_precision: float | None = None
-
-
-class Comparison(Record):
-    """All arms of one question, and the pairs of arms that answer it; ``notes`` say what limits the numbers."""
-
-    metric: str
-    titles: dict[str, str] = Field(default_factory=dict)
-    higher_is_better: bool = True
-    arms: Annotated[dict[str, Arm], Field(min_length=1)]
-    pairs: tuple[Pair, ...] = ()
-    data: dict[str, Any] = Field(default_factory=dict)
-    question: str = ""
-    command: str = ""
-    method: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    doubtful: tuple[Named, ...] = ()
-
-    @model_validator(mode="after")
-    def _pairs_name_arms(self) -> Comparison:
-        for name in (side for pair in self.pairs for side in (pair.arm, pair.against)):
-            if name not in self.arms:
-                raise ValueError(f"a pair names an arm that is not there: {nearest(name, self.arms)}")
-        return self
-
-    @property
-    def reference(self) -> str:
-        """The arm that the others are measured against: baseline, or the first one."""
-        return "baseline" if "baseline" in self.arms else next(iter(self.arms))
-
-    def pair(self, arm: str) -> Pair | None:
-        """Return the difference of ``arm`` to the reference, if it was measured."""
-        return next((pair for pair in self.pairs if (pair.arm, pair.against) == (arm, self.reference)), None)
 
 
 class Epoch(Record):
@@ -492,82 +280,30 @@ class Run(Record):
         return self.run["data"]["val_labelled"]
 
 
-T = TypeVar("T")
+R = TypeVar("R", bound=Record)
 
 
-def checked(path: Path, make: Callable[[], T]) -> T:
-    """Return ``make()``; whatever is unreadable or malformed in ``path`` becomes a RunError that says where."""
+def parsed(path: Path, value: Any, kind: type[R]) -> R:
+    """Return a value that was read from ``path`` as a record. Raises RunError: it does not fit."""
     try:
-        return make()
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read as a record ({_first(error)}); make it again.") from None
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise RunError(f"{path} cannot be read as a record ({fault_of(error)}); make it again.") from None
 
 
-def _first(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
+def fault_of(error: ValidationError) -> str:
+    """Return the first fault that pydantic found, after its place."""
     detail = error.errors()[0]
     return ": ".join([".".join(map(str, detail["loc"])), detail["msg"]]).removeprefix(": ")
 
 
+def load_evaluation(path: Path) -> Evaluation:
+    """Read the record of a split. Raises RunError."""
+    return parsed(path, read_json(path), Evaluation)
+
+
 def load_run(folder: Path) -> Run:
     """Read a finished run and its evaluation of the test split, or else of the validation split. Raises RunError."""
-    records = checked(folder, lambda: read_run(folder))
-    evaluations = (folder / f"evaluation-{split}.json" for split in REPORTED)
-    evaluation = next(
-        (checked(path, functools.partial(read_evaluation, path)) for path in evaluations if path.is_file()), None
-    )
-    return checked(folder, lambda: Run.model_validate({"folder": folder, "evaluation": evaluation, **records}))
-
-
-def require_recorded_folder(folder: Path) -> None:
-    """Refuse a folder without the record of a run or of a comparison. Raises RunError."""
-    if not ((folder / COMPARISON).is_file() or is_finished(folder) or has_begun(folder)):
-        commands = "`gpt4image compare`, `gpt4image demo` or `gpt4image train`"
-        raise RunError(f"{folder} holds neither {COMPARISON} nor {RUN}; give a folder that {commands} has written.")
-
-
-def load_comparisons(folder: Path) -> dict[str, Comparison]:
-    """Read the comparisons of a folder by name; a single one has the empty name. Raises RunError: it is malformed."""
-    path = folder / COMPARISON
-    return checked(path, lambda: comparisons_in(_read_record(path, set(), tables={"comparisons"})))
-
-
-def comparisons_in(record: dict[str, Any]) -> dict[str, Comparison]:
-    """Return the comparisons of a record (the content of comparison.json) by name; a single one has the empty name."""
-    several = record.get("comparisons") or {"": record}
-    return {name: Comparison.model_validate(value) for name, value in several.items()}
-
-
-def load_arm_runs(folder: Path, comparison: Comparison) -> tuple[dict[str, list[Run]], list[Skipped]]:
-    """Read the runs behind each arm; a run that cannot be read is skipped."""
-    runs: dict[str, list[Run]] = {name: [] for name in comparison.arms}
-    skipped, root = list[Skipped](), folder.resolve()
-    for name, relative in ((name, relative) for name, arm in comparison.arms.items() for relative in arm.runs):
-        try:
-            if not (root / relative).resolve().is_relative_to(root):
-                raise RunError("the run folder lies outside the comparison")
-            runs[name].append(load_run(folder / relative))
-        except RunError as error:
-            skipped.append(Skipped(relative, str(error)))
-    return runs, skipped
-
-
-R = TypeVar("R", bound=Record)
-
-
-def load_items(path: Path, kind: type[R]) -> tuple[list[R], list[Skipped]]:
-    """Read an optional file of one record or of a list of them; what cannot be read is skipped with its reason."""
-    if not path.is_file():
-        return [], []
-    items, skipped = list[R](), list[Skipped]()
-    try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        return [], [Skipped(path.name, str(error))]
-    for number, value in enumerate(content if isinstance(content, list) else [content]):
-        try:
-            items.append(kind.model_validate(value))
-        except ValidationError as error:
-            skipped.append(Skipped(f"{path.name}[{number}]", _first(error)))
-    return items, skipped
+    paths = (folder / f"evaluation-{split}.json" for split in REPORTED)
+    evaluation = next((load_evaluation(path) for path in paths if path.is_file()), None)
+    return parsed(folder, {"folder": folder, "evaluation": evaluation, **read_run(folder)}, Run)

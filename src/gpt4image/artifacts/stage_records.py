@@ -9,9 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from gpt4image.base.checksums import damaged
-from gpt4image.base.errors import RunError
-from gpt4image.base.files import read_json, write_json
+from gpt4image.base.files import damaged, read_json, write_json
 from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.config import results
 
@@ -57,7 +55,7 @@ class StageRecords:
             try:
                 self._record = _Record.model_validate(read_json(self._path))
             except ValidationError:
-                raise RunError(damaged(self._path, "it does not hold what distill writes")) from None
+                raise damaged(self._path, "it does not hold what distill writes") from None
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -85,10 +83,7 @@ class StageRecords:
             "text": found.text,
             "skipped": found.set_aside,
         }
-        try:
-            return kind.of_facts(found.summary, **more)
-        except TypeError as error:
-            raise RunError(damaged(self._path, f"what came of {stage} cannot be read ({error})")) from None
+        return kind.of_facts(found.summary, **more)
 
     def write_options(self, options: Mapping[str, Any]) -> None:
         """Note the options of this run."""

@@ -3,7 +3,7 @@
 An image is known by the sha256 of its bytes, so renaming, moving or shuffling files never shifts a pairing. The
 identity of a result is digest + prompt (with the class list) + describer settings + sample; asking for it again costs
 nothing. Failures are rows too and give way to the next answer. There is one writer at a time and any number of readers
-(SQLite's WAL).
+(SQLite's WAL); a commit is on disk when it returns, and the last to close merges the log into the file.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import hashlib
 import json
 import operator
 import sqlite3
-import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from gpt4image.artifacts.answers import (
     AS_ASKED,
-    Answer,
     ClassOption,
     Description,
     Prompt,
@@ -31,25 +31,24 @@ from gpt4image.artifacts.answers import (
     in_thousandths,
     max_side_of,
 )
-from gpt4image.base.checksums import SMALL, require_format
-from gpt4image.base.errors import StoreError, first_few, first_line, nearest
-from gpt4image.base.files import UNREADABLE, atomic_path, flush, make_folder
+from gpt4image.base.errors import StoreError, first_line, nearest
+from gpt4image.base.files import atomic_path, flush, make_folder, require_format
 from gpt4image.base.locks import FileLock, acquire_lock
-from gpt4image.base.visible import in_one_line
-from gpt4image.config import BOX_FORMATS
 
 __all__ = ["ClassOption", "Description", "DescriptionStore", "Prompt", "StoredAnswer", "StoredText", "canonical_json"]
 
-FORMAT = 4
+FORMAT = 5
 APPLICATION_ID = 0x67344931
+SMALL = 64 * 2**20  # bytes up to which the structure of a store is checked before its content is read
 PROMPT = ("name", "version", "text", "class_conditioned", "asked")
 """Columns that identify a prompt, in the order of ``Prompt.row``."""
-# Columns of a result that are fields of ``Description`` as they are, and all that its checksum covers.
+# Columns of a result that are fields of ``Description`` as they are, and all of its columns.
 FIELDS = ("sample", "text", "error", "finish_reason", "tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
 COLUMNS = ("digest", "prompt", "describer", "status", "answer", *FIELDS)
-_REAL = frozenset(map(COLUMNS.index, ("cost_usd", "latency_s", "created")))
 
-
+# notes: how describers write boxes, the labelled examples in their questions, the dataset that answers were brought
+# for. unbilled: what models may have cost besides the answers here. batches, batch_requests: what is at a Batch API,
+# and its price at most.
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE prompts (
@@ -62,17 +61,10 @@ CREATE TABLE results (
     prompt INTEGER NOT NULL REFERENCES prompts, describer INTEGER NOT NULL REFERENCES describers,
     sample INTEGER NOT NULL, status TEXT NOT NULL CHECK (status IN ('ok', 'failed')), text TEXT, finish_reason TEXT,
     error TEXT, tokens_in INTEGER, tokens_out INTEGER, cost_usd REAL, latency_s REAL, created REAL NOT NULL,
-    answer TEXT, checksum INTEGER NOT NULL, UNIQUE (digest, prompt, describer, sample)) STRICT;
-CREATE TABLE written (results INTEGER NOT NULL) STRICT;
-INSERT INTO written VALUES (0);
-CREATE TABLE box_formats (
-    describer INTEGER PRIMARY KEY REFERENCES describers, format TEXT NOT NULL, evidence TEXT NOT NULL) STRICT;
+    answer TEXT, UNIQUE (digest, prompt, describer, sample)) STRICT;
+CREATE TABLE notes (kind TEXT NOT NULL, about TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, about)) STRICT;
 CREATE TABLE unbilled (
     payee TEXT PRIMARY KEY, usd REAL NOT NULL, in_flight REAL NOT NULL, calls INTEGER NOT NULL) STRICT;
-CREATE TABLE dataset (spec TEXT NOT NULL) STRICT;
-CREATE TABLE examples (
-    describer INTEGER NOT NULL REFERENCES describers, digest BLOB NOT NULL, class TEXT NOT NULL,
-    PRIMARY KEY (describer, digest)) STRICT, WITHOUT ROWID;
 CREATE TABLE batches (
     id INTEGER PRIMARY KEY, describer INTEGER NOT NULL REFERENCES describers, token TEXT NOT NULL UNIQUE,
     created REAL NOT NULL, input_file TEXT, server_id TEXT, closed REAL) STRICT;
@@ -86,25 +78,10 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 COMMIT;
 """
-# written: how many results were ever written, counted in the transaction that wrote them. The same number stands in a
-# file beside the store, where a log that is cut or damaged cannot take it along: SQLite skips such a log silently.
-# box_formats: how describers write boxes. unbilled: what models may have cost besides the answers here.
-# batches, batch_requests: what is at a Batch API, and its price at most. dataset: what answers were last brought for.
-# examples: labelled images that every question of a describer began with.
-
 MEND = (
-    "Restore a backup, or save what can be read: `sqlite3 FILE .recover`. The same `gpt4image describe` command then "
-    "asks for what is missing."
+    "Check the disk, its free space and the rights of the file; what was stored before is safe. If the file itself is "
+    "damaged, restore a backup, or save what can be read: `sqlite3 FILE .recover`."
 )
-_AGAIN = "check the disk and its free space, and run the same command again: what was stored before is safe"
-_WHAT_TO_DO = {
-    "SQLITE_FULL": f"the disk is full; {_AGAIN}",
-    "SQLITE_READONLY": "the file or its folder is read-only; choose a writable place for --store",
-    "SQLITE_CANTOPEN": "the file cannot be opened; check that the folder exists and may be read and written",
-    "SQLITE_IOERR": f"reading or writing failed; {_AGAIN}",
-    "SQLITE_NOTADB": "this is not an SQLite file; give another --store",
-    "SQLITE_BUSY": "another program has locked the file; close it and run the same command again",
-}
 
 
 def prompt_columns(table: str = "") -> str:
@@ -112,20 +89,17 @@ def prompt_columns(table: str = "") -> str:
     return ", ".join(table + name for name in PROMPT)
 
 
-def marks(values: Sequence[Any]) -> str:
+def placeholders(values: Sequence[Any]) -> str:
     """Return a question mark for each value, as SQL has them."""
     return ", ".join("?" * len(values))
 
 
-class References:
-    """Ids of prompts and describers, made where they are new, within a transaction of the caller; and the SQL function
-    ``row_checksum``, of the values of COLUMNS, the prompt and the describer: SQLite has none."""
+class PromptIds:
+    """Ids of prompts and describers, made where they are new, within a transaction of the caller."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.known: dict[tuple[Any, ...], int] = {}
-        self._texts: dict[tuple[str, int], str] = {}  # of prompts and describers by id
-        connection.create_function("row_checksum", len(COLUMNS), self._checksum)
 
     def prompt(self, prompt: Prompt) -> int:
         """Return the id of a prompt."""
@@ -137,62 +111,33 @@ class References:
 
     def _find(self, table: str, columns: str, values: tuple[Any, ...]) -> int:
         if (table, *values) not in self.known:
-            places = marks(values)
+            places = placeholders(values)
             self._connection.execute(f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({places})", values)
             found = self._connection.execute(f"SELECT id FROM {table} WHERE ({columns}) = ({places})", values)
-            number = self.known[table, *values] = found.fetchone()[0]
-            self._texts[table, number] = repr([*values])
+            self.known[table, *values] = found.fetchone()[0]
         return self.known[table, *values]
-
-    def _checksum(self, digest: bytes, prompt: int, describer: int, *values: Any) -> int:
-        kept = (float(one) if place in _REAL and one is not None else one for place, one in enumerate(values, 3))
-        about = self._texts.get(("prompts", prompt), "None"), self._texts.get(("describers", describer), "None")
-        return zlib.crc32(f"({', '.join((repr(digest), *about, *map(repr, kept)))})".encode())
-
-    def require_whole(self, path: Path) -> None:
-        """Check the structure of the file at ``path`` and rows with a checksum. StoreError, sqlite3.DatabaseError."""
-        (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
-        if found != "ok":
-            raise StoreError(f"{path} is damaged: {in_one_line(found)}. {MEND}")
-        for table, columns in (("prompts", prompt_columns()), ("describers", "settings")):
-            for number, *own in self._connection.execute(f"SELECT id, {columns} FROM {table}"):
-                self._texts[table, number] = repr(own)
-        wrong = f"SELECT id FROM results WHERE checksum IS NOT row_checksum({', '.join(COLUMNS)})"
-        for (row,) in self._connection.execute(f"{wrong} ORDER BY id LIMIT 1"):
-            raise StoreError(
-                f"{path} is damaged: row {row} of its results does not match its checksum. Restore a backup; or remove "
-                f"it, `sqlite3 {path} 'DELETE FROM results WHERE id = {row}'`, and ask again with `gpt4image describe`."
-            )
 
 
 @contextlib.contextmanager
 def explained(path: Path) -> Generator[None]:
-    """Turn errors of SQLite and of the disk about the file at ``path`` into StoreError: what they mean, what to do."""
+    """Turn errors of SQLite, of the disk and of stored JSON about the file at ``path`` into StoreError."""
     try:
         yield
-    except (sqlite3.Error, AttributeError, *UNREADABLE) as error:  # the others of values in a damaged file
-        name = getattr(error, "sqlite_errorname", "")
-        advice = next((advice for code, advice in _WHAT_TO_DO.items() if name.startswith(code)), None)
-        unknown = f"the store cannot be used ({first_line(error)}), or is damaged. {MEND}"
-        raise StoreError(f"{path}: {advice} ({error})." if advice else f"{path}: {unknown}") from error
-    except OSError as error:
-        what = f"the store cannot be used ({error.strerror or error}); check the folder, its rights and the free space"
-        raise StoreError(f"{path}: {what}.") from error
+    except (sqlite3.DatabaseError, ValidationError, OSError) as error:
+        raise StoreError(f"{path}: the store cannot be used ({first_line(error)}). {MEND}") from error
 
 
 def connect_writer(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
     """Open the store for writing, or make it; every commit is on disk when it returns. Raises StoreError, OSError."""
-    if path.exists() and not path.is_file():
-        raise StoreError(f"{path}: this is not a file; give another --store.")
-    refuse_orphaned_log(path)
-    if _is_absent(path):
+    if not path.exists() or (path.is_file() and not path.stat().st_size):
+        if _has_log(path):  # SQLite would delete it, and the answers in it
+            raise StoreError(f"{path} is missing or empty, but its log is there: put {path.name} back beside it.")
         _make_store(path)
     return _connect(path, "mode=rw", "PRAGMA synchronous = FULL", check_same_thread=not any_thread)
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """Open the store for reading, in a read-only folder too. Raises StoreError where there is none."""
-    refuse_orphaned_log(path)
     if not path.is_file():
         raise StoreError(
             f"{path}: there is no description store; make one with `gpt4image describe` or `descriptions import`."
@@ -204,7 +149,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     except sqlite3.OperationalError:
         # In a read-only folder SQLite cannot make the files that WAL needs. Without a log that is not merged yet the
         # file is complete and can be read as it is.
-        if any(log.name.endswith("-wal") for log in _logs(path)):
+        if _has_log(path):
             raise
         return _connect(path, "immutable=1", reading)
 
@@ -220,7 +165,6 @@ def _connect(path: Path, how: str, pragmas: str, *, check_same_thread: bool = Tr
             raise StoreError(f"{path}: this is not a description store but another SQLite file; give another --store.")
         require_format(path, version, FORMAT)
         connection.executescript(pragmas)
-        _require_nothing_lost(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -233,60 +177,36 @@ def _make_store(path: Path) -> None:
         connection.executescript(_SCHEMA)
         content = bytearray(connection.serialize())
     content[18:20] = b"\2\2"  # WAL, as the file format has it
-    count_file(path).unlink(missing_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     flush(path.parent)
 
 
-def beside(path: Path, suffix: str) -> Path:
-    """Return the file of this suffix beside a store."""
-    file = path.resolve()  # a link and the file that it leads to are one store
+def sidecar(path: Path, suffix: str) -> Path:
+    """Return the file of this suffix beside a store; a link and the file that it leads to are one store."""
+    file = path.resolve()
     return file.with_name(file.name + suffix)
 
 
-def count_file(path: Path) -> Path:
-    """Return the file beside a store that says how many results were written to it."""
-    return beside(path, ".count")
+def _has_log(path: Path) -> bool:
+    log = sidecar(path, "-wal")
+    return log.is_file() and log.stat().st_size > 0
 
 
-def _is_absent(path: Path) -> bool:
-    return not path.exists() or (path.is_file() and not path.stat().st_size)
+def is_store(path: Path) -> bool:
+    """Return whether a file is, or by its name was, a description store."""
+    with path.open("rb") as file:
+        header = file.read(72)
+    if not header.startswith(b"SQLite format 3\0"):
+        return path.suffix == ".db"
+    return header[68:] == APPLICATION_ID.to_bytes(4, "big")
 
 
-def _logs(path: Path) -> list[Path]:
-    logs = (beside(path, suffix) for suffix in ("-wal", "-journal", "-shm"))
-    return [log for log in logs if log.is_file() and log.stat().st_size]
-
-
-def refuse_orphaned_log(path: Path) -> None:
-    """Refuse a store that is gone while its log is there: SQLite would delete the log, and the answers in it."""
-    if _is_absent(path) and (logs := _logs(path)):
-        raise StoreError(
-            f"{path} is {'empty' if path.exists() else 'missing'}, but beside it is {first_few(x.name for x in logs)}, "
-            f"which may hold the last answers of a store; nothing was touched. Put {path.name} back beside it. Or move "
-            f"{path.name}-wal, -shm and -journal away; then restore a backup, or run the same command for a new store."
-        )
-
-
-def written(connection: sqlite3.Connection) -> int:
-    """Return how many results were ever written to a store."""
-    return connection.execute("SELECT results FROM written").fetchone()[0]
-
-
-def _require_nothing_lost(connection: sqlite3.Connection, path: Path) -> None:
-    """Compare the results in a store to the number beside it, before anything is paid for again."""
-    aside = count_file(path)
-    try:
-        known = int(aside.read_text(encoding="ascii"))  # first: a writer may add results meanwhile
-    except (OSError, ValueError):
-        return
-    if (there := written(connection)) < known:
-        raise StoreError(
-            f"{path}: {known - there} of the {known} results that were written to it are gone: its log "
-            f"({path.name}-wal) was cut or damaged, or an earlier copy took its place. Restore a backup that has them. "
-            f"Or move {aside} away to go on with what is there, which asks for the lost ones, and pays for them, again."
-        )
+def require_sound(connection: sqlite3.Connection, path: Path) -> None:
+    """Check the structure of a store, and the types of its values. Raises StoreError, sqlite3.DatabaseError."""
+    (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        raise StoreError(f"{path} is damaged ({found.splitlines()[0]}). {MEND}")
 
 
 OUTSIDE_LIST = "the class is not in the list"  # beginning of the error of an answer whose class is not in the list
@@ -301,12 +221,9 @@ _REPLACED = {
     name: _COST if name == "cost_usd" else f"CASE WHEN {_NOTHING} THEN {name} ELSE excluded.{name} END"
     for name in COLUMNS
 }
-_NEW = ", ".join(f"?{place}" for place in range(1, len(COLUMNS) + 1))
 _ADD = f"""
-INSERT INTO results ({", ".join(COLUMNS)}, checksum) VALUES ({_NEW}, row_checksum({_NEW}))
-ON CONFLICT DO UPDATE SET
-    {", ".join(f"{name} = {value}" for name, value in _REPLACED.items())},
-    checksum = row_checksum({", ".join(_REPLACED.values())})
+INSERT INTO results ({", ".join(COLUMNS)}) VALUES ({placeholders(COLUMNS)})
+ON CONFLICT DO UPDATE SET {", ".join(f"{name} = {value}" for name, value in _REPLACED.items())}
 WHERE status = 'failed'
 """
 _DESCRIBED = "r.status = 'ok' AND r.text IS NOT NULL"
@@ -316,6 +233,8 @@ _JOINED = (
     "ON p.id = r.prompt JOIN describers AS d ON d.id = r.describer"
 )
 _ORDER = "r.digest, p.place, d.settings, r.sample"
+_SETTINGS, _PROMPT = TypeAdapter(dict[str, Any]), TypeAdapter(Prompt)
+_BILL = ""  # in place of a payee: what a bill says beyond the answers
 
 
 class Spent(NamedTuple):
@@ -336,29 +255,26 @@ class Spent(NamedTuple):
     pending: float = 0.0
 
 
-_BILL = ""  # in place of a payee: what a bill says beyond the answers
 NoteCosts = Callable[[float, float, int], None]
 """Notes ``lost``, ``in_flight`` and ``calls`` of ``Spent``."""
 
 
 class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", None]):
-    """Descriptions of images in one SQLite file. Use as a context manager."""
+    """Descriptions of images in one SQLite file. Use as a context manager; each method may raise StoreError."""
 
     def __init__(self, path: str | Path, *, write: bool = False, wait_s: float = 2.0) -> None:
-        """Open the store at ``path``; with ``write`` it is made if missing, and may be added to. Raises StoreError."""
+        """Open the store at ``path``; with ``write`` it is made if missing, and may be added to."""
         self.path = path = Path(path)
         self._lock = _become_writer(path, wait_s) if write else None
         try:
             with explained(path):
                 self._connection = connect_writer(path) if write else connect_reader(path)
                 self._file = _identity(path)
-                if write:
-                    self._note_written()
         except BaseException:
             if self._lock is not None:
                 self._lock.release()
             raise
-        self._references = References(self._connection)
+        self._ids = PromptIds(self._connection)
         self._is_checked = False
 
     def __exit__(self, *_error: object) -> None:
@@ -383,20 +299,32 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
                 "moved, it has all answers: put it back, with any -wal and -shm beside it, and run the same command."
             )
 
+    def require_whole(self) -> None:
+        """Check the structure of a store of up to 64 MB once, before its content is used; `doctor` checks any store."""
+        if not self._is_checked and self.path.stat().st_size <= SMALL:
+            with explained(self.path):
+                require_sound(self._connection, self.path)
+        self._is_checked = True
+
     @contextlib.contextmanager
-    def _changing(self) -> Generator[References]:
-        """Yield the ids, in a transaction that is on disk when the block ends. Raises StoreError."""
+    def _changing(self) -> Generator[PromptIds]:
+        """Yield the ids, in a transaction that is on disk when the block ends."""
         try:
             with explained(self.path), self._connection:
-                yield self._references
+                yield self._ids
         except BaseException:
-            self._references.known.clear()  # they may have been made in the transaction that is undone
+            self._ids.known.clear()  # they may have been made in the transaction that is undone
             raise
+
+    def _query(self, statement: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        with explained(self.path):
+            for row in self._connection.execute(statement, values):  # noqa: UP028  (it would close the cursor late)
+                yield row
 
     def add(self, rows: Iterable[Description]) -> int:
         """Write results in one transaction that is on disk when this returns; good ones are never overwritten.
 
-        Returns how many were new or took the place of a failure. Raises StoreError.
+        Returns how many were new or took the place of a failure.
         """
         fields = operator.attrgetter(*FIELDS)
         with self._changing() as ids:
@@ -413,15 +341,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
             ]
             before = self._connection.total_changes
             self._connection.executemany(_ADD, values)
-            added = self._connection.total_changes - before
-            self._connection.execute("UPDATE written SET results = results + ?", (added,))
-        self._note_written()
-        return added
-
-    def _note_written(self) -> None:
-        total = written(self._connection)
-        with contextlib.suppress(OSError):  # the results are stored already
-            count_file(self.path).write_bytes(b"%020d\n" % total)
+            return self._connection.total_changes - before
 
     def settled(self, prompt: Prompt, describer: Mapping[str, Any], *, rejected: bool = False) -> set[tuple[str, int]]:
         """Return (digest, sample) of what need not be asked for: what is described, or what was ``rejected``.
@@ -437,12 +357,139 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         """Return (digest, tokens of the request) of each answer to a prompt that tells them."""
         return list(self._of("r.tokens_in", prompt, describer, "r.tokens_in > 0"))
 
+    def failed(self, describer: Mapping[str, Any]) -> set[str]:
+        """Return the digests of images about which a call failed and nothing was answered."""
+        where = "r.status = 'failed' AND r.text IS NULL AND d.settings = ?"
+        rows = self._query(f"SELECT lower(hex(r.digest)) FROM {_JOINED} WHERE {where}", (canonical_json(describer),))
+        return {digest for (digest,) in rows}
+
     def _of(self, column: str, prompt: Prompt, describer: Mapping[str, Any], among: str) -> Iterator[Any]:
         return self._query(
             f"SELECT lower(hex(r.digest)), {column} FROM {_JOINED} WHERE {among} AND d.settings = ? "
-            f"AND ({prompt_columns('p.')}) = ({marks(PROMPT)})",
+            f"AND ({prompt_columns('p.')}) = ({placeholders(PROMPT)})",
             (canonical_json(describer), *prompt.row),
         )
+
+    def texts(self, prompt_name: str | None = None) -> Iterator[StoredText]:
+        """Yield every description, ordered by digest, prompt, describer and sample, however they were added."""
+        where, values = _of_prompt(prompt_name)
+        self.require_whole()
+        prompts = self._prompts()
+        select = f"SELECT r.digest, r.text, r.prompt, r.id FROM {_JOINED} WHERE {_DESCRIBED}{where} ORDER BY {_ORDER}"
+        for digest, text, prompt, row in self._query(select, values):
+            yield StoredText(digest.hex(), text, prompts[prompt], row)
+
+    def texts_at(self, rows: Sequence[int]) -> list[str]:
+        """Return the texts of the rows that ``texts`` named, in the order of ``rows``."""
+        found: dict[int, str] = {}
+        for part in _parts(list(map(int, rows))):
+            found.update(self._query(f"SELECT id, text FROM results WHERE id IN ({placeholders(part)})", part))
+        return [found[int(row)] for row in rows]
+
+    def descriptions(
+        self,
+        *,
+        prompt_name: str | None = None,
+        digests: Sequence[str] | None = None,
+        describer: Mapping[str, Any] | None = None,
+        status: Literal["ok", "failed"] = "ok",
+    ) -> Iterator[Description]:
+        """Yield whole results, in the order of ``texts``: all, or those about some ``digests`` or of one describer."""
+        where, values = _of_prompt(prompt_name)
+        return self._results(f"r.status = ?{where}", (status, *values), digests, describer)
+
+    def answers(
+        self,
+        *,
+        digests: Sequence[str] | None = None,
+        describer: Mapping[str, Any] | None = None,
+        as_written: bool = False,
+    ) -> Iterator[StoredAnswer]:
+        """Yield structured answers, in the order of ``texts``; ``as_written``, boxes have the numbers of the model."""
+        examples = self.examples()
+        for row in self._results("r.status = 'ok' AND r.answer IS NOT NULL", (), digests, describer, as_written):
+            if row.answer is not None:
+                is_example = bool(examples) and row.digest in examples.get(canonical_json(row.describer), ())
+                fields = row.digest, row.answer, row.prompt.class_names, row.prompt, row.describer, row.sample
+                yield StoredAnswer(*fields, was_example=is_example)
+
+    def _results(
+        self,
+        where: str,
+        values: tuple[Any, ...],
+        digests: Sequence[str] | None,
+        describer: Mapping[str, Any] | None,
+        as_written: bool = False,
+    ) -> Iterator[Description]:
+        if describer is not None:
+            where, values = f"{where} AND d.settings = ?", (*values, canonical_json(describer))
+        self.require_whole()
+        prompts, formats = self._prompts(), self.box_formats()
+        describers = {number: self._settings(text) for number, text in self._query("SELECT * FROM describers")}
+        columns = ", ".join(f"r.{name}" for name in COLUMNS)
+        for part in [None] if digests is None else _parts(sorted({bytes.fromhex(digest) for digest in digests})):
+            among = "" if part is None else f" AND r.digest IN ({placeholders(part)})"
+            select = f"SELECT {columns} FROM {_JOINED} WHERE {where}{among} ORDER BY {_ORDER}"
+            for digest, prompt, number, _, text, *rest in self._query(select, (*values, *(part or ()))):
+                settings, answer = describers[number], None
+                if text is not None:
+                    with explained(self.path):
+                        answer = answer_of_json(text)
+                    if answer.picture is not None and not as_written:
+                        box_format = formats.get(canonical_json(settings), AS_ASKED)
+                        answer = in_thousandths(answer, box_format, max_side_of(settings))
+                fields = dict(zip(FIELDS, rest, strict=True))
+                yield Description(
+                    digest=digest.hex(), prompt=prompts[prompt], describer=settings, answer=answer, **fields
+                )
+
+    def fingerprint(self) -> str:
+        """Return what tells the good results of this store from others, in whatever order they came."""
+        found = hashlib.sha256()
+        self.require_whole()
+        for row in self._query(
+            f"SELECT r.digest, {prompt_columns('p.')}, d.settings, r.sample, r.text, r.answer FROM {_JOINED} "
+            f"WHERE r.status = 'ok' ORDER BY {_ORDER}"
+        ):
+            found.update(repr(row).encode())
+        if formats := self.box_formats():
+            found.update(repr(formats).encode())
+        return found.hexdigest()
+
+    def prompts(self) -> list[Prompt]:
+        """Return all prompts that something was asked with, in order."""
+        return sorted(self._prompts().values())
+
+    def describers(self) -> list[dict[str, Any]]:
+        """Return the settings of all describers that something was asked of."""
+        return [self._settings(text) for (text,) in self._query("SELECT settings FROM describers ORDER BY id")]
+
+    def counts(self) -> list[tuple[Prompt, Mapping[str, Any], str, int]]:
+        """Return how many results there are by (prompt, describer settings, status), ordered by these."""
+        groups = f"count(*) FROM {_JOINED} GROUP BY r.prompt, r.describer, r.status"
+        prompts, found = self._prompts(), self._query(f"SELECT r.prompt, d.settings, r.status, {groups}")
+        ordered = sorted((prompts[prompt], *others) for prompt, *others in found)
+        return [(prompt, self._settings(text), status, count) for prompt, text, status, count in ordered]
+
+    def require_descriptions(self, prompt_name: str | None = None) -> None:
+        """Raise StoreError if there is no description (for a prompt), naming the prompts that have some."""
+        names = {name for (name,) in self._query(f"SELECT DISTINCT p.name FROM {_JOINED} WHERE {_DESCRIBED}")}
+        if not names:
+            raise StoreError(f"{self.path}: the store has no descriptions; make some with `gpt4image describe`.")
+        if prompt_name is not None and prompt_name not in names:
+            raise StoreError(f"{self.path}: no description answers this prompt: {nearest(prompt_name, names)}")
+
+    def _prompts(self) -> dict[int, Prompt]:
+        found: dict[int, Prompt] = {}
+        for number, *values, asked in self._query(f"SELECT id, {prompt_columns()} FROM prompts"):
+            more = self._settings(asked) if asked else {}
+            with explained(self.path):
+                found[number] = _PROMPT.validate_python(dict(zip(PROMPT, values, strict=False)) | more)
+        return found
+
+    def _settings(self, text: str) -> dict[str, Any]:
+        with explained(self.path):
+            return _SETTINGS.validate_json(text)
 
     def spent(self, describer: Mapping[str, Any]) -> Spent:
         """Return what all answers have cost, whoever gave them: one bill for all describers of a store."""
@@ -451,7 +498,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         select = "SELECT d.settings, sum(r.cost_usd), max(r.cost_usd) FROM results AS r JOIN describers AS d"
         for settings, usd, most in self._query(f"{select} ON d.id = r.describer WHERE r.cost_usd > 0 GROUP BY d.id"):
             known += usd
-            own += usd if _payee(json.loads(settings)) == payee else 0.0
+            own += usd if _payee(self._settings(settings)) == payee else 0.0
             dearest = most if settings == canonical_json(describer) else dearest
         for name, *noted in self._query("SELECT * FROM unbilled"):
             if name == _BILL:
@@ -478,199 +525,49 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
             yield note
 
     def note_bill(self, usd: float) -> None:
-        """Note what all answers have cost by the bill, in place of what is uncertain. Raises StoreError."""
+        """Note what all answers have cost by the bill, in place of what is uncertain."""
         with self._changing():
             self._connection.execute("DELETE FROM unbilled")
             if usd < (known := self.spent({}).known):
                 raise StoreError(f"--billed {usd:g}: by their tokens, the answers in {self.path} cost ${known:,.4f}.")
             self._connection.execute("INSERT INTO unbilled VALUES (?, ?, 0, 0)", (_BILL, usd - known))
 
-    def failed(self, describer: Mapping[str, Any]) -> set[str]:
-        """Return the digests of images about which a call failed and nothing was answered."""
-        where = "r.status = 'failed' AND r.text IS NULL AND d.settings = ?"
-        rows = self._query(f"SELECT lower(hex(r.digest)) FROM {_JOINED} WHERE {where}", (canonical_json(describer),))
-        return {digest for (digest,) in rows}
+    def notes(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Return the notes of a kind, by the settings of the describer that they are about, as canonical JSON."""
+        rows = self._query("SELECT about, value FROM notes WHERE kind = ? ORDER BY about", (kind,))
+        return {about: self._settings(value) for about, value in rows}
 
-    def texts(self, prompt_name: str | None = None) -> Iterator[StoredText]:
-        """Yield every description, ordered by digest, prompt, describer and sample, however they were added."""
-        where, values = _of_prompt(prompt_name)
-        self.require_whole()
-        with explained(self.path):
-            prompts = self._prompts()
-            for digest, text, prompt, row in self._connection.execute(
-                f"SELECT r.digest, r.text, r.prompt, r.id FROM {_JOINED} WHERE {_DESCRIBED}{where} ORDER BY {_ORDER}",
-                values,
-            ):
-                yield StoredText(digest.hex(), _text(text), prompts[prompt], row)
-
-    def texts_at(self, rows: Sequence[int]) -> list[str]:
-        """Return the texts of the rows that ``texts`` named, in the order of ``rows``."""
-        found: dict[int, str] = {}
-        for part in _parts(list(map(int, rows))):
-            found.update(self._query(f"SELECT id, text FROM results WHERE id IN ({marks(part)})", part))
-        return [found[int(row)] for row in rows]
-
-    def descriptions(
-        self,
-        *,
-        prompt_name: str | None = None,
-        digests: Sequence[str] | None = None,
-        describer: Mapping[str, Any] | None = None,
-        status: Literal["ok", "failed"] = "ok",
-    ) -> Iterator[Description]:
-        """Yield whole results, in the order of ``texts``: all, or those about some ``digests`` or of one describer."""
-        where, values = _of_prompt(prompt_name)
-        return self._results(f"r.status = ?{where}", (status, *values), digests, describer)
-
-    def answers(
-        self,
-        *,
-        digests: Sequence[str] | None = None,
-        describer: Mapping[str, Any] | None = None,
-        as_written: bool = False,
-    ) -> Iterator[StoredAnswer]:
-        """Yield structured answers, in the order of ``texts``; ``as_written``, boxes have the numbers of the model."""
-        shown = self.examples()
-        for row in self._results("r.status = 'ok' AND r.answer IS NOT NULL", (), digests, describer, as_written):
-            if row.answer is not None:
-                prompt, own = row.prompt, shown and shown.get(canonical_json(row.describer), ())
-                fields = row.digest, row.answer, prompt.class_names, prompt, row.describer, row.sample
-                yield StoredAnswer(*fields, was_example=row.digest in own)
-
-    def _results(
-        self,
-        where: str,
-        values: tuple[Any, ...],
-        digests: Sequence[str] | None,
-        describer: Mapping[str, Any] | None,
-        as_written: bool = False,
-    ) -> Iterator[Description]:
-        if describer is not None:
-            where, values = f"{where} AND d.settings = ?", (*values, canonical_json(describer))
-        self.require_whole()
-        with explained(self.path):
-            prompts, formats = self._prompts(), self.box_formats()
-            describers = {number: json.loads(text) for number, text in self._query("SELECT * FROM describers")}
-
-            def read(answer: str, settings: Mapping[str, Any]) -> Answer:
-                found = answer_of_json(answer)
-                if found.picture is None or as_written:
-                    return found
-                return in_thousandths(found, formats.get(canonical_json(settings), AS_ASKED), max_side_of(settings))
-
-            columns = ", ".join(f"r.{name}" for name in COLUMNS)
-            for part in [None] if digests is None else _parts(sorted({bytes.fromhex(digest) for digest in digests})):
-                among = "" if part is None else f" AND r.digest IN ({marks(part)})"
-                select = f"SELECT {columns} FROM {_JOINED} WHERE {where}{among} ORDER BY {_ORDER}"
-                for digest, prompt, settings, status, answer, *rest in self._query(select, (*values, *(part or ()))):
-                    fields = dict(zip(FIELDS, rest, strict=True))
-                    if status == "ok" and (answer is None or fields["text"] is not None):
-                        fields["text"] = _text(fields["text"])
-                    yield Description(
-                        digest=digest.hex(),
-                        prompt=prompts[prompt],
-                        describer=describers[settings],
-                        answer=None if answer is None else read(answer, describers[settings]),
-                        **fields,
-                    )
+    def note(self, kind: str, value: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
+        """Write a note in place of the one that is there."""
+        with self._changing():
+            values = kind, canonical_json(about or {}), json.dumps(dict(value), ensure_ascii=False)
+            self._connection.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", values)
 
     def box_formats(self) -> dict[str, str]:
         """Return how describers write boxes, by their settings as canonical JSON, as far as it was found or given."""
-        select = "SELECT d.settings, b.format FROM box_formats AS b JOIN describers AS d ON d.id = b.describer"
-        return {who: name for who, name in self._query(f"{select} ORDER BY d.settings") if name in BOX_FORMATS}
+        return {who: note["format"] for who, note in self.notes("box format").items()}
 
     def set_box_format(self, describer: Mapping[str, Any], name: str, evidence: Mapping[str, Any]) -> None:
-        """Note how a describer writes boxes: answers are read so from now on. Raises StoreError as ``add``."""
-        with self._changing() as ids:
-            values = ids.describer(describer), name, canonical_json(evidence)
-            self._connection.execute("INSERT OR REPLACE INTO box_formats VALUES (?, ?, ?)", values)
+        """Note how a describer writes boxes: answers are read so from now on."""
+        self.note("box format", {"format": name, "evidence": dict(evidence)}, describer)
 
     def examples(self) -> dict[str, dict[str, str]]:
         """Return the class of each labelled example in questions, by digest, by settings of the describer as JSON."""
-        found: dict[str, dict[str, str]] = {}
-        sql = "SELECT d.settings, lower(hex(e.digest)), e.class FROM examples AS e JOIN describers AS d "
-        for settings, digest, name in self._query(f"{sql} ON d.id = e.describer ORDER BY d.id, e.digest"):
-            found.setdefault(settings, {})[digest] = name
-        return found
+        return self.notes("examples")
 
     def note_examples(self, describer: Mapping[str, Any], classes: Mapping[str, str]) -> None:
-        """Note the class of each example of a describer, by digest. Raises StoreError as ``add``."""
-        with self._changing() as ids:
-            number = ids.describer(describer)
-            rows = [(number, bytes.fromhex(digest), name) for digest, name in classes.items()]
-            self._connection.executemany("INSERT OR REPLACE INTO examples VALUES (?, ?, ?)", rows)
+        """Note the class of each example of a describer, by digest."""
+        self.note("examples", self.examples().get(canonical_json(describer), {}) | dict(classes), describer)
 
     @property
     def dataset(self) -> str | None:
         """The SPEC of the dataset that answers were last brought for; None before any."""
-        return next((spec for (spec,) in self._query("SELECT spec FROM dataset")), None)
+        return next((note["spec"] for note in self.notes("dataset").values()), None)
 
     def note_dataset(self, spec: str) -> None:
-        """Note which dataset answers are brought for. Raises StoreError as ``add``."""
+        """Note which dataset answers are brought for."""
         if spec != self.dataset:
-            with self._changing():
-                self._connection.execute("DELETE FROM dataset")
-                self._connection.execute("INSERT INTO dataset VALUES (?)", (spec,))
-
-    def fingerprint(self) -> str:
-        """Return what tells the good results of this store from others, in whatever order they came."""
-        found = hashlib.sha256()
-        self.require_whole()
-        for row in self._query(
-            f"SELECT r.digest, {prompt_columns('p.')}, d.settings, r.sample, r.text, r.answer FROM {_JOINED} "
-            f"WHERE r.status = 'ok' ORDER BY {_ORDER}"
-        ):
-            found.update(repr(row).encode())
-        if formats := self.box_formats():
-            found.update(repr(formats).encode())
-        return found.hexdigest()
-
-    def require_whole(self) -> None:
-        """Check a store of up to 64 MB before its content is used, once; `doctor` checks a larger one. StoreError."""
-        if not self._is_checked and self.path.stat().st_size <= SMALL:
-            with explained(self.path):
-                self._references.require_whole(self.path)
-        self._is_checked = True
-
-    def prompts(self) -> list[Prompt]:
-        """Return all prompts that something was asked with, in order."""
-        return sorted(self._prompts().values())
-
-    def describers(self) -> list[dict[str, Any]]:
-        """Return the settings of all describers that something was asked of."""
-        return [json.loads(settings) for (settings,) in self._query("SELECT settings FROM describers ORDER BY id")]
-
-    def counts(self) -> list[tuple[Prompt, Mapping[str, Any], str, int]]:
-        """Return how many results there are by (prompt, describer settings, status), ordered by these."""
-        groups = f"count(*) FROM {_JOINED} GROUP BY r.prompt, r.describer, r.status"
-        prompts, found = self._prompts(), self._query(f"SELECT r.prompt, d.settings, r.status, {groups}")
-        ordered = sorted((prompts[prompt], *others) for prompt, *others in found)
-        return [(prompt, json.loads(settings), status, count) for prompt, settings, status, count in ordered]
-
-    def require_descriptions(self, prompt_name: str | None = None) -> None:
-        """Raise StoreError if there is no description (for a prompt), naming the prompts that have some."""
-        names = {name for (name,) in self._query(f"SELECT DISTINCT p.name FROM {_JOINED} WHERE {_DESCRIBED}")}
-        if not names:
-            raise StoreError(f"{self.path}: the store has no descriptions; make some with `gpt4image describe`.")
-        if prompt_name is not None and prompt_name not in names:
-            raise StoreError(f"{self.path}: no description answers this prompt: {nearest(prompt_name, names)}")
-
-    def _prompts(self) -> dict[int, Prompt]:
-        found: dict[int, Prompt] = {}
-        for number, name, version, text, given, asked in self._query(f"SELECT id, {prompt_columns()} FROM prompts"):
-            found[number] = Prompt(name, version, text, bool(given), **(json.loads(asked) if asked else {}))
-        return found
-
-    def _query(self, statement: str, values: Sequence[Any] = ()) -> Iterator[Any]:
-        with explained(self.path):
-            for row in self._connection.execute(statement, values):  # noqa: UP028  (it would close the cursor late)
-                yield row
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    with contextlib.suppress(OSError):
-        return (found := path.stat()).st_dev, found.st_ino
-    return None
+            self.note("dataset", {"spec": spec})
 
 
 def add_lost(connection: sqlite3.Connection, describer: Mapping[str, Any], usd: float) -> None:
@@ -684,10 +581,10 @@ def _payee(describer: Mapping[str, Any]) -> str:
     return canonical_json({name: describer.get(name) for name in ("kind", "model", "server")})
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):  # in a damaged file
-        raise TypeError(f"the text of a description is {value!r:.40}")
-    return value
+def _identity(path: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        return (found := path.stat()).st_dev, found.st_ino
+    return None
 
 
 def _of_prompt(name: str | None) -> tuple[str, tuple[str, ...]]:
@@ -700,8 +597,8 @@ def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 def _become_writer(path: Path, wait_s: float) -> FileLock:
     advice = "is writing to this store; wait until it is done or stop it."
-    try:
+    with explained(path):
+        if path.exists() and not path.is_file():
+            raise StoreError(f"{path}: this is not a file; give another --store.")
         make_folder(path.parent)
-        return acquire_lock(beside(path, ".lock"), wait_s, lambda who: StoreError(f"{path}: {who} {advice}"))
-    except OSError as error:
-        raise StoreError(f"{path}: cannot write here ({error.strerror or error}); choose a writable folder.") from error
+        return acquire_lock(sidecar(path, ".lock"), wait_s, lambda who: StoreError(f"{path}: {who} {advice}"))

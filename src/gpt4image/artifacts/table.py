@@ -6,37 +6,31 @@ digests.npy      (N, 32) uint8, sorted: images that have a description
 offsets.npy      (N + 1,) int64: descriptions of image i are rows[offsets[i]:offsets[i + 1]]
 rows.npy         (P,) int64: row of the matrix of each description
 
-The index of a dataset has one vector of each distinct image: embeddings in the text space of a run, for search, or
-features of pictures, for the teacher. Only images that it lacks are read. It is written whenever it has grown by a
-quarter; ``index.json``, which names its files, comes last.
-
-A folder of either kind is not finished without its manifest, which has the bytes and sha256 of each array (``files``).
+A folder without its manifest is not finished.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from gpt4image import __version__
 from gpt4image.artifacts.store import DescriptionStore, Prompt
-from gpt4image.base.checksums import FILES, file_facts, recorded_files, require_format, require_recorded
-from gpt4image.base.errors import DamagedError, DataError, TableError, first_line
-from gpt4image.base.files import atomic_path, make_folder, open_npy, read_json, write_json
+from gpt4image.base import manifest as manifests
+from gpt4image.base.errors import TableError, first_line
+from gpt4image.base.files import atomic_path, make_folder, open_npy
 from gpt4image.base.locks import acquire_lock
+from gpt4image.base.manifest import MANIFEST
 from gpt4image.data.dataset import Dataset
 
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 PARTIAL = ".partial"
 Count = Annotated[int, Field(ge=0)]
 ARRAYS = ("embeddings", "texts", "digests", "offsets", "rows")
@@ -67,50 +61,31 @@ class Manifest:
     gpt4image: str
     length_policy: str = "cut"
     pooled: int = 0
-    format_version: int = FORMAT_VERSION
-    files: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    files: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def class_conditioned(self) -> bool:
         """Whether the class of the image was part of the prompt of any text."""
         return any(prompt.class_conditioned for prompt in self.prompts)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the manifest as JSON-serialisable values."""
-        return {**asdict(self), "class_conditioned": self.class_conditioned}
-
 
 class EmbeddingTable:
     """Text embeddings of images, looked up by image digest. Only the rows touched are read from disk."""
 
-    def __init__(self, path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self.path, self.manifest = path, manifest
-        self.embeddings: NDArray[np.float16] = arrays["embeddings"]
-        self.texts: NDArray[np.uint8] = arrays["texts"]
-        self.digests: NDArray[np.uint8] = arrays["digests"]
-        self._offsets: NDArray[np.int64] = arrays["offsets"]
-        self._rows: NDArray[np.int64] = arrays["rows"]
+    def __init__(self, path: str | Path) -> None:
+        """Open the table in a folder. Raises TableError: it is missing or unfinished; DamagedError."""
+        self.path = path = Path(path)
+        self.manifest = made = read_manifest(path)
+        self.embeddings: NDArray[np.float16] = open_npy(path / "embeddings.npy", np.float16, (made.texts, made.width))
+        self.texts: NDArray[np.uint8] = open_npy(path / "texts.npy", np.uint8, (made.texts, 32))
+        self.digests: NDArray[np.uint8] = open_npy(path / "digests.npy", np.uint8, (made.images, 32))
+        self._offsets: NDArray[np.int64] = open_npy(path / "offsets.npy", np.int64, (made.images + 1,))
+        self._rows: NDArray[np.int64] = open_npy(path / "rows.npy", np.int64, (made.descriptions,))
 
     @staticmethod
     def open(path: str | Path) -> EmbeddingTable:
-        """Open the table in folder ``path``; arrays of up to 64 MB are compared to their checksums.
-
-        Raises TableError: it is missing, unfinished or damaged.
-        """
-        path = Path(path)
-        manifest = read_manifest(path)
-        expected = {
-            "embeddings": (np.float16, (manifest.texts, manifest.width)),
-            "texts": (np.uint8, (manifest.texts, 32)),
-            "digests": (np.uint8, (manifest.images, 32)),
-            "offsets": (np.int64, (manifest.images + 1,)),
-            "rows": (np.int64, (manifest.descriptions,)),
-        }
-        try:
-            arrays = open_arrays(path, manifest.files, expected)
-        except DamagedError as error:
-            raise TableError(f"{error} Or move the folder away and run `gpt4image encode --out {path}`.") from None
-        return EmbeddingTable(path, manifest, arrays)
+        """Open the table in folder ``path``. Raises TableError: it is missing or unfinished; DamagedError."""
+        return EmbeddingTable(path)
 
     @property
     def width(self) -> int:
@@ -204,21 +179,22 @@ def is_table(path: Path) -> bool:
 
 def read_manifest(path: Path) -> Manifest:
     """Read the manifest of the table in ``path``. Raises TableError where there is no finished table."""
-    if path.is_file():
-        other = path.with_suffix(".emb")
-        raise TableError(
-            f"{path} is a file, not an embedding table, which is a folder; targets go to --targets, and of a store "
-            f"`gpt4image encode --store {path} --out {other}` makes a table."
-        )
     if not is_table(path):
         command = f"`gpt4image encode --out {path}` makes it, and goes on where it stopped"
         raise TableError(f"{path}: there is no finished embedding table here (no {MANIFEST}): {command}.")
-    return manifest_of(path / MANIFEST, Manifest, FORMAT_VERSION, "an embedding table")
+    values = manifests.read_manifest(path / MANIFEST)
+    try:
+        return TypeAdapter(Manifest).validate_python({name: values[name] for name in values.keys() - {"format"}})
+    except ValidationError as error:
+        raise TableError(
+            f"{path / MANIFEST} is not the manifest of an embedding table ({first_line(error)})."
+        ) from None
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Finish a table whose arrays are on disk: write its manifest, with their checksums."""
-    finish(path / MANIFEST, manifest.to_json(), ARRAYS)
+    """Finish a table whose arrays are on disk: write its manifest."""
+    facts = {**asdict(manifest), "class_conditioned": manifest.class_conditioned}
+    manifests.write_manifest(path / MANIFEST, [f"{name}.npy" for name in ARRAYS], facts)
 
 
 def write_index(path: Path, digests: NDArray[np.uint8], rows: NDArray[np.int64]) -> int:
@@ -273,37 +249,6 @@ def texts_behind(tables: Sequence[Manifest], digests: Sequence[str]) -> dict[str
     return found
 
 
-M = TypeVar("M")
-
-
-def manifest_of(path: Path, kind: type[M], version: int, what: str) -> M:
-    """Return the manifest in the file ``path``; ``what`` names the folder, as "an index". Raises TableError."""
-    try:
-        values = read_json(path)
-        require_format(path, values["format_version"], version)
-        recorded_files(values)
-        return TypeAdapter(kind).validate_python(values)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TableError(f"{path} is not the manifest of {what} ({first_line(error)}).") from None
-
-
-def open_arrays(
-    folder: Path, files: Mapping[str, Any], expected: Mapping[str, tuple[Any, tuple[int, ...]]]
-) -> dict[str, NDArray[Any]]:
-    """Return arrays as memory maps by name; those of up to 64 MB are compared to their checksums in ``files``.
-
-    ``expected`` has dtype and shape by the name of the file without ``.npy``. Raises DamagedError.
-    """
-    for name in expected:
-        require_recorded(folder, f"{name}.npy", {FILES: files})
-    return {name: open_npy(folder / f"{name}.npy", *how) for name, how in expected.items()}
-
-
-def finish(path: Path, manifest: Mapping[str, Any], arrays: Iterable[str]) -> None:
-    """Write the manifest to ``path``, with the checksums of the arrays beside it."""
-    write_json(path, {**manifest, FILES: file_facts(path.parent, (f"{name}.npy" for name in arrays))})
-
-
 def save_array(path: Path, array: NDArray[Any]) -> None:
     """Write one array as .npy, atomically."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -326,148 +271,3 @@ def writing(out: Path, option: str = "--out") -> Generator[None]:
             f"{out}: cannot write here ({error.strerror or error}); free some space or give another {option}, then run "
             "the same command again: it goes on where it stopped."
         ) from error
-
-
-INDEX_VERSION = 1
-INDEX = "index.json"
-INDEX_BLOCK = 4_096  # rows in memory at once: 6 MB of 384 numbers in fp32, which stay in the cache of a core
-AT_ONCE = 4_096  # images whose rows an interruption may cost; more where there are many rows already
-A_FEW = 32
-
-Digests = NDArray[np.uint8]
-# Positions of n images -> (n, D) of unit length, and (n,) which of the images could be read.
-Embed = Callable[[NDArray[np.int64]], tuple[NDArray[np.float32], NDArray[np.bool_]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class IndexManifest:
-    """Facts about an index: its rows are decided by ``identity``, its files have this ``name``."""
-
-    format_version: int
-    identity: dict[str, Any]
-    name: str
-    images: int
-    width: int
-    gpt4image: str = __version__
-    files: dict[str, Any] = field(default_factory=dict[str, Any])
-
-
-class Index(NamedTuple):
-    """N distinct images: (N, D) of unit length, sorted (N, 32) digests; memory maps."""
-
-    embeddings: NDArray[np.float16]
-    digests: Digests
-
-
-def open_index(folder: Path, identity: Mapping[str, Any]) -> Index | None:
-    """Return the index in a folder; None where there is none, or its files are damaged, and it is to be made anew.
-
-    ``identity`` is what decides the numbers, as JSON. Raises TableError: it is another index, or of another version.
-    """
-    if not (folder / INDEX).is_file():
-        return None
-    manifest = manifest_of(folder / INDEX, IndexManifest, INDEX_VERSION, "an index")
-    if differ := sorted(key for key in identity if manifest.identity.get(key) != identity[key]):
-        was = "; ".join(f"{key}: {manifest.identity.get(key)} there, {identity[key]} now" for key in differ)
-        raise TableError(f"{folder} holds another index ({was}); give another folder.")
-    embeddings, digests = f"embeddings-{manifest.name}", f"digests-{manifest.name}"
-    shapes = {embeddings: (np.float16, (manifest.images, manifest.width)), digests: (np.uint8, (manifest.images, 32))}
-    try:
-        arrays = open_arrays(folder, manifest.files, shapes)
-    except DamagedError:
-        return None
-    return Index(embeddings=arrays[embeddings], digests=arrays[digests])
-
-
-def up_to_date(
-    folder: Path,
-    identity: Mapping[str, Any],
-    digests: Digests,
-    order: NDArray[np.int64],
-    width: int,
-    embed: Embed,
-    option: str = "--index",
-) -> tuple[Index, int]:
-    """Return the index of a set of images, and how many were added now; the folder is written only where it must be.
-
-    ``digests`` (n, 32) are those of the distinct images, sorted; ``order`` (n,) is the one in which reading is fast;
-    ``embed`` gives the rows, of ``width`` numbers, of images by position; ``option`` names the folder in messages.
-    Raises TableError, and DataError where no image can be decoded.
-    """
-    index, added = open_index(folder, identity), 0
-    missing = order if index is None else order[find_digests(index.digests, digests)[order] < 0]
-    gone = index is not None and bool((find_digests(digests, index.digests) < 0).any())
-    # Broken images are tried again each time; where there are few, a folder that cannot be written does no harm.
-    if len(missing) > A_FEW:
-        with writing(folder, option=option):
-            pass  # it is known before images are read
-    while len(missing) or gone or index is None:
-        size = AT_ONCE if index is None else max(AT_ONCE, len(index.digests) // 4)
-        part, missing = missing[:size], missing[size:]
-        vectors, readable = embed(part) if len(part) else (np.empty((0, width), np.float32), np.zeros(0, np.bool_))
-        added += int(readable.sum())
-        if readable.any() or gone or (not len(missing) and index is None):
-            index = _written(folder, identity, digests, part[readable], vectors[readable], option)
-            gone = False
-    return index, added
-
-
-def most_similar(
-    index: Index, queries: NDArray[np.float32], count: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the ``count`` rows most similar to each query (Q, D) of unit length, best first, and their cosines."""
-    import torch
-
-    # All of it by torch: with two libraries of threads, each waits for those of the other.
-    blocks = (index.embeddings[start : start + INDEX_BLOCK] for start in range(0, len(index.embeddings), INDEX_BLOCK))
-    found = [(torch.from_numpy(queries) @ torch.from_numpy(np.array(block)).float().T).numpy() for block in blocks]
-    cosines = np.concatenate(found, axis=1)
-    rows = np.empty((len(queries), min(count, cosines.shape[1])), np.int64)
-    for row, values in zip(rows, cosines, strict=True):
-        least = -np.partition(-values, len(row) - 1)[len(row) - 1]
-        near = np.flatnonzero(values >= least)
-        row[:] = near[np.argsort(-values[near], kind="stable")[: len(row)]]
-    return rows, np.take_along_axis(cosines, rows, axis=1)
-
-
-def _written(
-    folder: Path,
-    identity: Mapping[str, Any],
-    digests: Digests,
-    new: NDArray[np.int64],
-    vectors: NDArray[np.float32],
-    option: str,
-) -> Index:
-    """Write the index of those of ``digests`` that are ``new``, or in the one that is there; return it."""
-    with writing(folder, option=option):
-        earlier = open_index(folder, identity)
-        row_of = np.full(len(digests), -1)
-        row_of[new] = np.arange(len(new))
-        old = np.full(len(digests), -1) if earlier is None else find_digests(earlier.digests, digests)
-        known = np.flatnonzero((row_of >= 0) | (old >= 0))
-        if not len(known):
-            raise DataError(f"{identity['data']}: none of its images can be decoded.")
-        name = hashlib.sha256(digests[known].tobytes()).hexdigest()[:16]
-        files, width = (f"embeddings-{name}", f"digests-{name}"), vectors.shape[1]
-        # Written, not mapped: on a full disk a process that writes to a map is killed by SIGBUS.
-        with atomic_path(folder / f"{files[0]}.npy") as temporary, temporary.open("wb") as file:
-            about = {"descr": "<f2", "fortran_order": False, "shape": (len(known), width)}
-            np.lib.format.write_array_header_1_0(file, about)
-            for start in range(0, len(known), INDEX_BLOCK):
-                part = known[start : start + INDEX_BLOCK]
-                is_new, block = row_of[part] >= 0, np.empty((len(part), width), "<f2")
-                block[is_new] = vectors[row_of[part[is_new]]]
-                if earlier is not None:
-                    block[~is_new] = earlier.embeddings[old[part[~is_new]]]
-                file.write(block.tobytes())
-        save_array(folder / f"{files[1]}.npy", digests[known])
-        manifest = IndexManifest(
-            format_version=INDEX_VERSION, identity=dict(identity), name=name, images=len(known), width=width
-        )
-        finish(folder / INDEX, asdict(manifest), files)
-        for path in folder.glob("*-*.npy"):  # of earlier indexes
-            if path.stem not in files:
-                path.unlink(missing_ok=True)
-    if (index := open_index(folder, identity)) is None:
-        raise TableError(f"{folder}: what was written here cannot be read back; give another {option}.")
-    return index

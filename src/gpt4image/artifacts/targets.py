@@ -1,14 +1,12 @@
 """Targets: the Parquet files of class probabilities and of boxes that ``label`` writes, and what they were made from.
 
-What is read here, the facts in its metadata too, has a sha256, which does not depend on how Parquet stores it.
+Facts stand in the metadata of the file, as JSON.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +14,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from gpt4image.artifacts.probabilities import (
-    KEPT,
     Probabilities,
     as_array,
     as_column,
@@ -29,13 +26,13 @@ from gpt4image.artifacts.probabilities import (
     take,
     to_columns,
 )
-from gpt4image.base.checksums import SEAL, canonical, fingerprint, is_store, require_format
-from gpt4image.base.errors import FormatError, TableError, first_line
+from gpt4image.base.errors import DamagedError, Gpt4ImageError, TableError, first_line, parsing
 from gpt4image.base.files import (
     ROW_GROUP,
-    UNREADABLE,
+    damaged,
     parse_json,
     read_parquet,
+    require_format,
     row_groups,
     write_parquet,
     write_row_groups,
@@ -79,11 +76,10 @@ class LabelEvidence:
             if not holds_boxes(path):
                 return Targets.load(path).facts
             known = BoxLabels.load(path).facts
-            tables = tuple(filter(None, [known["embeddings"]]))
-            own = {name: known[name] for name in ("evidence", "answers", "seed")}
-        except (FormatError, TableError, KeyError):
+        except (Gpt4ImageError, OSError):
             return None
-        return LabelEvidence(task="detection", embeddings=tables, **own)
+        own = {name: known[name] for name in ("evidence", "answers", "seed") if name in known}
+        return LabelEvidence(task="detection", embeddings=tuple(filter(None, [known.get("embeddings")])), **own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +162,7 @@ class Targets:
 
     def save(self, path: str | Path) -> None:
         """Write one Parquet file, atomically."""
-        facts = {"format": FORMAT, **asdict(self.facts)}
-        metadata = {TARGETS: json.dumps({**facts, SEAL: self._checksum(facts)}, ensure_ascii=False)}
+        metadata = {TARGETS: json.dumps({"format": FORMAT, **asdict(self.facts)}, ensure_ascii=False)}
 
         def table(rows: slice) -> Any:
             import pyarrow as pa
@@ -200,39 +195,24 @@ class Targets:
             **to_columns(found, exclusive=labels.ndim == 1),
         }
 
-    def _checksum(self, facts: Mapping[str, Any]) -> str:
-        """Return the sha256 of everything that ``load`` returns: its fingerprint as JSON, which is never whole."""
-        rounded = self.labels.ndim == 1 and len(self.classes) > KEPT  # by the file, which keeps the best class
-        found = self.probabilities.argmax(axis=1) if rounded else self.probabilities.astype("<f4")
-        numbers = hashlib.sha256(found.tobytes()).hexdigest()
-        content = hashlib.sha256(f"[{canonical(facts)},[".encode())
-        lists = (self.keys, self.digests, self.splits, self.labels, self.out_of_fold)
-        lists += () if self.single_source is None else (self.single_source,)
-        for number, values in enumerate(lists):
-            content.update(b",[" if number else b"[")
-            for rows in row_groups(len(values), ROW_GROUP):
-                part = canonical(values[rows] if isinstance(values, tuple) else values[rows].tolist())
-                content.update((f",{part[1:-1]}" if rows.start else part[1:-1]).encode())
-            content.update(b"]")
-        content.update(f'],"{numbers}"]'.encode())
-        return content.hexdigest()
-
     @staticmethod
     def load(path: str | Path) -> Targets:
-        """Read a file that ``save`` wrote. Raises TableError where it is missing, damaged or something else."""
+        """Read a file that ``save`` wrote. Raises TableError where it is missing, DamagedError, FormatError."""
         path = Path(path)
-        with reading(path, "targets"):
-            table = read_parquet(path)
-            values = _about(path, table, TARGETS)
-            checksum = values.pop(SEAL)
+        names = ["key", "digest", "split", "given_label", "out_of_fold"]
+        table, values = _read(path, "targets", TARGETS, names)
+        try:
             facts = TypeAdapter(Facts).validate_python(values)
+        except ValidationError as error:
+            raise damaged(path, f"its facts are not those of targets ({first_line(error)})") from None
+        place = {None: NO_LABEL} | {name: index for index, name in enumerate(facts.classes)}
+        with parsing(f"{path} is damaged: it does not hold targets", DamagedError):
             given = table.column("given_label")
             if is_matrix(given):
                 labels = as_array(given, np.int8)
             else:
-                place = {None: NO_LABEL} | {name: index for index, name in enumerate(facts.classes)}
                 labels = np.array([place[name] for name in given.to_pylist()], dtype=np.int64)
-            found = Targets(
+            return Targets(
                 keys=tuple(table.column("key").to_pylist()),
                 digests=tuple(table.column("digest").to_pylist()),
                 splits=np.array(table.column("split").to_pylist(), dtype=np.str_),
@@ -244,9 +224,6 @@ class Targets:
                     as_array(table.column("single_source"), np.bool_) if "single_source" in table.column_names else None
                 ),
             )
-            if checksum != found._checksum(values):
-                raise ValueError("its content does not match its checksum")
-        return found
 
 
 COLUMNS = ("left", "top", "right", "bottom", "class", "weight")  # fields of a box, besides the name of its class
@@ -279,13 +256,9 @@ class BoxLabels:
         rows = pa.StructArray.from_arrays(arrays, names=[*COLUMNS, "name"])
         lists = pa.ListArray.from_arrays(pa.array(boxes.starts.astype(np.int32)), rows)
         columns = {"key": self.keys, "digest": self.digests, "known": pa.array(boxes.known), "boxes": lists}
-        about = {"format": FORMAT, "classes": list(self.classes), "facts": dict(self.facts), SEAL: self._checksum()}
+        about = {"format": FORMAT, "classes": list(self.classes), "facts": dict(self.facts)}
         metadata = {BOXES: json.dumps(about, ensure_ascii=False, allow_nan=False)}
         write_parquet(path, pa.table(columns).replace_schema_metadata(metadata))
-
-    def _checksum(self) -> str:
-        about = [list(self.classes), json.loads(json.dumps(dict(self.facts)))]
-        return fingerprint([about, list(self.keys), list(self.digests), self.boxes.content()])
 
     @property
     def human(self) -> list[int]:
@@ -296,41 +269,30 @@ class BoxLabels:
     def load(path: str | Path) -> BoxLabels:
         """Read a file that ``save`` wrote. Raises TableError where it is missing, damaged or something else."""
         path = Path(path)
-        with reading(path, "boxes"):
-            table = read_parquet(path, ["key", "digest", "known", "boxes"])
-            about = _about(path, table, BOXES)
+        table, about = _read(path, "boxes", BOXES, ["key", "digest", "known", "boxes"])
+        with parsing(f"{path} is damaged: it does not hold boxes", DamagedError):
             table.validate(full=True)
-            found = BoxLabels(
+            return BoxLabels(
                 keys=tuple(table.column("key").to_pylist()),
                 digests=tuple(table.column("digest").to_pylist()),
                 boxes=_boxes(table),
                 classes=tuple(about["classes"]),
                 facts=about["facts"],
             )
-            if about[SEAL] != found._checksum():
-                raise ValueError("its content does not match its checksum")
-        return found
 
 
-def _about(path: Path, table: Any, name: str) -> Any:
-    about = parse_json((table.schema.metadata or {})[name.encode()])
-    require_format(path, about.get("format"), FORMAT)
-    return about
-
-
-@contextlib.contextmanager
-def reading(path: Path, what: str) -> Generator[None]:
-    """Turn whatever a missing or damaged file of ``what``, or another one, raises in the block into TableError."""
+def _read(path: Path, what: str, name: str, columns: Sequence[str]) -> tuple[Any, Any]:
+    """Return a table that has these columns, and the JSON object in its metadata, of our format."""
     if not path.is_file():
         raise TableError(f"{path}: there are no {what} here; make them with `gpt4image label --out {path}`.")
-    if is_store(path):
-        raise TableError(f"{path} is a store of answers, not {what}; make these by `gpt4image label --answers {path}`.")
-    try:
-        yield
-    except (OSError, AttributeError, *UNREADABLE) as error:
-        raise TableError(
-            f"{path} is not a file of {what}, or is damaged ({first_line(error)}); make it with `gpt4image label`."
-        ) from None
+    table = read_parquet(path)
+    metadata = (table.schema.metadata or {}).get(name.encode())
+    if metadata is None or not set(columns) <= set(table.column_names):
+        raise TableError(f"{path} is not a file of {what}; `gpt4image label` makes one.")
+    with parsing(f"{path} is damaged: its metadata is no JSON", DamagedError):
+        about = dict(parse_json(metadata))
+    require_format(path, about.pop("format", None), FORMAT)
+    return table, about
 
 
 def rows_of(known: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:

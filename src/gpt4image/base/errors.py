@@ -80,14 +80,17 @@ class MissingExtraError(Gpt4ImageError):
 
 
 @contextlib.contextmanager
-def parsing(what: str) -> Generator[None]:
-    """Turn whatever a library raises on a damaged file into DataError, in which ``what`` names file and problem."""
+def parsing(what: str, kind: type[Gpt4ImageError] = DataError) -> Generator[None]:
+    """Turn whatever a library raises on a damaged file into an error of ours, in which ``what`` names the problem.
+
+    Only the call of the library belongs into the block, so that no mistake of our own is taken for damage.
+    """
     try:
         yield
     except Gpt4ImageError:
         raise
     except Exception as error:
-        raise DataError(f"{what} ({first_line(error)}).") from error
+        raise kind(f"{what} ({first_line(error)}).") from error
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

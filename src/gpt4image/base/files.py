@@ -1,31 +1,26 @@
-"""Files on disk: a writer leaves the old file or the new one, a reader returns what was written or raises an error."""
+"""Files on disk: a writer leaves the old file or the new one, a reader returns a value or an error that names the file.
+
+Writers make a temporary file beside the place, flush it and rename it. One that is killed leaves it behind; the next
+writer of the same place removes it.
+"""
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
-import functools
+import hashlib
 import json
 import math
 import os
-import platform
 import re
-import secrets
 import shutil
 import tempfile
-import time
-import tokenize
 import tomllib
-import zlib
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt4image.base.checksums import damaged, sealed, unsealed
-from gpt4image.base.checksums import fingerprint as fingerprint
-from gpt4image.base.errors import DamagedError as DamagedError
-from gpt4image.base.errors import first_few, first_line
+from gpt4image.base.errors import DamagedError, FormatError, first_few, parsing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,33 +28,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_NESTED = 100
-# What the libraries raise for bytes that they cannot read; UnicodeDecodeError and most of Arrow's are ValueErrors.
-_USUAL = (ValueError, RecursionError, OverflowError, EOFError, TypeError, KeyError, IndexError, MemoryError)
-UNREADABLE = (*_USUAL, NotImplementedError, SyntaxError, tokenize.TokenError)
-
-ABANDONED = 7 * 24 * 3600  # seconds after which a temporary file of another machine is taken for a leftover
-_LEFTOVER = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp")  # machine, process
-
-
+ROW_GROUP = 100_000  # rows of a large table that are made and written at once
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FULL_IN_WORDS = re.compile(
-    r"no space left|quota exceeded|file too large|requested and \d+ written|failed writing", re.I
-)
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # the number is of the process that writes
 
 
 @contextlib.contextmanager
 def naming(path: Path) -> Generator[None]:
-    """Let what libraries raise on a full disk in the block be an OSError that names ``path``, not a temporary file."""
+    """Let an OSError of the block that names no file, or a temporary one, name ``path``; NumPy's have no number."""
     try:
         yield
-    except Exception as error:
-        number = error.errno if isinstance(error, OSError) else None
-        name = str(error.filename or "") if isinstance(error, OSError) else ""
-        of_copy = isinstance(error, OSError) and error.filename2 is not None  # it is named by what is copied
-        is_final = name and not of_copy and not any(map(_LEFTOVER.fullmatch, Path(name).parts))
-        if is_final or (number not in FULL and not _FULL_IN_WORDS.search(first_line(error))):
+    except OSError as error:
+        name = Path(os.fsdecode(error.filename or ""))
+        is_final = error.filename2 is None and name.name and not any(map(_TEMPORARY.fullmatch, name.parts))
+        if is_final or (error.errno is None and type(error) is not OSError):  # Pillow has errors of its own
             raise
-        number = number if number in FULL else errno.ENOSPC
+        number = error.errno or errno.ENOSPC
         raise OSError(number, os.strerror(number), str(path)) from None
 
 
@@ -71,10 +55,11 @@ def atomic_path(path: Path) -> Generator[Path]:
         raise OSError(number, os.strerror(number), str(path))
     path = path.resolve() if path.is_symlink() else path
     make_folder(path.parent)
-    _remove_leftovers(path.parent)
-    temporary = _temporary_file(path)
+    remove_unfinished(path)
+    temporary = _temporary(path)
     try:
         with naming(path):
+            temporary.touch()
             yield temporary
             flush(temporary)
         if path.exists():
@@ -82,6 +67,27 @@ def atomic_path(path: Path) -> Generator[Path]:
         move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def staging_folder(place: Path) -> Generator[Path]:
+    """Yield a temporary folder in ``place``; on success its content is flushed to disk and moved to ``place``.
+
+    What comes first by name is moved last. A file is replaced; a folder that is not empty is an OSError.
+    """
+    make_folder(place)
+    remove_unfinished(place / "staging")
+    staging = _temporary(place / "staging")
+    staging.mkdir()
+    try:
+        with naming(place):
+            yield staging
+            for path in staging.rglob("*"):
+                flush(path)
+        for path in sorted(staging.iterdir(), reverse=True):
+            move(path, place / path.name)
+    finally:
+        shutil.rmtree(staging)
 
 
 def make_folder(path: Path) -> None:
@@ -115,95 +121,66 @@ def flush(path: Path) -> None:
 
 def require_writable(path: Path) -> None:
     """Check that ``atomic_path`` can write ``path``, before work whose result would be lost. Raises OSError."""
-    _temporary_file(path.resolve() if path.is_symlink() else path).unlink()
-
-
-def _temporary_file(path: Path) -> Path:
-    """Make an empty file beside ``path``, with the rights of a new one; an OSError names ``path``, not this file."""
-    temporary = path.with_name(_temporary_name(path.name))
-    try:
-        temporary.touch(exist_ok=False)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    return temporary
-
-
-def _temporary_name(name: str) -> str:
-    return f".{name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-
-
-@functools.cache
-def _machine() -> str:
-    """Return an id of where process numbers mean the same: this machine since it started, or this container."""
-    facts = platform.node()
-    with contextlib.suppress(OSError):  # there are no such files outside Linux
-        facts += Path("/proc/sys/kernel/random/boot_id").read_text("ascii") + str(Path("/proc/self/ns/pid").readlink())
-    return f"{zlib.crc32(facts.encode()):08x}"
-
-
-@functools.cache
-def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files and folders of processes that were killed; once per folder."""
-    with contextlib.suppress(OSError):  # names may not be listed here
-        for path in list(folder.iterdir()):
-            if made := _LEFTOVER.fullmatch(path.name):
-                with contextlib.suppress(OSError):  # another process was faster, or it is not ours to remove
-                    ours = made[1] == _machine()
-                    gone = not _is_alive(int(made[2])) if ours else time.time() - path.stat().st_mtime > ABANDONED
-                    if gone:
-                        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _is_alive(process: int) -> bool:
-    """Return whether a process of this machine runs; True where that cannot be told."""
-    try:
-        if os.name == "posix":  # elsewhere signal 0 would end it
-            os.kill(process, 0)
-    except (ProcessLookupError, OverflowError, PermissionError) as error:
-        return isinstance(error, PermissionError)
-    return True
+    temporary = _temporary(path.resolve())
+    with naming(path):
+        temporary.touch()
+        temporary.unlink()
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what a killed ``atomic_path`` left beside ``path`` (may hold ``*``); nobody may be writing it."""
-    path = path.resolve() if path.is_symlink() else path
+    """Remove what killed processes have left of ``path``; what a running one writes stays."""
     for temporary in path.parent.glob(f".{path.name}.*.tmp"):
-        if _LEFTOVER.fullmatch(temporary.name):
-            temporary.unlink(missing_ok=True)
+        made = _TEMPORARY.fullmatch(temporary.name)
+        if made and not _is_alive(int(made[1])):
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
 
 
-@contextlib.contextmanager
-def staging_folder(place: Path) -> Generator[Path]:
-    """Yield a temporary folder in ``place``; on success its content is flushed to disk and moved to ``place``.
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
-    What comes first by name is moved last. A file is replaced; a folder that is not empty is an OSError.
-    """
-    make_folder(place)
-    _remove_leftovers(place)
-    staging = place / _temporary_name("staging")
-    staging.mkdir()
+
+def _is_alive(process: int) -> bool:
     try:
-        with naming(place):
-            yield staging
-            for path in staging.rglob("*"):
-                flush(path)
-        for path in sorted(staging.iterdir(), reverse=True):
-            move(path, place / path.name)
-    finally:
-        shutil.rmtree(staging)
+        if os.name == "posix":  # elsewhere signal 0 would end it
+            os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def user_cache() -> Path:
-    """Return this package's folder in the user's cache, which may not exist yet; without a home one of this process."""
+    """Return this package's folder in the user's cache, which may not exist yet; without a home one for all users."""
     place = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")  # noqa: PTH111  (no RuntimeError)
-    return _cache_of_process() if place.startswith("~") else Path(place) / "gpt4image"
+    return Path(tempfile.gettempdir() if place.startswith("~") else place) / "gpt4image"
 
 
-@functools.cache
-def _cache_of_process() -> Path:
-    place = tempfile.mkdtemp(prefix="gpt4image-")
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
-    return Path(place)
+def fingerprint(value: Any) -> str:
+    """Return the sha256 hex digest of ``value`` as canonical JSON: the identity of a configuration."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(file: Path) -> str:
+    """Return the sha256 of a file as hex."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def require_format(where: object, found: Any, known: int) -> None:
+    """Refuse a file of another format. Raises FormatError: it names the file, both formats and what to do."""
+    if found != known:
+        raise FormatError(
+            f"{where} is of format {found!r:.20}; this gpt4image reads format {known}. Read or export it with the "
+            "version of gpt4image that wrote it, or make it again with this one."
+        )
+
+
+def damaged(path: Path, reason: str) -> DamagedError:
+    """Return the error that names a damaged file and what to do."""
+    return DamagedError(f"{path} is damaged: {reason}. Restore a copy of it, or make it again.")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -212,10 +189,9 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any, *, checksum: bool = True) -> None:
-    """Write ``value`` as indented JSON, atomically, with the checksum that ``read_json`` compares. NaN: ValueError."""
-    whole = sealed(value) if checksum else value
-    write_text(path, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically. NaN: ValueError."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -241,13 +217,11 @@ def parse_json(text: str | bytes, parse: Callable[[Any], Any] = json.loads) -> A
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises DamagedError or FormatError: no JSON, another checksum, or another format."""
-    what = "it is no JSON: "
+    """Read a JSON file. Raises DamagedError: it is no JSON."""
     try:
-        value, what = parse_json(path.read_text(encoding="utf-8")), ""
-        return unsealed(value, path)
+        return parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DamagedError(damaged(path, f"{what}{error}")) from None
+        raise damaged(path, f"it is no JSON ({error})") from None
 
 
 def append_json_line(path: Path, value: Any) -> None:
@@ -265,15 +239,14 @@ def write_json_lines(path: Path, values: Iterable[Any]) -> None:
 
 def read_json_lines(path: Path) -> list[Any]:
     """Read a JSON-lines file; a last line that a crash cut short is dropped. Raises DamagedError."""
-    *whole, rest = path.read_bytes().split(b"\n")  # not splitlines: JSON text may hold other line ends
+    lines = path.read_bytes().split(b"\n")  # not splitlines: JSON text may hold other line ends
     rows: list[Any] = []
-    for number, line in enumerate(whole, start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             rows.append(parse_json(line.decode("utf-8")))
         except ValueError as error:
-            raise DamagedError(damaged(path, f"its line {number} is no JSON ({error})")) from None
-    with contextlib.suppress(ValueError):
-        rows.append(parse_json(rest.decode("utf-8")))
+            if number < len(lines):
+                raise damaged(path, f"its line {number} is no JSON ({error})") from None
     return rows
 
 
@@ -281,20 +254,11 @@ def open_npy(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) ->
     """Open a .npy file as a memory map; nothing is unpickled. Raises DamagedError: it is not what it should be."""
     import numpy as np
 
-    try:
+    with parsing(f"{path} is damaged: it cannot be read as an array", DamagedError):
         array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, *UNREADABLE) as error:
-        raise DamagedError(damaged(path, f"it cannot be read as an array ({first_line(error)})")) from None
     if (array.dtype, array.shape) != (np.dtype(dtype), shape):
-        wrong = f"it holds {array.dtype} {array.shape}, but the manifest says {np.dtype(dtype)} {shape}"
-        raise DamagedError(damaged(path, wrong))
-    # NumPy maps what the header says, and ignores bytes that come after it.
-    if path.stat().st_size != array.offset + array.nbytes:  # pyright: ignore[reportAttributeAccessIssue]
-        raise DamagedError(damaged(path, "it is longer than its header says"))
+        raise damaged(path, f"it holds {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
     return array
-
-
-ROW_GROUP = 100_000  # rows of a large table that are made and written at once
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:  # pyright: ignore[reportUnknownParameterType]
@@ -323,18 +287,14 @@ def read_parquet(  # pyright: ignore[reportUnknownParameterType]
     path: Path, columns: Sequence[str] | None = None
 ) -> pa.Table:
     """Read a Parquet file, or some columns; page checksums are compared. Raises DamagedError, OSError."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with path.open("rb") as content:
-        try:
-            with pq.ParquetFile(content, page_checksum_verification=True) as file:
-                missing = [name for name in columns or () if name not in file.schema_arrow.names]
-                table = file.read(columns=None if columns is None else list(columns))
-        except (OSError, pa.ArrowException, *UNREADABLE) as error:
-            raise DamagedError(damaged(path, f"it cannot be read as Parquet ({first_line(error)})")) from None
-    if missing:
-        raise DamagedError(damaged(path, f"it has no column {first_few(missing)}"))
+    with path.open("rb") as content, parsing(f"{path} is damaged: it cannot be read as Parquet", DamagedError):
+        file = pq.ParquetFile(content, page_checksum_verification=True)
+        missing = [name for name in columns or () if name not in file.schema_arrow.names]
+        table = None if missing else file.read(columns=None if columns is None else list(columns))
+    if table is None:
+        raise damaged(path, f"it has no column {first_few(missing)}")
     return table
 
 

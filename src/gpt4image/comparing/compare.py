@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.comparisons import COMPARISON
 from gpt4image.artifacts.probabilities import scatter, take
-from gpt4image.artifacts.runs import COMPARISON
 from gpt4image.artifacts.table import read_manifest
 from gpt4image.base.errors import ConfigError, first_few
-from gpt4image.base.files import write_json
+from gpt4image.base.files import read_json, write_json
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import say
 from gpt4image.comparing.arms import ArmInputs, training_data
@@ -196,7 +196,7 @@ def run_all(jobs: list[Job], config: CompareConfig) -> None:
 
 def _is_done(job: Job) -> bool:
     path = job.config.out / "evaluation-test.json"
-    return path.is_file() and (job.class_names.vectors is None or not lacked_names(runs.read_evaluation(path)))
+    return path.is_file() and (job.class_names.vectors is None or not lacked_names(read_json(path)))
 
 
 def run_job(job: Job, progress: Callable[[int, int, str], None]) -> dict[str, Any]:

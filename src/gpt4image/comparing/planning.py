@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.probabilities import from_blocks
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, TableError
+from gpt4image.base.files import file_digest
 from gpt4image.comparing.arms import applicable, lacking
 from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.arms import ARMS, Arm

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.runs import OtherImages, Pair
-from gpt4image.base.checksums import require_recorded
+from gpt4image.artifacts.comparisons import OtherImages, Pair
+from gpt4image.artifacts.environment import command
 from gpt4image.base.errors import first_few
 from gpt4image.base.files import read_json, read_parquet
 from gpt4image.base.intervals import RESAMPLES, resamples
@@ -114,10 +114,10 @@ def summarise(
     """Return the record of one comparison, as comparison.json holds it."""
     left = Regime.of(config).apply(data, config.first_seed)
     folders = {name: member.folders for name, member in members.items()}
-    tests = {name: [runs.read_evaluation(run / "evaluation-test.json") for run in folders[name]] for name in members}
+    tests = {name: [read_json(run / "evaluation-test.json") for run in folders[name]] for name in members}
     primary = data.task.primary
     values = {name: [test[primary.name] for test in tests[name]] for name in members}
-    scores = {name: np.stack(list(map(scores_of, folders[name], tests[name]))) for name in members}
+    scores = {name: np.stack(list(map(scores_of, folders[name]))) for name in members}
     resampled = {name: found for name in members if (found := resampled_of(data, folders[name])) is not None}
     facts = {name: [read_json(run / runs.RUN) for run in folders[name]] for name in members}
     arms = [ARMS[member.arm] for member in members.values()]
@@ -150,7 +150,7 @@ def summarise(
         "doubtful": _doubtful(folders, config.seed_range),
         "chosen": read_json(first / runs.CONFIG)["chosen"],
         "environment": read_json(first / runs.ENVIRONMENT),
-        "command": runs.command(),
+        "command": command(),
         "method": method(config, members, data.task),
         "notes": [
             *wrong_copies(data.image_set),
@@ -280,9 +280,8 @@ def _metrics(task: Task, ours: Sequence[dict[str, Any]], baseline: Sequence[dict
     return found
 
 
-def scores_of(run: Path, test: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Return the score of each labelled test image by a run, (n,). Raises DamagedError: others than ``test`` was of."""
-    require_recorded(run, PREDICTIONS, test)
+def scores_of(run: Path) -> NDArray[np.float64]:
+    """Return the score of each labelled test image by a run, (n,)."""
     scores = read_parquet(run / PREDICTIONS, columns=["score"])["score"].to_numpy()
     return scores[~np.isnan(scores)]
 

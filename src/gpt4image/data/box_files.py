@@ -41,7 +41,7 @@ def write_coco(path: Path, names: Sequence[str], sizes: Sequence[Size], boxes: B
             one |= {"area": round(box[2] * box[3], 3), "iscrowd": int(weight == 0)}
             annotations.append(one | ({"score": round(weight, 6)} if 0 < weight < 1 else {}))
     categories = [{"id": number, "name": name} for number, name in enumerate(classes, 1)]
-    write_json(path, {"images": images, "annotations": annotations, "categories": categories}, checksum=False)
+    write_json(path, {"images": images, "annotations": annotations, "categories": categories})
 
 
 def write_yolo(folder: Path, names: Sequence[str], boxes: Boxes, classes: Sequence[str]) -> None:

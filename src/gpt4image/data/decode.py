@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from gpt4image.base.errors import DecodeError, install_command
-from gpt4image.base.files import UNREADABLE
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged pictures; catch_warnings is not safe with threads
 Image.init()
@@ -38,7 +37,8 @@ MAX_PIXELS = 50_000_000
 
 # What Pillow's plug-ins raise on damaged files, or did in the past.
 _OF_LIBRARIES = (struct.error, zlib.error, Image.DecompressionBombError)
-_DAMAGED = (*UNREADABLE, *_OF_LIBRARIES, OSError, RuntimeError, AttributeError, AssertionError, ZeroDivisionError)
+_USUAL = (OSError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, MemoryError, SyntaxError)
+_DAMAGED = (*_USUAL, *_OF_LIBRARIES, RuntimeError, AttributeError, AssertionError)
 _TURNS = dict(enumerate((
     Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
     Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,

@@ -14,10 +14,11 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.runs import COMPARISON, Run, load_arm_runs, load_comparisons
-from gpt4image.base.checksums import card_section
+from gpt4image.artifacts.comparisons import COMPARISON, load_arm_runs, load_comparisons
+from gpt4image.artifacts.runs import Run
 from gpt4image.base.errors import ConfigError, DataError, ExportError, MissingExtraError, RunError, first_line
 from gpt4image.base.files import staging_folder, write_text
+from gpt4image.base.manifest import manifest_of, write_manifest
 from gpt4image.config import ExportConfig, TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.config.deploying import FORMAT_SUFFIXES
@@ -68,7 +69,8 @@ def export(config: ExportConfig, task: Task | None = None) -> ExportResult:
         check = (len(predicted.indices), f"{formats.largest_difference(classifier, predicted):.1e}")
         card = model_card(exported, config, check)
         names = [path.name] if path.is_file() else sorted(file.name for file in path.iterdir())
-        write_text(_card(config, path), card_section(card, path if path.is_dir() else staging, names))
+        write_manifest(manifest_of(path), names)
+        write_text(_card(config, path), card)
     small_stem = form == "timm" and exported.needs_small_stem
     return ExportResult(
         path=config.out,

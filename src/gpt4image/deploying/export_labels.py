@@ -309,7 +309,7 @@ def _write_tasks(out: Path, found: Labelled) -> list[Skipped]:
     named = "".join(f"    <{one} value={quoteattr(name)}/>\n" for name in found.classes)
     inside = f'  <Image name="image" value="$image"/>\n  <{tag} name="label" toName="image"{more}>\n{named}  </{tag}>\n'
     write_text(out.with_suffix(".xml"), f"<View>\n{inside}</View>\n")
-    write_json(out, tasks, checksum=False)
+    write_json(out, tasks)
     return skipped
 
 

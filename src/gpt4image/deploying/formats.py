@@ -113,7 +113,7 @@ def write_timm(path: Path, exported: ExportedModel) -> None:
         **({} if about.thresholds is None else {THRESHOLDS: about.thresholds}),
         "source": about.source,
     }
-    write_json(path / CONFIG, config, checksum=False)  # its users may change it; the model card names its checksum
+    write_json(path / CONFIG, config)
     shutil.copyfile(exported.weights, path / WEIGHTS)
     if exported.needs_small_stem:
         shutil.copyfile(small_stem.__file__, path / "small_stem.py")

@@ -23,9 +23,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from gpt4image.artifacts import runs
-from gpt4image.base.checksums import require_as_on_card, require_format
 from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError, first_line
-from gpt4image.base.files import parse_json, read_json
+from gpt4image.base.files import parse_json, read_json, require_format
+from gpt4image.base.manifest import require_whole
 from gpt4image.config import TrainOptions
 from gpt4image.config.learning import PRETRAIN
 from gpt4image.deploying.preprocessing import Preprocessing, wrong_value
@@ -81,9 +81,11 @@ class Metadata:
                 "write it. Give a model that it wrote, a run folder, or a folder in timm's format."
             )
         try:
-            require_format(where, parse_json(text)["format"], FORMAT)
+            about = parse_json(text)
+            if isinstance(about, dict):
+                require_format(where, about.get("format"), FORMAT)
             return TypeAdapter(Metadata).validate_json(text)
-        except (ValueError, TypeError, KeyError) as error:
+        except ValueError as error:
             reason = wrong_value(error) if isinstance(error, ValidationError) else error
             raise ModelError(f"{where}: its metadata is malformed ({reason}); export the run again.") from None
 
@@ -149,8 +151,7 @@ def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
 
     if not (path / WEIGHTS).is_file():
         raise ModelError(f"{path} has no {WEIGHTS}; other weights are pickled and never loaded, convert them first.")
-    for file in (CONFIG, WEIGHTS):
-        require_as_on_card(path / file, path / CARD)
+    require_whole(path)
     try:
         known, name, given = load_model_config_from_path(path)
         arguments, facts = dict(given or {}), {key: known[key] for key in _FACTS if key in known}
@@ -187,7 +188,7 @@ def _load_onnx(path: Path, threads: int | None, task: Task | None) -> Classifier
         import onnxruntime
     except ImportError:
         raise MissingExtraError(f"The ONNX file {path}", "onnx") from None
-    require_as_on_card(path, path.with_name(f"{path.name}.md"))
+    require_whole(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3

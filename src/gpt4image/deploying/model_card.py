@@ -12,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gpt4image.artifacts.runs import load_run
 from gpt4image.artifacts.store import DescriptionStore, Prompt
 from gpt4image.artifacts.table import read_manifest
 from gpt4image.artifacts.targets import LabelEvidence
-from gpt4image.base.errors import RunError, StoreError, TableError, first_line
+from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.base.visible import visible
 from gpt4image.config import ExportConfig
 from gpt4image.config.arms import ARMS
@@ -50,55 +50,49 @@ def model_card(exported: ExportedModel, asked: ExportConfig, check: tuple[int, s
     task, config, about = exported.model.task, exported.model.config, exported.metadata
     changed = config.model_dump(exclude_defaults=True, exclude=_NOT_OPTIONS)
     options = {name: public(value) for name, value in changed.items() if value not in ({}, [], ())}
-    try:
-        run = load_run(exported.run_dir)
-        evaluation, data = run.evaluation, run.run["data"]
-        rows: list[tuple[str, int, float | None]] = []
-        scores: list[tuple[str, float, Any]] = []
-        if evaluation is not None:
-            if len(evaluation.classes) <= MOST_CLASSES:
-                rows = list(zip(evaluation.classes, evaluation.support, evaluation.per_class, strict=True))
-            shown = evaluation.scores.items()  # of five classes or fewer, top-5 is 1 by definition
-            scores = [
-                (metric_label(name, evaluation.titles), value, evaluation.ci95.get(name))
-                for name, value in shown
-                if name != "top5" or len(evaluation.classes) > 5
-            ]
-        context = {
-            "front_matter": Verbatim(front_matter(asked.format, asked.data_licence, task.hub_task)),
-            "title": asked.push_to_hub or asked.out.name,
-            "model": public(config.model),
-            "own_head": not config.resolved.model.startswith(OF_TRANSFORMERS),
-            "classes": exported.classes,
-            "most_classes": MOST_CLASSES,
-            "rows": rows,
-            "preprocessing": about.preprocessing,
-            "parameters": f"{run.run['parameters']:,}",
-            "code": Verbatim(example(exported, asked)),
-            "form": asked.format,
-            "small_stem": asked.format == "timm" and exported.needs_small_stem,
-            "evaluation": evaluation,
-            "scores": scores,
-            "exclusive": task.exclusive,
-            "output": task.output,
-            "thresholds": task.thresholds,
-            "shape": task.shape(len(exported.classes), about.preprocessing.size),
-            "data": {**data, "spec": public(data["spec"])},
-            "labels": findings.condition({**run.config, **data}) or "none",
-            "text": text_facts(exported),
-            "about": ARMS[exported.arm].about if exported.arm in ARMS else "",
-            "environment": dict.fromkeys(("gpt4image", "commit", "torch", "timm", "cpu")) | run.environment,
-            "seed": config.seed,
-            "options": Verbatim(json.dumps(options, indent=1)),
-            "check": check,
-            "data_licence": asked.data_licence,
-        }
-        return _environment(escaped).get_template("model_card.md").render(context)
-    except (TemplateError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise RunError(
-            f"{exported.run_dir}: a record of the run is damaged, so that there is no model card "
-            f"({first_line(error)}). Bring back a copy of the folder, or train again."
-        ) from None
+    run = load_run(exported.run_dir)
+    evaluation, data = run.evaluation, run.run["data"]
+    rows: list[tuple[str, int, float | None]] = []
+    scores: list[tuple[str, float, Any]] = []
+    if evaluation is not None:
+        if len(evaluation.classes) <= MOST_CLASSES:
+            rows = list(zip(evaluation.classes, evaluation.support, evaluation.per_class, strict=True))
+        shown = evaluation.scores.items()  # of five classes or fewer, top-5 is 1 by definition
+        scores = [
+            (metric_label(name, evaluation.titles), value, evaluation.ci95.get(name))
+            for name, value in shown
+            if name != "top5" or len(evaluation.classes) > 5
+        ]
+    context = {
+        "front_matter": Verbatim(front_matter(asked.format, asked.data_licence, task.hub_task)),
+        "title": asked.push_to_hub or asked.out.name,
+        "model": public(config.model),
+        "own_head": not config.resolved.model.startswith(OF_TRANSFORMERS),
+        "classes": exported.classes,
+        "most_classes": MOST_CLASSES,
+        "rows": rows,
+        "preprocessing": about.preprocessing,
+        "parameters": f"{run.run['parameters']:,}",
+        "code": Verbatim(example(exported, asked)),
+        "form": asked.format,
+        "small_stem": asked.format == "timm" and exported.needs_small_stem,
+        "evaluation": evaluation,
+        "scores": scores,
+        "exclusive": task.exclusive,
+        "output": task.output,
+        "thresholds": task.thresholds,
+        "shape": task.shape(len(exported.classes), about.preprocessing.size),
+        "data": {**data, "spec": public(data["spec"])},
+        "labels": findings.condition({**run.config, **data}) or "none",
+        "text": text_facts(exported),
+        "about": ARMS[exported.arm].about if exported.arm in ARMS else "",
+        "environment": dict.fromkeys(("gpt4image", "commit", "torch", "timm", "cpu")) | run.environment,
+        "seed": config.seed,
+        "options": Verbatim(json.dumps(options, indent=1)),
+        "check": check,
+        "data_licence": asked.data_licence,
+    }
+    return _environment(escaped).get_template("model_card.md").render(context)
 
 
 def front_matter(form: str, data_licence: str | None, hub_task: str) -> str:
@@ -138,7 +132,7 @@ def text_facts(exported: ExportedModel) -> dict[str, Any]:
         answers = {"asked": asked, "describers": []}
     describers: list[str] = []
     for table in dict.fromkeys(tables):
-        with contextlib.suppress(TableError, OSError):
+        with contextlib.suppress(Gpt4ImageError):
             manifest = read_manifest(table)
             describers += _describers(manifest.store, manifest.prompts.__contains__)
     lost = config.targets is not None and labels is None
@@ -149,7 +143,7 @@ def _describers(path: str, wanted: Callable[[Prompt], bool]) -> list[str]:
     """Return the names of those who answered prompts that are wanted; none where there is no store any more."""
     if not Path(path).is_file():
         return []
-    with contextlib.suppress(StoreError, OSError), DescriptionStore(Path(path)) as store:
+    with contextlib.suppress(Gpt4ImageError), DescriptionStore(Path(path)) as store:
         settings = [by for prompt, by, status, _ in store.counts() if status == "ok" and wanted(prompt)]
         return list(dict.fromkeys(map(public, describer_names(settings).values())))
     return []

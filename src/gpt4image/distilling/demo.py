@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gpt4image.artifacts.runs import COMPARISON, DEMO
+from gpt4image.artifacts.comparisons import COMPARISON, DEMO
 from gpt4image.base.errors import MissingExtraError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.base.progress import say

@@ -20,8 +20,8 @@ import numpy as np
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.answers import load_prompt
+from gpt4image.artifacts.comparisons import COMPARISON as COMPARISON_RECORD
 from gpt4image.artifacts.probabilities import take
-from gpt4image.artifacts.runs import COMPARISON as COMPARISON_RECORD
 from gpt4image.artifacts.stage_records import StageRecords, changed
 from gpt4image.artifacts.store import ClassOption, DescriptionStore
 from gpt4image.artifacts.table import MANIFEST as TABLE

@@ -1,19 +1,14 @@
 """The stage ``encode``: every distinct text of a store becomes one row of an embedding table.
 
-Texts are sorted by length, so that batches hold little padding. Rows are appended to a file and reported to
-``progress.json`` once they are on disk: a run that is killed goes on at the last report and ends with the same bytes.
-Rows that do not match the report are not used: their texts are encoded again.
-A finished table gives its rows to texts it knows: only new texts are encoded. Texts longer than the encoder's limit are
-cut, or pooled from chunks.
+Texts are sorted by length, so that batches hold little padding. Rows are written in blocks of whole batches to
+``.partial``: a run that is killed goes on after the last block and ends with the same bytes. A finished table gives its
+rows to texts it knows: only new texts are encoded. Texts longer than the encoder's limit are cut or pooled.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
-import math
-import os
 import shutil
 import time
 from array import array
@@ -21,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +25,11 @@ from gpt4image import __version__
 from gpt4image.artifacts.store import DescriptionStore, Prompt
 from gpt4image.artifacts.table import (
     ARRAYS,
-    MANIFEST,
     PARTIAL,
     EmbeddingTable,
     Manifest,
     find_digests,
+    is_table,
     read_manifest,
     save_array,
     text_digest,
@@ -42,10 +37,10 @@ from gpt4image.artifacts.table import (
     write_manifest,
     writing,
 )
-from gpt4image.base.checksums import digest_of_start, file_facts, require_recorded
-from gpt4image.base.errors import DamagedError, ModelError, TableError, first_few
-from gpt4image.base.files import fingerprint, flush, make_folder, move, open_npy, read_json, write_json
+from gpt4image.base.errors import ModelError, TableError, first_few
+from gpt4image.base.files import atomic_path, fingerprint, flush, make_folder, move, read_json, write_json
 from gpt4image.base.interrupts import deferred_interrupt
+from gpt4image.base.manifest import MANIFEST
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import EncodeConfig
 from gpt4image.config.results import EncodeResult
@@ -54,7 +49,8 @@ from gpt4image.encoding.text_encoders.long_texts import Chunks, chunked
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.parallel.ray_cluster import Workers, require_ray
 
-SECONDS_BETWEEN_REPORTS = 2.0
+SECONDS_PER_BLOCK = 5.0
+PLAN = "plan.json"
 _TEXTS_PER_READ = 4096
 
 EncodeBatches = Callable[[Iterable[Sequence[str]]], Iterator[NDArray[np.float32]]]
@@ -117,12 +113,14 @@ def encode(config: EncodeConfig) -> EncodeResult:
         require_ray()
     encoder = load_text_encoder(config.encoder, config.device)
     with DescriptionStore(config.store) as store, writing(config.out):
+        _publish(config.out)  # what a run that was killed had finished
         descriptions = read_descriptions(store, config.prompt)
         plan = descriptions.plan(encoder.revision, config.long)
-        earlier = _earlier_table(config, encoder, descriptions)
+        earlier = _earlier_table(config, encoder, descriptions, plan)
         encoded = 0
         if earlier is None or earlier.manifest.plan != plan:
             encoded = _Work(config, store, encoder, descriptions, plan, earlier).run()
+            _publish(config.out)
         shutil.rmtree(config.out / PARTIAL, ignore_errors=True)
         flush(config.out)  # distill does not come here again
     seconds, made = time.monotonic() - start, read_manifest(config.out)
@@ -139,39 +137,39 @@ def encode(config: EncodeConfig) -> EncodeResult:
     )
 
 
-def _earlier_table(config: EncodeConfig, encoder: TextEncoder, found: Descriptions) -> EmbeddingTable | None:
+def _publish(out: Path) -> None:
+    """Move a table that is finished in ``.partial`` into place; each step may be repeated after a crash."""
+    if is_table(out / PARTIAL):
+        (out / MANIFEST).unlink(missing_ok=True)
+        for name in (*(f"{name}.npy" for name in ARRAYS), MANIFEST):
+            if (out / PARTIAL / name).is_file():
+                move(out / PARTIAL / name, out / name)
+
+
+def _earlier_table(config: EncodeConfig, encoder: TextEncoder, found: Descriptions, plan: str) -> EmbeddingTable | None:
     """Return the finished table in ``config.out``, if there is one; TableError if it cannot be brought up to date."""
-    out, own = config.out, {PARTIAL, *(f"{name}.npy" for name in ARRAYS)}
-    if not (out / MANIFEST).exists():
-        if foreign := sorted(path.name for path in out.iterdir() if path.name not in own and path.name[0] != "."):
-            raise TableError(f"{out} holds {first_few(foreign)}, which encode did not write; give another --out.")
+    if not is_table(config.out):
+        foreign = sorted(path.name for path in config.out.iterdir() if path.name[0] != ".")
+        if foreign:
+            raise TableError(f"{config.out} holds {first_few(foreign)}, and no table; give another --out.")
         return None
     table = EmbeddingTable.open(config.out)
     made = table.manifest
-    reason, hint = "", "give another --out"
+    reason = ""
     if made.revision != encoder.revision:
-        reason = (
-            f"was made by {made.encoder} (revision {made.revision[:12]}), not by {encoder.spec} (revision "
-            f"{encoder.revision[:12]})"
-        )
+        reason = f"was made by {made.encoder} (revision {made.revision[:12]}), not {encoder.revision[:12]}"
     elif lost := sorted(set(made.prompts) - set(found.prompts)):
-        reason = (
-            f"holds descriptions for the prompts {first_few(p.name for p in lost)}, which this store or --prompt would "
-            "leave out"
-        )
-    elif made.precision != encoder.precision and (
-        made.length_policy != config.long or (find_digests(found.texts, table.texts) >= 0).sum() < len(found.texts)
-    ):
-        reason = f"has rows that were computed in {made.precision}, new ones would be in {encoder.precision}"
-        hint = "encode on a device as before (--device), or give another --out"
+        reason = f"has texts of {first_few(p.name for p in lost)}, which this store or --prompt would leave out"
+    elif made.precision != encoder.precision and made.plan != plan:
+        reason = f"was computed in {made.precision}, new rows would be in {encoder.precision} (--device)"
     if reason:
-        raise TableError(f"{config.out}: the table here {reason}; {hint}.")
+        raise TableError(f"{config.out}: the table here {reason}; give another --out.")
     return table
 
 
 @dataclass
 class _Work:
-    """One table in the making: rows are first appended to OUT/.partial/embeddings.npy, then moved into place."""
+    """One table in the making, in OUT/.partial."""
 
     config: EncodeConfig
     store: DescriptionStore
@@ -180,83 +178,50 @@ class _Work:
     plan: str
     earlier: EmbeddingTable | None
 
-    def __post_init__(self) -> None:
-        self.out = self.config.out
-        self.partial = self.out / PARTIAL
-        self.pools = self.config.long == "pool"
-        self._written = hashlib.sha256()  # of all bytes of .partial/embeddings.npy
-
     def run(self) -> int:
         """Encode the missing texts and finish the table; return how many texts were encoded now."""
+        self.partial = self.config.out / PARTIAL
         stored, limit = self.descriptions.stored, self.encoder.max_tokens
         parts = [stored[start : start + _TEXTS_PER_READ].tolist() for start in range(0, len(stored), _TEXTS_PER_READ)]
         lengths = np.concatenate([self.encoder.token_lengths(self.store.texts_at(part)) for part in parts])
-        read = lengths if self.pools else np.minimum(lengths, limit)
-        found = self._reported()
+        pools = self.config.long == "pool"
+        read = lengths if pools else np.minimum(lengths, limit)
+        kept, rows, new = self._order(read, lengths > limit)
         # Batches, and so rounding, depend on all of this.
-        identity = {"plan": self.plan, "batch_tokens": self.config.batch_tokens, "precision": self.encoder.precision}
-        if found is not None and found[0]["identity"] == identity:
-            progress, self._written = found
-        else:
-            progress = self._begin(read, lengths > limit, identity)
-        order = np.array(open_npy(self.partial / "order.npy", np.int64, (len(lengths),)))
-        self._append(order, read[order], progress)
-        self._finish(order, int((lengths > limit).sum()))
-        return len(order) - progress["rows"]
+        identity = {
+            "plan": self.plan,
+            "batch_tokens": self.config.batch_tokens,
+            "precision": self.encoder.precision,
+            "earlier": None if self.earlier is None else self.earlier.manifest.plan,
+        }
+        if not (self.partial / PLAN).is_file() or read_json(self.partial / PLAN) != identity:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            make_folder(self.partial)
+            write_json(self.partial / PLAN, identity)
+        done = sum(len(np.load(block, mmap_mode="r")) for block in self._blocks())
+        self._append(new, read[new], done)
+        self._finish(kept, rows, new, int((lengths > limit).sum()))
+        return len(new) - done
 
-    def _reported(self) -> tuple[dict[str, Any], Any] | None:
-        """Return the report of a stopped run about its rows, and their running checksum; None if they differ."""
-        try:
-            progress = dict(read_json(self.partial / "progress.json"))
-            require_recorded(self.partial, "order.npy", progress, largest=math.inf)
-            rows = self.partial / "embeddings.npy"
-            rows = rows if rows.is_file() else self.out / rows.name  # moved by a run that was killed after it
-            written = digest_of_start(rows, progress["header"] + progress["rows"] * 2 * self.encoder.width)
-            return (progress, written) if written.hexdigest() == progress["sha256"] else None
-        except (FileNotFoundError, DamagedError, KeyError, TypeError, ValueError, OverflowError):
-            return None
-
-    def _begin(self, read: NDArray[np.int64], is_long: NDArray[np.bool_], identity: dict[str, Any]) -> dict[str, Any]:
-        """Lay out the rows: those of the earlier table in its order, then new texts by the tokens that are read."""
-        shutil.rmtree(self.partial, ignore_errors=True)
-        make_folder(self.partial)
+    def _order(self, read: NDArray[np.int64], is_long: NDArray[np.bool_]) -> tuple[NDArray[np.int64], ...]:
+        """Return the texts of the earlier table and their rows there, in its order, and new texts by their length."""
         source = np.full(len(read), -1, dtype=np.int64)  # row of each text in the earlier table
         if self.earlier is not None:
             found = find_digests(self.descriptions.texts, self.earlier.texts)
             source[found[found >= 0]] = np.flatnonzero(found >= 0)
             if self.earlier.manifest.length_policy != self.config.long:
                 source[is_long] = -1
-        reused, new = np.flatnonzero(source >= 0), np.flatnonzero(source < 0)
-        order = np.concatenate([reused[np.argsort(source[reused])], new[np.argsort(read[new], kind="stable")]])
-        save_array(self.partial / "order.npy", order)
-        header, shape = io.BytesIO(), (len(read), self.encoder.width)
-        np.lib.format.write_array_header_1_0(header, {"descr": "<f2", "fortran_order": False, "shape": shape})
-        progress: dict[str, Any] = {
-            "identity": identity,
-            "header": header.tell(),
-            "reused": len(reused),
-            "files": file_facts(self.partial, ("order.npy",)),
-        }
-        self._written = hashlib.sha256()
-        with (self.partial / "embeddings.npy").open("wb") as file:
-            self._write(file, header.getvalue())
-            if self.earlier is not None:
-                rows = np.sort(source[reused])
-                for start in range(0, len(rows), _TEXTS_PER_READ):
-                    self._write(file, self.earlier.embeddings[rows[start : start + _TEXTS_PER_READ]].tobytes())
-            return self._report(file, progress, len(reused))
+        kept, new = np.flatnonzero(source >= 0), np.flatnonzero(source < 0)
+        kept = kept[np.argsort(source[kept])]
+        return kept, source[kept], new[np.argsort(read[new], kind="stable")]
 
-    def _write(self, file: BinaryIO, content: bytes) -> None:
-        file.write(content)
-        self._written.update(content)
+    def _blocks(self) -> list[Path]:
+        return sorted(self.partial.glob("rows-*.npy"))
 
-    def _append(self, order: NDArray[np.int64], lengths: NDArray[np.int64], progress: dict[str, Any]) -> None:
-        """Encode the rows that are not on disk yet, batch by batch."""
-        done, encoder, reported = progress["rows"], self.encoder, time.monotonic()
-        if done == len(order):
-            return
-        every = batches(lengths, progress["reused"], self.config.batch_tokens)
-        missing = [(start, stop) for start, stop in every if stop > done]
+    def _append(self, order: NDArray[np.int64], lengths: NDArray[np.int64], done: int) -> None:
+        """Encode the new texts that are not on disk yet, batch by batch, and write the rows in blocks."""
+        encoder = self.encoder
+        missing = [(start, stop) for start, stop in batches(lengths, self.config.batch_tokens) if start >= done]
         in_flight: deque[Chunks] = deque()
 
         def texts_of_batches() -> Iterator[list[str]]:
@@ -265,65 +230,67 @@ class _Work:
                 in_flight.append(chunked(texts, lengths[start:stop], encoder.max_tokens, encoder.token_lengths))
                 yield in_flight[-1].texts
 
+        block, began = list[NDArray[np.float16]](), time.monotonic()
+
+        def write() -> None:
+            nonlocal block, began
+            if block:
+                save_array(self.partial / f"rows-{done - sum(map(len, block)):012}.npy", np.concatenate(block))
+            block, began = [], time.monotonic()
+
         with (
-            (self.partial / "embeddings.npy").open("rb+") as file,
             deferred_interrupt() as interrupt,
             progress_bar() as bar,
             _engine(self.config, encoder) as encode_batches,
+            contextlib.ExitStack() as at_end,
         ):
-            file.truncate(progress["header"] + done * 2 * encoder.width)
-            file.seek(0, os.SEEK_END)
+            at_end.callback(write)
             task = bar.add_task("encode", total=len(order), completed=done, note=encoder.precision)
-            for (start, stop), found in zip(missing, encode_batches(texts_of_batches()), strict=True):
+            for (start, stop), vectors in zip(missing, encode_batches(texts_of_batches()), strict=True):
                 chunks = in_flight.popleft()
-                if (shape := np.shape(found)) != (right := (len(chunks.texts), encoder.width)):  # rows would be shifted
+                if (shape := np.shape(vectors)) != (right := (len(chunks.texts), encoder.width)):
                     raise ModelError(f"{encoder.spec} gives embeddings of the shape {shape}; {right} is needed.")
-                vectors = chunks.pool(np.asarray(found))
-                bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-                if len(bad):  # one would make every text label NaN
+                pooled = chunks.pool(np.asarray(vectors))
+                bad = np.flatnonzero(~np.isfinite(pooled).all(axis=1))
+                if len(bad):  # one would make every target NaN
                     text = self.store.texts_at(self.descriptions.stored[order[start + bad[:1]]].tolist())[0]
                     raise ModelError(
                         f"{encoder.spec}, computing in {encoder.precision}, gives {len(bad)} of {stop - start} texts "
                         f"of a batch an embedding that is not finite, first {text[:60]!r}. Most likely its "
                         "numbers overflow or its weights are damaged: try --device cpu, or another --encoder."
                     )
-                self._write(file, vectors.astype("<f2").tobytes())
-                done += len(vectors)
+                block.append(pooled.astype("<f2"))
+                done += len(pooled)
                 bar.update(task, completed=done)
-                if interrupt.requested or time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
-                    self._report(file, progress, done)
-                    reported = time.monotonic()
+                if interrupt.requested or time.monotonic() - began >= SECONDS_PER_BLOCK:
+                    write()
                 if interrupt.requested:
                     raise KeyboardInterrupt
-            self._report(file, progress, len(order))
 
-    def _report(self, file: BinaryIO, progress: dict[str, Any], rows: int) -> dict[str, Any]:
-        """Report ``rows`` rows once they are on disk."""
-        file.flush()
-        os.fsync(file.fileno())
-        progress = {**progress, "rows": rows, "sha256": self._written.hexdigest()}
-        write_json(self.partial / "progress.json", progress)
-        return progress
-
-    def _finish(self, order: NDArray[np.int64], too_long: int) -> None:
-        """Move the table into place. Each step may be repeated after a crash; the manifest comes last."""
-        (self.out / MANIFEST).unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # moved by a run that was killed after it
-            move(self.partial / "embeddings.npy", self.out / "embeddings.npy")
+    def _finish(self, kept: NDArray[np.int64], rows: NDArray[np.int64], new: NDArray[np.int64], too_long: int) -> None:
+        """Write the whole table into ``.partial``, its manifest last."""
+        order, found, width = np.concatenate([kept, new]), self.descriptions, self.encoder.width
+        with atomic_path(self.partial / "embeddings.npy") as temporary, temporary.open("wb") as file:
+            shape = {"descr": "<f2", "fortran_order": False, "shape": (len(order), width)}
+            np.lib.format.write_array_header_1_0(file, shape)
+            if self.earlier is not None:
+                for start in range(0, len(rows), _TEXTS_PER_READ):
+                    file.write(self.earlier.embeddings[rows[start : start + _TEXTS_PER_READ]].tobytes())
+            for block in self._blocks():
+                file.write(np.load(block).tobytes())
         row_of_text = np.empty_like(order)
         row_of_text[order] = np.arange(len(order))
-        found = self.descriptions
-        save_array(self.out / "texts.npy", found.texts[order])
-        images = write_index(self.out, found.digests, row_of_text[found.text_of])
-        made_by = self.encoder if self.earlier is None else self.earlier.manifest
+        save_array(self.partial / "texts.npy", found.texts[order])
+        images = write_index(self.partial, found.digests, row_of_text[found.text_of])
+        pools = self.config.long == "pool"
         manifest = Manifest(
             encoder=self.encoder.spec,
             revision=self.encoder.revision,
-            precision=made_by.precision,
-            width=self.encoder.width,
+            precision=self.encoder.precision,
+            width=width,
             max_tokens=self.encoder.max_tokens,
-            truncated=0.0 if self.pools else too_long / len(order),
-            pooled=too_long if self.pools else 0,
+            truncated=0.0 if pools else too_long / len(order),
+            pooled=too_long if pools else 0,
             length_policy=self.config.long,
             descriptions=len(found.digests),
             texts=len(order),
@@ -333,12 +300,13 @@ class _Work:
             plan=self.plan,
             gpt4image=__version__,
         )
-        write_manifest(self.out, manifest)
+        write_manifest(self.partial, manifest)
 
 
-def batches(lengths: NDArray[np.int64], start: int, batch_tokens: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of batches of at most ``batch_tokens`` tokens, padding included, from row ``start`` on."""
-    for stop in range(start + 1, len(lengths) + 1):
+def batches(lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of batches of at most ``batch_tokens`` tokens, padding included."""
+    start = 0
+    for stop in range(1, len(lengths) + 1):
         if stop == len(lengths) or (stop + 1 - start) * lengths[stop] > batch_tokens:
             yield start, stop
             start = stop
@@ -363,12 +331,10 @@ class _EncodeWork:
 
     def __init__(self, spec: str, device: str, revision: str, precision: str) -> None:
         self._encoder = load_text_encoder(spec, device)
-        here, there = (self._encoder.revision[:12], self._encoder.precision), (revision[:12], precision)
-        if here != there:
+        if (self._encoder.revision, self._encoder.precision) != (revision, precision):
             raise ModelError(
-                f"{spec}: a worker would encode with revision and precision {here}, the driver with {there}; rows of "
-                "one table must be made alike. Run on machines of one kind, with the same weights, or give --device "
-                "cpu."
+                f"{spec}: a worker has other weights or another precision than the driver; rows of one table must be "
+                "made alike. Run on machines of one kind, with the same weights, or give --device cpu."
             )
 
     def __call__(self, texts: list[str]) -> NDArray[np.float32]:

@@ -19,9 +19,18 @@ from gpt4image.artifacts.runs import REPORTED
 from gpt4image.artifacts.table import EmbeddingTable, is_table
 from gpt4image.artifacts.targets import Targets
 from gpt4image.base import intervals
-from gpt4image.base.checksums import damaged
-from gpt4image.base.errors import ConfigError, DamagedError, DataError, MissingExtraError, RunError
-from gpt4image.base.files import ROW_GROUP, parquet_rows, require_writable, row_groups, write_json, write_row_groups
+from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, RunError
+from gpt4image.base.files import (
+    ROW_GROUP,
+    damaged,
+    parquet_rows,
+    read_json,
+    require_writable,
+    row_groups,
+    write_json,
+    write_row_groups,
+)
+from gpt4image.base.manifest import adding
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import say
 from gpt4image.base.visible import in_one_line
@@ -259,12 +268,9 @@ def accuracy_from_audit(config: EvaluateConfig) -> tuple[Share | None, int]:
 
 def _facts(path: Path) -> dict[str, Any]:
     """Return the record of a split. Raises RunError: it is damaged."""
-    try:
-        facts = runs.read_evaluation(path)
-    except DamagedError as error:
-        raise RunError(str(error)) from None
+    facts = read_json(path)
     if not isinstance(facts, dict) or not facts.keys() >= set(ALWAYS):
-        raise RunError(damaged(path, "it does not hold what evaluate writes"))
+        raise damaged(path, "it does not hold what evaluate writes")
     return facts
 
 
@@ -351,7 +357,7 @@ def measure_run(
     outputs, labels = outputs.only(data.usable[read]), data.all_labels[indices]
     name = name or split
     path = run_dir / f"evaluation-{name}.json"
-    known: dict[str, Any] = runs.read_evaluation(path) if path.is_file() else {"metrics": {}}
+    known: dict[str, Any] = read_json(path) if path.is_file() else {"metrics": {}}
     more = measure_more(model, data, split, outputs, names)
     task = model.task
     facts: dict[str, Any] = {"split": name.partition("-")[0], "task": task.name, "metric": task.primary.name}
@@ -366,9 +372,10 @@ def measure_run(
 
     def write() -> None:
         predictions = f"predictions-{name}.parquet"
-        _write_predictions(run_dir / predictions, task, data, indices, outputs.predictions)
-        before_record()
-        write_json(path, {**facts, **runs.evaluation_facts(run_dir, [predictions])})
+        with adding(run_dir, [predictions, path.name]):
+            _write_predictions(run_dir / predictions, task, data, indices, outputs.predictions)
+            before_record()
+            write_json(path, facts)
 
     processes.on_rank0(write)
     return facts

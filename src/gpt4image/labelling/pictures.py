@@ -63,7 +63,8 @@ def read_pictures(
     found = None if features == "none" or (features == "auto" and images.clips) else _model(images, features)
     if found is None:
         return None, ()
-    from gpt4image.artifacts.table import find_digests, open_index, up_to_date
+    from gpt4image.artifacts.image_index import open_index, up_to_date
+    from gpt4image.artifacts.table import find_digests
     from gpt4image.base.progress import progress_bar
 
     name, model = found
@@ -94,7 +95,7 @@ def read_pictures(
 def _model(images: Dataset, features: str) -> tuple[str, RunModel] | None:
     """Return what is to compute features, by a name that decides them."""
     from gpt4image.artifacts import runs
-    from gpt4image.base.checksums import file_digest
+    from gpt4image.base.files import file_digest
     from gpt4image.config import TrainConfig
     from gpt4image.config.learning import PRETRAIN
     from gpt4image.models.backbones import pretrained_weights
@@ -110,7 +111,7 @@ def _model(images: Dataset, features: str) -> tuple[str, RunModel] | None:
                 f"--features {features}: this run has learned the labels of these images, so its features would repeat "
                 f"them. Give a run of --task {PRETRAIN}, one of other images, or a model with pretrained weights."
             )
-        name = f"run {file_digest(runs.recorded_file(Path(features)))[:16]}"
+        name = f"run {file_digest(Path(features) / runs.MODEL)[:16]}"
         return name, load_run_model(Path(features), None, record["run"]["classes"])
     name = features
     if features == "auto":

@@ -11,7 +11,6 @@ import copy
 import difflib
 import functools
 import importlib.util
-import math
 import pickle
 import re
 from collections.abc import Mapping
@@ -25,9 +24,7 @@ from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from timm.models import get_pretrained_cfg, model_entrypoint
 from torch import Tensor, nn
 
-from gpt4image.base.checksums import require_recorded
 from gpt4image.base.errors import ModelError, first_few, first_line, install_command
-from gpt4image.base.files import read_json
 from gpt4image.models import small_stem
 from gpt4image.models.hugging_face import OF_TRANSFORMERS, create_of_transformers, hub_asked_once
 from gpt4image.models.stages import cut, operations, stages
@@ -443,9 +440,6 @@ def _check_image_size(module: nn.Module, name: str, image_size: int) -> None:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         raise ModelError(f"{path}: weights are read only from .safetensors files: a pickled checkpoint can run code.")
-    record = path.with_name("run.json")
-    if path.is_file() and record.is_file():  # weights of a run
-        require_recorded(path.parent, path.name, read_json(record), largest=math.inf)
     return load_tensors(path)[0]
 
 

@@ -19,17 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from gpt4image.artifacts.runs import (
-    FEW_IMAGES,
-    Arm,
-    Epoch,
-    Evaluation,
-    Run,
-    checked,
-    load_comparisons,
-    load_run,
-    read_evaluation,
-)
+from gpt4image.artifacts.comparisons import Arm, load_comparisons
+from gpt4image.artifacts.runs import FEW_IMAGES, Epoch, Evaluation, Run, load_evaluation, load_run
 from gpt4image.base.errors import RunError
 from gpt4image.pages.numbers import percent, percent_interval, sentence, signed
 from gpt4image.reporting.findings import metric_label
@@ -291,7 +282,7 @@ def plot_comparison(folder: Path) -> Plot:
 
 def plot_classes(record: Path) -> Plot:
     """Draw the score of each class of a run that ``evaluate`` measured, best first. Raises RunError."""
-    found, _ = classes(None, [checked(record, lambda: Evaluation.model_validate(read_evaluation(record)))])
+    found, _ = classes(None, [load_evaluation(record)])
     if found is None:
         raise RunError(f"{record} has no score of a class, so there is nothing to draw.")
     return found

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpt4image.artifacts.runs import FEW_SEEDS, Arm, Comparison, Pair, Run, comparisons_in
+from gpt4image.artifacts.comparisons import FEW_SEEDS, Arm, Comparison, Pair, comparisons_in
+from gpt4image.artifacts.runs import Run
 from gpt4image.config.arms import ARMS, TEXT_ARMS
 from gpt4image.pages.numbers import (
     duration,

@@ -11,16 +11,15 @@ from pathlib import Path, PurePath
 from statistics import fmean
 from typing import Any
 
-from gpt4image.artifacts.runs import (
+from gpt4image.artifacts.comparisons import (
     COMPARISON,
     Comparison,
-    Run,
     load_arm_runs,
     load_comparisons,
     load_items,
-    load_run,
     require_recorded_folder,
 )
+from gpt4image.artifacts.runs import Run, load_run
 from gpt4image.base.files import read_json, write_text
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import ReportConfig

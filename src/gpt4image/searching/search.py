@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.table import Index, digests_to_bytes, find_digests, most_similar, up_to_date
-from gpt4image.base.checksums import file_digest
+from gpt4image.artifacts.image_index import Index, most_similar, up_to_date
+from gpt4image.artifacts.table import digests_to_bytes, find_digests
 from gpt4image.base.errors import ConfigError, DataError, DecodeError, RunError
-from gpt4image.base.files import fingerprint, write_text
+from gpt4image.base.files import file_digest, fingerprint, write_text
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import SearchConfig, TrainConfig

@@ -409,7 +409,7 @@ def load_checkpoint(path: Path, modules: Modules, optimizers: Optimizers) -> Any
     """Restore what ``save_checkpoint`` wrote, in place, and return its JSON state."""
     try:
         tensors, saved = load_tensors(path)
-    except (ModelError, DamagedError) as error:
+    except ModelError as error:
         raise DamagedError(
             f"{error} Training does not go on from a damaged checkpoint: bring back a copy of it, or move it away and "
             "give the same command with --resume again, which trains from the first step."

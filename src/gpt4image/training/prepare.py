@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -207,7 +207,7 @@ def identity_of(image_set: Dataset, table: EmbeddingTable | None, soft: Probabil
     content = [image_set.digests, image_set.labels.tolist(), image_set.splits.tolist(), image_set.classes]
     if image_set.regions is not None:
         content.append(image_set.regions.content())
-    content.append(None if table is None else table.manifest.to_json())
+    content.append(None if table is None else asdict(table.manifest))
     content.append(None if soft is None else hashlib.sha256(np.ascontiguousarray(soft).data).hexdigest())
     return fingerprint([*content, broken] if broken else content)
 
@@ -217,7 +217,7 @@ def with_table(ready: Prepared, embeddings: Path) -> Prepared:
     table = EmbeddingTable.open(embeddings)
     table.require_own(ready.data.image_set)
     data = replace(ready.data, text=TextTargets.of(table, ready.data.image_set.digests))
-    return replace(ready, data=data, fingerprint=fingerprint([ready.fingerprint, table.manifest.to_json()]))
+    return replace(ready, data=data, fingerprint=fingerprint([ready.fingerprint, asdict(table.manifest)]))
 
 
 def check(config: ResolvedOptions, task: Task, images: Dataset | None = None, *, targets: bool = False) -> None:

@@ -19,9 +19,7 @@ from torch import Tensor, nn
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.probabilities import concat, take
-from gpt4image.artifacts.runs import checked
 from gpt4image.artifacts.table import read_manifest
-from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.base.progress import progress_bar, say
@@ -85,11 +83,8 @@ def write_text_space(run_dir: Path, embeddings: Path) -> None:
 
 def read_text_space(run_dir: Path) -> TextSpace:
     """Return the text space of a run with alignment. Raises RunError: there is none."""
-    record = read_json(runs.recorded_file(run_dir, runs.TEXT_SPACE))
-    try:
-        return TextSpace(encoder=record["encoder"], revision=record["revision"], width=record["width"])
-    except (AttributeError, KeyError, TypeError):
-        raise RunError(damaged(run_dir / runs.TEXT_SPACE, "it does not hold what train writes")) from None
+    record = read_json(run_dir / runs.TEXT_SPACE)
+    return TextSpace(encoder=record["encoder"], revision=record["revision"], width=record["width"])
 
 
 class Outputs(NamedTuple):
@@ -160,10 +155,9 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
     """Return the model of a finished run."""
     record = runs.read_run(run_dir)
     config, thresholds = options_of(record), record["run"].get(runs.THRESHOLDS)
-    thresholds = checked(run_dir / runs.RUN, lambda: checked_thresholds(thresholds, len(classes)))
-    task = (task or find_task(config.task, config)).with_thresholds(thresholds)
+    task = (task or find_task(config.task, config)).with_thresholds(checked_thresholds(thresholds, len(classes)))
     outputs = task.outputs(classes)
-    weights = load_tensors(runs.recorded_file(run_dir))[0]
+    weights = load_tensors(run_dir / runs.MODEL)[0]
     untrained = config.resolved.model_copy(update={"init": "scratch"})
     if untrained.model.startswith(OF_TRANSFORMERS):
         with torch.device("meta"):
@@ -185,7 +179,7 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
             space = read_text_space(run_dir)
         except Gpt4ImageError as error:
             foreign = str(error)
-        of_head, _ = load_tensors(runs.recorded_file(run_dir, runs.HEAD))
+        of_head, _ = load_tensors(run_dir / runs.HEAD)
         linear = [tensor for tensor in of_head.values() if tensor.ndim == 2]
         head = projection_head(config.head, linear[0].shape[1], linear[-1].shape[0]).eval()
         head.load_state_dict(of_head)

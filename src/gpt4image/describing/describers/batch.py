@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.artifacts.answers import Prompt
-from gpt4image.artifacts.store import References, add_lost, connect_writer, explained
+from gpt4image.artifacts.store import PromptIds, add_lost, connect_writer, explained
 from gpt4image.base.errors import DecodeError, DescriberError
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import console, say
@@ -82,9 +82,9 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
         self._path, self._settings = path, settings
         with explained(path):
             self._connection = connect_writer(path)
-        self._references = References(self._connection)
+        self._ids = PromptIds(self._connection)
         with self._changing() as execute:
-            self._describer = self._references.describer(settings)
+            self._describer = self._ids.describer(settings)
             unknown = "AND (r.tokens_in IS NULL OR r.tokens_out IS NULL))"
             ((unpriced,),) = execute(f"SELECT total(usd) {_STORED} {unknown}", (self._describer,))
             add_lost(self._connection, settings, unpriced)
@@ -115,7 +115,7 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
         batches = [batch.server_id or batch.input_file for batch in self.open_batches()]
         sql = "SELECT lower(hex(digest)), usd FROM batch_requests WHERE prompt = ? AND describer = ?"
         with self._changing() as execute:
-            keys = {prompt: (self._references.prompt(prompt), self._describer) for prompt in prompts if batches}
+            keys = {prompt: (self._ids.prompt(prompt), self._describer) for prompt in prompts if batches}
             return {prompt: dict(execute(sql, key)) for prompt, key in keys.items()}, batches
 
     def add(self, requests: Sequence[Request], input_file: str) -> Batch:
@@ -155,7 +155,7 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
             execute("UPDATE batches SET closed = ? WHERE id = ?", (time.time(), row))
 
     def _key(self, request: Request) -> tuple[bytes, int, int, int]:
-        return bytes.fromhex(request.digest), self._references.prompt(request.prompt), self._describer, 0
+        return bytes.fromhex(request.digest), self._ids.prompt(request.prompt), self._describer, 0
 
 
 class BatchError(DescriberError):

@@ -20,9 +20,8 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DecodeError, DescriberError, first_line
-from gpt4image.base.files import fingerprint, read_json
+from gpt4image.base.files import file_digest, fingerprint, read_json
 from gpt4image.config import DescriberOptions
 from gpt4image.data.dataset import Dataset
 from gpt4image.describing.describers.base import Answer, FreeDescriber, Report, Request

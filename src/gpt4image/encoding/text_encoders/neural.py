@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, ModelError
-from gpt4image.base.files import fingerprint
+from gpt4image.base.files import file_digest, fingerprint
 from gpt4image.models.hugging_face import find_folder, loading
 from gpt4image.parallel.devices import autocast, choose_device, computes_bf16
 

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError, first_line, nearest
-from gpt4image.base.files import fingerprint
+from gpt4image.base.files import file_digest, fingerprint
 from gpt4image.encoding.text_encoders.neural import Tower, count_tokens, pickles_refused
 from gpt4image.models.hugging_face import hub_asked_once, loading
 
