@@ -121,7 +121,7 @@ def test_the_outcome_says_what_was_checked_and_what_is_needed(run_of: Runs, tmp_
     assert float(outcome.summary["largest_difference"]) < 1e-5 and outcome.skipped == ()
     assert "import small_stem" in outcome.summary["needs"]
     names = sorted(path.name for path in out.iterdir())
-    assert names == ["README.md", "config.json", "model.safetensors", "small_stem.py"]
+    assert names == ["README.md", "config.json", "manifest.json", "model.safetensors", "small_stem.py"]
     same = [hashlib.sha256((folder / runs.MODEL).read_bytes()).hexdigest() for folder in (run, out)]
     assert same[0] == same[1] == read_json(out / "config.json")["source"]["weights_sha256"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"], "nothing is left beside it"
@@ -190,7 +190,13 @@ def test_what_is_pushed_is_loaded_from_the_hub_by_plain_timm(
     run, folder = run_of("resnet-small-stem"), tmp_path / "exported"
     exported(run, "timm", folder, push_to_hub="me/model")
     (folder / "model").rename(tmp_path / "away")
-    assert set(hub.files["me/model"]) == {"README.md", "config.json", "model.safetensors", "small_stem.py"}
+    assert set(hub.files["me/model"]) == {
+        "README.md",
+        "config.json",
+        "manifest.json",
+        "model.safetensors",
+        "small_stem.py",
+    }
     assert hub.private["me/model"]
     shutil.copy(tmp_path / "away" / "README.md", folder)
     assert str(tmp_path) not in card_code(folder / "README.md")

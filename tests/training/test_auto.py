@@ -121,6 +121,7 @@ def test_the_weights_of_a_run_bring_their_model_unless_another_is_named(colour_f
     weights = {"init": str(tmp_path / "model.safetensors")}
     assert choose(colour_folder, **weights)[1]["model"] != own["model"], "not a finished run"
     write_json(tmp_path / "run.json", {})
+    write_json(tmp_path / "manifest.json", {})
     config, chosen = choose(colour_folder, **weights)
     assert {name: getattr(config, name) for name in own} == own
     assert {name: chosen[name] for name in own} == own
