@@ -43,7 +43,9 @@ def parse_answer(text: str, prompt: Prompt, names: ClassNames) -> Parsed | str:
     missing = "there is no JSON object in it"
     # Without these an answer is of no use: the tags, at its end, may be cut off.
     needed = [part for part in prompt.ask if part in (DESCRIPTION, CLASS, BOXES)] or list(prompt.ask)
-    for fields in _objects(text, BOXES if prompt.ask == (BOXES,) else None):
+    only_boxes = prompt.ask == (BOXES,)
+    loose = _loose_boxes(text) if only_boxes else ()
+    for fields in itertools.chain(_objects(text, BOXES if only_boxes else None), loose):
         lacking = [part for part in needed if not _has(fields, part)]
         if not lacking:
             description = valid(fields[DESCRIPTION]).strip() if DESCRIPTION in prompt.ask else None
@@ -195,6 +197,17 @@ def _objects(text: str, bare: str | None = None) -> Iterator[dict[str, Any]]:
             # A text may be cut, a class may not: "do" is no dog.
             for value in _as_object(from_json(rest, allow_partial="trailing-strings"), None):
                 yield {name: value[name] for name in value if name == DESCRIPTION}
+
+
+def _loose_boxes(text: str) -> Iterator[dict[str, Any]]:
+    """Yield the boxes that stand one by one in broken JSON or in prose, if there are some."""
+    pieces = itertools.islice(re.finditer(r"\{[^{}]*\}", without_thoughts(text[:_LONGEST_TEXT])), 10 * MOST_BOXES)
+    found: list[Any] = []
+    for piece in pieces:
+        with contextlib.suppress(ValueError):
+            found.append(_LENIENT.decode(_without_trailing_commas(piece[0])))
+    if good := [one for one in found if _box(one) is not None]:
+        yield {BOXES: good}
 
 
 def _as_object(value: Any, bare: str | None) -> Iterator[dict[str, Any]]:
