@@ -26,6 +26,7 @@ from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.models.weights import load_tensors
 from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.multilabel import MultiLabel
+from gpt4image.training import linear_start, trainer
 from gpt4image.training import run_model as predictions
 from gpt4image.training.prepare import prepare, with_table
 from gpt4image.training.run_model import TextSpace, load_run_model, options_of, read_text_space
@@ -275,14 +276,24 @@ def test_the_last_stages_learn_from_kept_views_of_the_first(
     assert runs.is_finished(tmp_path / "anew"), "activations that do not fit are computed anew"
 
 
+@pytest.mark.parametrize("judged_by", ["labels", "targets"])
 def test_a_run_is_not_worse_than_the_classifier_that_it_begins_with(
-    options_of_predictions: dict[str, Any], tmp_path: Path
+    judged_by: str, options_of_predictions: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(TrainConfig(**options_of_predictions | STAGES | {"lr": 30.0, "val_fraction": 0.4}, out=tmp_path / "run"))
-    first, *_, last = runs.read_run(tmp_path / "run")["metrics"]
-    assert first["epoch"] == 0 and first["val"]["top1"] > last["val"]["top1"]
-    measured = evaluate(EvaluateConfig(run_dir=tmp_path / "run", split="val")).accuracy
-    assert measured == pytest.approx(first["val"]["top1"], abs=1e-4)
+    monkeypatch.setattr(trainer, "FEWEST_JUDGES", 1)
+    monkeypatch.setattr(linear_start, "FEWEST", 8)
+    own = options_of_predictions | STAGES | {"lr": 30.0, "val_fraction": 0.4 if judged_by == "labels" else 0.0}
+    done = train(TrainConfig(**own, out=tmp_path / "run"))
+    record = runs.read_run(tmp_path / "run")
+    first, *_, last = record["metrics"]
+    assert first["epoch"] == record["run"]["kept_epoch"] == 0 and "linear classifier" in (done.notes or "")
+    assert (first["loss_by_targets"] is None) == (judged_by == "labels")
+    found = record["run"]["limits"]
+    assert found["targets"] == 1.0 and max(found["half"], found["linear"]) <= 1.0
+    if judged_by == "labels":
+        assert first["val"]["top1"] > last["val"]["top1"]
+        measured = evaluate(EvaluateConfig(run_dir=tmp_path / "run", split="val")).accuracy
+        assert measured == pytest.approx(first["val"]["top1"], abs=1e-4)
 
 
 @pytest.mark.parametrize("more", [{"colour": 0.2}, {"flip": True}, {"mixup": 0.2}, {"auto_augment": "rand-m5"}])

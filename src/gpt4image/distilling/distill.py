@@ -54,6 +54,7 @@ from gpt4image.describing.class_lists import class_list, compare_with
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.registry import is_free
 from gpt4image.describing.prices import bill
+from gpt4image.distilling.limits import limit_of
 from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import accuracy_from_audit, evaluate
@@ -350,6 +351,7 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
             command("audit", audit_of(config, held_out=False)),
         )
         notes.append(worth_of_labels(targets, looks, accuracy, *commands))
+        notes.append(_limit(out, share_of_targets(targets, looks), accuracy))
     made = [model, *(out / name for name in (PAGE, COMPARISON, RUN, TARGETS, EMBEDDINGS, ANSWERS))]
     return DistillResult(
         path=out,
@@ -406,6 +408,12 @@ def _gain(config: DistillConfig, images: Dataset) -> str:
         f"tell that were sampled at random and that two models have not learned from; there are {most}. Every fourth "
         "image of the page is sampled at random: label more, then give the same command again."
     )
+
+
+def _limit(out: Path, right: Any, accuracy: float | None) -> str:
+    record = runs.read_run(out / RUN)
+    shares = record["run"].get("limits")
+    return limit_of(record["config"], shares, None if right is None else right.share, accuracy) if shares else ""
 
 
 def _by_looks(config: DistillConfig, targets: Targets | None, *, held_out: bool) -> str:

@@ -260,7 +260,7 @@ def convolves(name: str) -> bool:
 
 @functools.cache
 def operations_behind(name: str, image_size: int) -> tuple[int, ...]:
-    """Return the operations for one image behind each stage of a timm model; nothing if it cannot be cut there."""
+    """Return the operations for one image of a timm model, and behind each of its stages; () if it cannot be cut."""
     if name.startswith((OF_TRANSFORMERS, OF_PYTHON)):
         return ()
     args = {"num_classes": 2, **_size_args(name, image_size, "standard")}
@@ -269,7 +269,8 @@ def operations_behind(name: str, image_size: int) -> tuple[int, ...]:
         return ()
     with torch.device("meta"):
         costs = operations(_build(name, args, pretrained=False), image_size)
-    return tuple(sum(costs.values()) - sum(costs[each] for each in names[: number + 1]) for number in range(len(names)))
+    total = sum(costs.values())
+    return (total, *(total - sum(costs[each] for each in names[: number + 1]) for number in range(len(names))))
 
 
 def _structure(name: str) -> nn.Module:

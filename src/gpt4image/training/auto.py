@@ -40,16 +40,18 @@ WEIGHT_DECAY, ADAPTIVE_WEIGHT_DECAY = {"muon": 0.3, "sgd": 5e-4, "momentum": 5e-
 FINE_TUNING = 0.1  # part of the learning rate from scratch, but see learning_rate
 # Crops show objects at more sizes, and no second time as mirrored borders do.
 DENSE = ("detection", "segmentation")
-OF_DENSE = {"min_scale": 0.4, "shift": 0.0}
+DENSE_DEFAULTS = {"min_scale": 0.4, "shift": 0.0}
 DENSE_BATCH = 16
 # Unchanged pixels give the same features, which are then computed once; see run_model.with_features.
-OF_FROZEN = {"flip": False, "shift": 0.0}
+FROZEN_DEFAULTS = {"flip": False, "shift": 0.0}
 CACHED = ("classification", "multilabel")
 """Tasks whose default, from pretrained weights on a CPU, is to train the last stages on kept activations."""
 MINUTES, SPEED = 10, 4e10
 """That these stages may take, by the floating-point operations per second of one thread."""
 EPOCHS_OF_STAGES = 12
-OF_STAGES = {
+VIEWS = 4
+"""Random views of a training image whose activations are kept beside those of the plain one."""
+STAGES_DEFAULTS = {
     "min_scale": 0.5,
     "shift": 0.0,
     "new_layers_lr_scale": 3.0,
@@ -90,7 +92,9 @@ def choose(config: TrainOptions, image_set: Dataset) -> tuple[Any, dict[str, Any
     device = choose_device(config.device).type
     freeze = fill("freeze", "none" if init != "pretrained" or device != "cpu" else freezing(config, count, model, size))
     frozen = freeze != "none" and not dense and not image_set.clips
-    own: dict[str, Any] = OF_DENSE if dense else {} if not frozen else OF_FROZEN if freeze == "all" else OF_STAGES
+    own: dict[str, Any] = (
+        DENSE_DEFAULTS if dense else {} if not frozen else FROZEN_DEFAULTS if freeze == "all" else STAGES_DEFAULTS
+    )
     chosen |= {name: value for name, value in own.items() if name not in named}
     batch = fill("batch_size", min(DENSE_BATCH if dense else batch_size(count), max(2, count)))
     fill("epochs", epochs(max(count, 1), init))
@@ -123,8 +127,9 @@ def freezing(config: TrainOptions, count: int, model: str, size: int) -> str:
 
 def seconds_behind(model: str, size: int, images: int, epochs: int) -> list[float]:
     """Return about how long one thread takes if what is behind each stage of a model learns; [] if it has none."""
-    # A step computes the outputs, then the gradients of activations and of weights.
-    return [3 * each * images * epochs / SPEED for each in operations_behind(model, size)]
+    # The other stages see each view once. A step computes outputs, then the gradients of activations and of weights.
+    total, *behind = operations_behind(model, size) or (0,)
+    return [images * ((1 + VIEWS) * (total - each) + 3 * epochs * each) / SPEED for each in behind]
 
 
 def start(config: TrainOptions, count: int) -> Literal["scratch", "pretrained"]:

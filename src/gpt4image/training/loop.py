@@ -33,7 +33,7 @@ from gpt4image.models.weights import load_tensors, save_tensors
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, memory_format_of, peak_memory_bytes, reset_peak_memory
 from gpt4image.training.augment import mix, normalised, random_geometry, recoloured
-from gpt4image.training.linear_start import fit_classifier
+from gpt4image.training.linear_start import features_of, fit_classifier, limits, loss_by_targets
 from gpt4image.training.objectives import Batch, Outputs
 from gpt4image.training.run_model import predict
 from gpt4image.training.trainer import Trainer
@@ -226,16 +226,23 @@ def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> Validated:
     return Validated({data.task.primary.name: loss, "loss": loss})
 
 
-def fit(trainer: Trainer, out: Path, on_step: OnStep, on_epoch: MayStop, checkpoint_seconds: float) -> dict[str, Any]:
-    """Train from the last checkpoint in ``out``, or from the start, to the end, and write the weights."""
+def fit(
+    trainer: Trainer, out: Path, on_step: OnStep, on_epoch: MayStop, checkpoint_seconds: float, *, explain: bool = False
+) -> dict[str, Any]:
+    """Train from the last checkpoint in ``out``, or from the start, to the end, and write the weights.
+
+    ``explain`` adds what limits the model, where features are kept.
+    """
     checkpoint = out / runs.CHECKPOINT
     reset_peak_memory(trainer.device)
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "best": None, "epoch_losses": []}
-    state["set_aside"] = []
+    state |= {"set_aside": [], "limits": None}
     if processes.broadcast(checkpoint.is_file()):
         state = processes.on_all_ranks(lambda: load_checkpoint(checkpoint, trainer.modules, trainer.optimizers))
-    elif trainer.starts_linear:
-        state["history"] = [_linear_epoch(trainer)]
+    elif trainer.starts_linear or (explain and isinstance(trainer.data.pixels, KeptFeatures)):
+        features = features_of(trainer)
+        state["limits"] = limits(trainer, features) if explain else None
+        state["history"] = [_linear_epoch(trainer, features)] if trainer.starts_linear else []
     trainer.history = state["history"]
     trainer.best = tuple(state["best"]) if state["best"] else None
     processes.on_rank0(lambda: write_json_lines(out / runs.METRICS, trainer.history))
@@ -251,7 +258,7 @@ def fit(trainer: Trainer, out: Path, on_step: OnStep, on_epoch: MayStop, checkpo
 
     def save(step: int) -> None:
         now = {"step": step, "seconds": earlier + time.monotonic() - started, "history": trainer.history}
-        now |= {"best": trainer.best, "epoch_losses": epoch_losses, "set_aside": skipped()}
+        now |= {"best": trainer.best, "epoch_losses": epoch_losses, "set_aside": skipped(), "limits": state["limits"]}
         save_checkpoint(checkpoint, trainer.modules, trainer.optimizers, now)
 
     done = trainer.steps
@@ -283,7 +290,7 @@ def fit(trainer: Trainer, out: Path, on_step: OnStep, on_epoch: MayStop, checkpo
     seconds = earlier + time.monotonic() - started
     trainer.best = trainer.best or _linear_is_better(trainer)
     save_weights(trainer, out)
-    return _summary(trainer, done, seconds) | {"set_aside": skipped()}
+    return _summary(trainer, done, seconds) | {"set_aside": skipped(), "limits": state["limits"]}
 
 
 def _summary(trainer: Trainer, done: int, seconds: float) -> dict[str, Any]:
@@ -294,6 +301,7 @@ def _summary(trainer: Trainer, done: int, seconds: float) -> dict[str, Any]:
     return {
         "seconds": round(seconds, 3),
         "steps": done,
+        "kept_epoch": kept["epoch"],
         "images_per_second": round(images / max(seconds, 1e-9), 1),
         "parameters": sum(p.numel() for p in trainer.evaluated.backbone.parameters()),  # type: ignore[union-attr]
         "peak_memory_bytes": peak_memory_bytes(trainer.device),
@@ -301,23 +309,28 @@ def _summary(trainer: Trainer, done: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def _linear_epoch(trainer: Trainer) -> dict[str, Any]:
+def _linear_epoch(trainer: Trainer, features: Tensor) -> dict[str, Any]:
     """Return the row of epoch 0: the classifier on features as they are, which is kept where nothing is better."""
-    row: dict[str, Any] = {"epoch": 0, "step": 0, "lr": 0.0, "loss": fit_classifier(trainer), "align_loss": None}
-    row |= {"val": None, "seconds": 0.0}
+    row: dict[str, Any] = {"epoch": 0, "step": 0, "lr": 0.0, "loss": fit_classifier(trainer, features)}
+    row |= {"align_loss": None, "val": None, "seconds": 0.0}
     for copied in (trainer.modules["best"], trainer.evaluated):
         copied.load_state_dict(trainer.model.state_dict())
     keep_if_best(trainer, row)
-    return row
+    return row | {"loss_by_targets": loss_by_targets(trainer)}
 
 
 def _linear_is_better(trainer: Trainer) -> tuple[float, int] | None:
-    """Return the score of epoch 0 and its number if it is better on the validation images than the last epoch."""
+    """Return the score of epoch 0 and its number if it is better than the last epoch on images held out: by their
+    labels, or by their targets where none has a label.
+    """
     first, last, primary = trainer.history[0], trainer.history[-1], trainer.data.task.primary
-    if first["epoch"] or not first["val"] or not last["val"]:
+    if first["epoch"]:
         return None
-    score = first["val"][primary.name]
-    return (score, 0) if primary.better(score, last["val"][primary.name]) else None
+    if first["val"] and last["val"]:
+        score = first["val"][primary.name]
+        return (score, 0) if primary.better(score, last["val"][primary.name]) else None
+    score, now = first["loss_by_targets"], loss_by_targets(trainer)
+    return None if now is None or now <= score else (score, 0)
 
 
 def end_epoch(

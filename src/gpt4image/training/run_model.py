@@ -40,7 +40,7 @@ from gpt4image.tasks.base import Predictions, Task
 from gpt4image.tasks.multilabel import checked_thresholds
 from gpt4image.tasks.registry import find_task
 from gpt4image.training.augment import Augmentation, BatchRng, eval_batch, random_geometry, recoloured
-from gpt4image.training.auto import stored_as
+from gpt4image.training.auto import VIEWS, stored_as
 from gpt4image.training.prepare import Prepared
 from gpt4image.training.trainer import augmentation_of, make_backbone
 from gpt4image.training.training_data import TrainingData
@@ -52,8 +52,6 @@ EVAL_BATCH, EVAL_SIZE = 256, 224
 OF_FEATURES = ("model", "model_args", "init", "image_size", "stem", "drop_path", "device", "memory_format",
                "freeze", "flip", "shift", "min_scale")  # fmt: skip
 """Options that features depend on."""
-VIEWS = 4
-"""Random views of a training image that are kept beside the plain one."""
 ON_CPU = 32
 """Images at once there: larger batches take memory anew for each layer, which took more time than the layers."""
 _last: list[tuple[Pixels, dict[str, Any], KeptFeatures]] = []

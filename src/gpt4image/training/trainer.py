@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from gpt4image.base.errors import ConfigError, first_line
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, ResolvedOptions, TrainOptions
+from gpt4image.data import annotation
 from gpt4image.data.pixels import KeptFeatures
 from gpt4image.models.aligner import Aligner, Headed, freeze_all_but_classifier, freeze_stages, projection_head
 from gpt4image.models.backbones import (
@@ -43,6 +44,9 @@ from gpt4image.training.augment import STRONG, Augmentation, CpuAugmentation, Po
 from gpt4image.training.batches import Batches, all_have_targets, make_batches
 from gpt4image.training.objectives import VIEWS_HEAD, VIEWS_WIDTH, Objective, alignment, consistency, views
 from gpt4image.training.training_data import TrainingData
+
+JUDGES, FEWEST_JUDGES = 10, 20
+"""One training image of so many, if these are at least so many, judges by its target where no label does."""
 
 _newton_schulz: Any = muon.zeropower_via_newtonschulz
 
@@ -89,6 +93,7 @@ class Trainer:
     steps_per_epoch: int
     objectives: tuple[Objective, ...]
     starts_linear: bool
+    judges: NDArray[np.int64]
     history: list[dict[str, Any]] = field(default_factory=list)
     best: tuple[float, int] | None = None
 
@@ -124,6 +129,9 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     if config.compares_views:
         model.heads[VIEWS_HEAD] = projection_head("mlp-bn", model.feature_width, VIEWS_WIDTH)
     targeted, others = participants(config, data, aligned=isinstance(model, Aligner))
+    starts_linear = bool(config.kept_stages) and isinstance(data.pixels, KeptFeatures)
+    judges = judges_of(data, targeted) if starts_linear else targeted[:0]
+    targeted = np.setdiff1d(targeted, judges)
     batches = make_batches(
         targeted,
         others,
@@ -135,7 +143,6 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         placing="on-top" if data.weak(others).any() else "apart" if config.consistency > 0.0 else "among",
     )
     batches = replace(batches, two_views=config.compares_views)
-    starts_linear = bool(config.kept_stages) and isinstance(data.pixels, KeptFeatures)
     if starts_linear:
         model.begin_behind(stages(backbone)[config.kept_stages - 1])
     parallel, ema, best_model = _placed(config, model, device, batches, copied=starts_linear)
@@ -171,6 +178,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         steps_per_epoch=steps_per_epoch,
         objectives=tuple(objectives),
         starts_linear=starts_linear,
+        judges=judges,
     )
 
 
@@ -238,6 +246,19 @@ def participants(
     if aligned and data.text is not None:
         used = used | data.text.described[others]
     return targeted, others[used]
+
+
+def judges_of(data: TrainingData, targeted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the images whose targets judge what is kept: those of the validation split, or a tenth of the training
+    images, which no step then learns from. None where validation images have labels, or where they are few.
+    """
+    val = data.indices("val")
+    if annotation.known(data.all_labels[val]).any():
+        return val[:0]
+    if len(found := val[data.has_target(val)]):
+        return found
+    order = np.argsort(np.array(data.image_set.digests)[targeted], kind="stable")
+    return np.sort(targeted[order[: len(targeted) // JUDGES if len(targeted) >= FEWEST_JUDGES * JUDGES else 0]])
 
 
 def cpu_augmentation_of(

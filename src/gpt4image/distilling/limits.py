@@ -1,0 +1,38 @@
+"""Where the missing points go: wrong targets, too few images, or features that are too weak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gpt4image.config.base import flag_of
+from gpt4image.models.students import next_larger
+
+GAP = 0.05
+"""By which a model falls behind its targets if these are not what limits it: 65 % beside 96 % on 81 classes, where
+right labels brought 2 points, and 85 % beside 96 % on 10 classes, where they brought none
+(docs/research/log/2026-12-03-student.md)."""
+
+
+def limit_of(
+    config: Mapping[str, Any], shares: Mapping[str, float], right: float | None, accuracy: float | None
+) -> str:
+    """Return a sentence on what limits a model, if that is its features; "" otherwise.
+
+    ``config`` and ``shares`` are of the record of a run, the latter as ``training.linear_start.limits`` gives them.
+    ``right`` is the share of its targets that is right, and ``accuracy`` that of its predictions, where people measured
+    them.
+    """
+    said, reached = right or shares["targets"], accuracy or shares["linear"]
+    if reached > said - GAP:
+        return ""
+    larger = next_larger(config["model"], config["image_size"])
+    options = {"model": larger.model, "image_size": larger.side} if larger else {}
+    named = " ".join(f"{flag_of(name)} {value}" for name, value in options.items())
+    model = "The model" if accuracy else "A linear classifier on its features, cross-validated,"
+    more = 100 * max(shares["linear"] - shares["half"], 0.0)
+    return (
+        f"{model} is right for {reached:.1%}, its targets for {said:.1%}: features are the limit, right labels would "
+        f"bring hardly more. Take a larger model or side{f': {named}' if named else ''}. Twice as many images would "
+        f"bring about {more:.1f} points."
+    )
