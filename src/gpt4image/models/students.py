@@ -1,6 +1,6 @@
 """Students, from small to large: which one is next where a model's features limit it.
 
-Accuracy, time and size of each are in docs/train.md; ``benchmarks/students.py`` measures them.
+``benchmarks/students.py`` measures accuracy, time and size of each.
 """
 
 from __future__ import annotations
