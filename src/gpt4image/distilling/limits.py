@@ -9,9 +9,7 @@ from gpt4image.config.base import flag_of
 from gpt4image.models.students import next_larger
 
 GAP = 0.05
-"""By which a model falls behind its targets if these are not what limits it: 65 % beside 96 % on 81 classes, where
-right labels brought 2 points, and 85 % beside 96 % on 10 classes, where they brought none
-(docs/research/log/2026-12-03-student.md)."""
+"""By which a model falls behind its targets if these are not taken for what limits it: a rule of thumb, untested."""
 
 
 def limit_of(
@@ -32,7 +30,7 @@ def limit_of(
     model = "The model" if accuracy else "A linear classifier on its features, cross-validated,"
     more = 100 * max(shares["linear"] - shares["half"], 0.0)
     return (
-        f"{model} is right for {reached:.1%}, its targets for {said:.1%}: features are the limit, right labels would "
-        f"bring hardly more. Take a larger model or side{f': {named}' if named else ''}. Twice as many images would "
+        f"{model} is right for {reached:.1%}, its targets for {said:.1%}: features seem the limit, right labels "
+        f"would bring little more. Take a larger model or side{f': {named}' if named else ''}. Twice as many images would "
         f"bring about {more:.1f} points."
     )
