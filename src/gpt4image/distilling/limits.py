@@ -31,6 +31,6 @@ def limit_of(
     more = 100 * max(shares["linear"] - shares["half"], 0.0)
     return (
         f"{model} is right for {reached:.1%}, its targets for {said:.1%}: features seem the limit, right labels "
-        f"would bring little more. Take a larger model or side{f': {named}' if named else ''}. Twice as many images would "
-        f"bring about {more:.1f} points."
+        f"would bring little more. Take a larger model or side{f': {named}' if named else ''}. Twice as many images "
+        f"would bring about {more:.1f} points."
     )
