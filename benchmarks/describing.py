@@ -87,7 +87,7 @@ def chaos() -> list[Row]:
     return [
         Row(
             name="chaos: images described over images that can be",
-            ours=outcome.summary["described"],
+            ours=outcome.described,
             limit=images - refused,
             unit="images",
             goal=(">=", 1),

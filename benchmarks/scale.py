@@ -166,7 +166,7 @@ def evaluate(place: Place) -> Any:
     """Measure the run of many classes on images of the test split."""
     if not (place.folder / "many").exists():
         write_shards(place.folder / "many", place.images, place.wide, PER_CLASS)
-    return gpt4image.evaluate(place.folder / "wide", data=f"hf:{place.folder}/many", split="train")
+    return gpt4image.evaluate(run_dir=place.folder / "wide", data=f"hf:{place.folder}/many", split="train")
 
 
 STAGES: dict[str, Callable[[Place], Any]] = {

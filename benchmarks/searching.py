@@ -42,7 +42,7 @@ def _indexing() -> Row:
         def indexed() -> None:
             shutil.rmtree(root / "index", ignore_errors=True)
             asked = SearchConfig(run_dir=root / "run", texts=("red",), data="openmoji", index=root / "index")
-            seconds.append(search(asked).summary["index_seconds"])
+            seconds.append(search(asked).index_seconds)
 
         def read() -> None:
             pixels, _, _ = load_pixels(images, stored_size(model.config), memory_limit_gb=4, workers=None)

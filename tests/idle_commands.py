@@ -22,7 +22,7 @@ def parse_commands(block: Block, page: Path, monkeypatch: pytest.MonkeyPatch) ->
     commands = {name: replace(command, stage="idle:stage") for name, command in cli.COMMANDS.items()}
     monkeypatch.setattr(cli, "COMMANDS", commands)
     monkeypatch.setattr("gpt4image.data.require_apart", lambda _config: None)
-    monkeypatch.setattr("gpt4image.next_steps.with_next", lambda _name, outcome, *_rest, **_more: outcome)
+    monkeypatch.setattr("gpt4image.next_step.next_step", lambda *_: "")
     for line in command_lines(block):
         words = options_of(line)
         if words is not None:

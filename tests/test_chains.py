@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import gpt4image
-from gpt4image import next_steps
 from gpt4image.base.outcome import Outcome
 from gpt4image.cli import main
 from gpt4image.config import ExportConfig
+from gpt4image.next_step import NEW_PHOTOS
 from worlds import NAMES, SIDE, boxes_answered, some, squares, write_answers, write_photos, write_shapes, write_squares
 
 TINY = (
@@ -93,7 +93,7 @@ CHAINS: dict[str, tuple[Callable[[], str], str]] = {
                    "describe encode label train evaluate export predict"),
     "reviewed, with answers": (reviewed, "review label train evaluate export predict"),
     "boxes, as ONNX": (boxes, "describe encode label train evaluate export predict"),
-    "masks": (masks, "describe encode label train evaluate predict"),
+    "masks": (masks, "describe encode label train evaluate export predict"),
     "distilled, without a label": (lambda: distilled(), "distill review distill predict"),
     "distilled, masks": (lambda: masks().replace("describe --data", "distill").replace("--store street.db", TINY),
                          "distill predict"),
@@ -120,10 +120,8 @@ def test_the_printed_steps_lead_to_predictions_and_cost_nothing_more(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("gpt4image.reviewing.review.serve", click)
-    if "ONNX" not in chain:  # writing ONNX takes seconds; without its extra, a run predicts as it is
-        monkeypatch.setattr(next_steps, "OF_ONNX", ("no such package",))
     first, names = CHAINS[chain]
-    write_photos(Path(next_steps.NEW_PHOTOS), 0, KINDS)
+    write_photos(Path(NEW_PHOTOS), 0, KINDS)
     command, given = first(), list[str]()
     while command:
         given.append(command)
@@ -218,11 +216,13 @@ def test_labels_that_a_person_gives_make_no_model_worse_on_pictures_kept_aside(
         assert main(shlex.split(command)) == 0, (given, capsys.readouterr().err)
         said, _, command = capsys.readouterr().out.rpartition("next: gpt4image ")
     assert [step.split()[0] for step in given] == ["distill", "review", "distill"], given
-    before, after = (gpt4image.evaluate(f"distilled/{run}", data=others).score for run in ("earlier-1/run", "run"))
+    before, after = (
+        gpt4image.evaluate(run_dir=f"distilled/{run}", data=others).score for run in ("earlier-1/run", "run")
+    )
     assert after > before - 0.1 and before > 0
     [table] = Path().rglob("labels.csv")
     sampled = [row["sampled"] for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())]
     assert sampled.count("random") >= 9 and sampled.count("random") + sampled.count("doubt") == 36
-    measured = gpt4image.evaluate("distilled/run").labelled
+    measured = gpt4image.evaluate(run_dir="distilled/run").labelled
     assert 0 < measured <= sampled.count("random"), "what was in doubt never measures"
     assert "36 labels of `review` is not measurable yet" in said

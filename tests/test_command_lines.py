@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gpt4image import config, options
+from gpt4image import options
 from gpt4image.artifacts.store import DescriptionStore
-from gpt4image.cli import COMMANDS, ITEMS_SKIPPED, OK, USER_MISTAKE, main
+from gpt4image.cli import ITEMS_SKIPPED, OK, USER_MISTAKE, main
+from gpt4image.commands import COMMANDS
 from worlds import write_colours
 
 LIGHT = ("descriptions export", "descriptions import", "inspect",
@@ -49,7 +50,7 @@ def test_no_command_line_ends_with_a_traceback(
     draw = random.Random(seed)
     for _ in range(40):
         name = draw.choice(LIGHT)
-        kind = getattr(config, COMMANDS[name].config)
+        kind = COMMANDS[name].options
         fields = [field for field, about in kind.model_fields.items() if about.is_required()]
         words = name.split()
         for field in [*fields, *draw.choices(list(kind.model_fields), k=draw.randrange(3))]:

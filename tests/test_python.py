@@ -1,10 +1,11 @@
-"""The Python interface: types for editors, help, and objects of Python in place of files and names."""
+"""The Python interface: commands as functions with types, and objects of Python in place of files and names."""
 
 from __future__ import annotations
 
 import json
 import pydoc
-import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 import gpt4image
-from gpt4image import verbs
-from gpt4image.base.errors import ConfigError, ModelError
+from gpt4image.base.errors import ConfigError, DataError, ModelError, RunError
+from gpt4image.commands import COMMANDS
 from gpt4image.config.results import Epoch
 from gpt4image.models import backbones
 from worlds import COLOURS
@@ -67,26 +68,29 @@ def test_objects_of_python_go_through_all_stages_and_nothing_is_printed(
     )
     assert [(each.epoch, each.epochs) for each in seen] == [(1, 3), (2, 3), (3, 3)]
     assert seen[-1].val is not None and run.val["top1"] == round(seen[-1].val["top1"], 4)
-    record = json.loads((run.path / "config.json").read_text("utf-8"))
+    record = json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))
     assert record["data"].startswith("python:") and record["model"] == f"python:{__name__}:Features"
-    measured = gpt4image.evaluate(run.path)
-    assert measured.score == measured.top1 and len(measured.rows) == measured.images
-    assert list(measured.rows[0])[:2] == ["key", "digest"]
+    measured = gpt4image.evaluate(run_dir=tmp_path / "run")
+    assert measured.score == measured.scores["top1"] and len(measured.rows) == measured.images
+    assert list(measured.rows[0])[:2] == ["key", "digest"] and run.plot() is not None
 
     capfd.readouterr()
-    found = gpt4image.predict(run.path, [images[0], Path(tmp_path / "absent.png"), images[1]], top=2)
+    three = [images[0], tmp_path / "absent.png", images[1]]
+    found = gpt4image.predict(model=tmp_path / "run", images=three, top=2)
     assert [row["image"] for row in found.rows] == ["0", "2"] and found.predicted == 2
     assert [item.name for item in found.skipped] == [str(tmp_path / "absent.png")]
     assert capfd.readouterr().out == ""
-    with pytest.raises(ConfigError, match=r"^out= names images by their files, and these have none"):
-        gpt4image.predict(run.path, images[0], out=tmp_path / "rows.csv")
+    with pytest.raises(ConfigError, match="these have none"):
+        gpt4image.predict(model=tmp_path / "run", images=images[0], out=tmp_path / "rows.csv")
 
     monkeypatch.setattr(backbones, "GIVEN", {})  # as in another process
-    with pytest.raises(ModelError, match=r"it is not in this process\. Build it again and pass it as model="):
-        gpt4image.evaluate(run.path, data=data)
-    assert gpt4image.evaluate(run.path, data=data, model=Features()).score == measured.score
-    with pytest.raises(ConfigError, match=r"^model= of a comparison is a name"):
+    with pytest.raises(ModelError, match="it is not in this process"):
+        gpt4image.evaluate(run_dir=tmp_path / "run", data=data)
+    gpt4image.given_model(Features())
+    assert gpt4image.evaluate(run_dir=tmp_path / "run", data=data).score == measured.score
+    with pytest.raises(ConfigError) as caught:
         gpt4image.compare(data=data, out=tmp_path / "cmp", model=Features())
+    assert caught.value.field == "model"
     with pytest.raises(ModelError, match=r"gives a tensor \(1, 8, 14, 14\) for one image; needed are pooled features"):
         gpt4image.train(data=data, out=tmp_path / "other", model=nn.Conv2d(3, 8, 3), **SHORT)
 
@@ -107,24 +111,74 @@ def test_training_ends_where_the_callback_says_so_and_that_epoch_is_validated(
     assert gpt4image.train(data=frame, out=tmp_path / "run", model=network, resume=True, **options).val == run.val
 
 
-def test_a_misspelt_option_is_refused_before_pictures_in_memory_become_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: gpt4image.train(data=pictures(), out="run", epcohs=1), ConfigError, "Did you mean 'epochs'"),
+        (lambda: gpt4image.train(data="folder:/absent", out="run"), DataError, "there is no such"),
+        (lambda: gpt4image.train(data="x", out="run", epochs="3.5"), ConfigError, "^epochs = 3.5: must be"),
+        (lambda: gpt4image.evaluate(run_dir="absent"), RunError, "absent does not exist"),
+        (lambda: gpt4image.evaluate(), ConfigError, "^run_dir is required"),
+        (lambda: gpt4image.Alinger, AttributeError, "no attribute 'Alinger'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_a_mistake_in_a_call_names_the_keyword_before_pictures_in_memory_become_files(
+    call: Any, error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"'epcohs' is not known\. Did you mean 'epochs'"):
-        gpt4image.train(data=pictures(), out=tmp_path / "run", epcohs=1)  # type: ignore[call-arg]
-    given = gpt4image.TrainConfig(data="x", out=tmp_path / "run")
-    with pytest.raises(ConfigError, match="'epcohs' is not known"):
-        gpt4image.train(given, epcohs=1)  # type: ignore[call-arg]
+    with pytest.raises(error, match=message):
+        call()
     assert not any(tmp_path.iterdir())
 
 
-def test_help_has_each_parameter_with_type_default_and_what_it_does() -> None:
+def test_help_has_every_option_with_type_default_and_what_it_does() -> None:
     told = pydoc.plain(pydoc.render_doc(gpt4image.train))
-    assert "data: str | Path | (images, labels) | DataFrame" in told and "epochs: int | None = None" in told
-    assert "on_epoch: Callable[[Epoch], bool | None] | None = None) -> TrainResult" in told
-    assert "val_fraction (float, optional): Fraction of the training images held out for validation" in told
-    assert "Example: gpt4image.train(data='folder:photos', embeddings='photos.emb'" in told
-    for name in verbs.VERBS:
-        text = pydoc.plain(pydoc.render_doc(getattr(gpt4image, name)))
-        assert " --" not in re.sub("`[^`]*`", "", text), name
+    assert "epochs: int | None = None" in told and "Example: gpt4image train --data folder:photos" in told
+    assert "    val_fraction: Fraction of the training images held out for validation" in told
+    for name in gpt4image.__all__:
+        assert getattr(getattr(gpt4image, name), "__name__", name) == name and name in dir(gpt4image)
+    for name, command in COMMANDS.items():
+        function = getattr(gpt4image, name.replace("-", "_"), None)
+        assert (function is None) == (" " in name)
+        assert function is None or all(f"    {option}: " in function.__doc__ for option in command.options.model_fields)
+
+
+SCRIPT = """\
+from pathlib import Path
+import numpy as np
+import gpt4image
+
+def say(image: object, question: str) -> str:
+    return "A cat."
+
+made = gpt4image.distill(data="photos", describer=say, classes=["cat", "dog"], max_cost=5, out=Path("made"))
+accuracy: float | None = made.accuracy
+run = gpt4image.train(data=([np.zeros((8, 8, 3), np.uint8)], ["cat"]), out="run", on_epoch=lambda epoch: epoch.loss > 1)
+loss: float = gpt4image.evaluate(run_dir="run", split="val").score
+rows: list[dict[str, object]] = gpt4image.predict(model="run", images=["a.png", "b.png"]).rows
+store: gpt4image.DescriptionStore
+gpt4image.train(data="photos", out="run", epcohs=3)  # 1: no such option
+gpt4image.train(data="photos", out="run", lr="fast")  # 2: another type
+gpt4image.train(out="run")  # 3: data lacks
+gpt4image.export(run_dir="run", format="onx", out="m")  # 4: none of the choices
+gpt4image.distill(data="photos", describer="openai:m", optimiser="sgd")  # 5
+run.accuracy  # 6: no fact of training
+"""
+
+
+@pytest.mark.slow
+def test_a_type_checker_knows_every_option_and_fact_of_a_users_script(tmp_path: Path) -> None:
+    pytest.importorskip("pyright", reason="pip install 'gpt4image[check]'")
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    places = {
+        "extraPaths": [str(ROOT / "src")],
+        "venvPath": str(Path(sys.prefix).parent),
+        "venv": Path(sys.prefix).name,
+    }
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps({**places, "typeCheckingMode": "standard"}))
+    command = [sys.executable, "-m", "pyright", "--outputjson", "script.py"]
+    found = json.loads(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout)
+    lines = [each["range"]["start"]["line"] + 1 for each in found["generalDiagnostics"] if each["severity"] == "error"]
+    wrong = [number for number, line in enumerate(SCRIPT.splitlines(), 1) if "  # " in line]
+    assert sorted(set(lines)) == wrong, found["generalDiagnostics"]

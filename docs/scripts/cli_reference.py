@@ -6,14 +6,13 @@ import json
 from collections.abc import Iterator
 from typing import get_origin
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from gpt4image import config
-from gpt4image.cli import COMMANDS, Command
+from gpt4image.commands import COMMANDS, Command
 from gpt4image.config import StageConfig
-from gpt4image.config.base import RARE
+from gpt4image.config.types import RARE
 from gpt4image.options import metavar
 
 BEFORE = """# Command line
@@ -36,11 +35,11 @@ def page() -> str:
 
 def section(name: str, command: Command) -> str:
     """Return what one command does, how it is called and its options."""
-    model = getattr(config, command.config)
-    about, _, example = (" ".join(model.__doc__.split())).partition("Example: ")
-    fields = {key: field for key, field in model.model_fields.items() if key != "as_json"}
+    model = command.options
+    about, _, example = " ".join((model.__doc__ or "").split()).partition("Example: ")
+    fields = model.written()
     parts = [f"## {name}", about.strip(), f"<!-- not run: an example -->\n```bash\n{example.strip()}\n```"]
-    if command.recipes:
+    if "recipes" in command.traits:
         parts.append("Options may stand in a [recipe](../train.md#recipes), given before the options.")
     if name == "compare":
         shared = config.TrainConfig.model_fields.keys() & fields.keys() - {"out"}
@@ -56,9 +55,9 @@ def section(name: str, command: Command) -> str:
     return "\n\n".join(parts)
 
 
-def groups(model: type[BaseModel], fields: dict[str, FieldInfo]) -> Iterator[tuple[str, list[str]]]:
+def groups(model: type[StageConfig], fields: dict[str, FieldInfo]) -> Iterator[tuple[str, list[str]]]:
     """Yield options by the class that defines them, its own first; a single group has no title."""
-    bases = [base for base in model.__mro__ if issubclass(base, BaseModel) and base is not BaseModel]
+    bases = [base for base in model.__mro__ if issubclass(base, StageConfig)]
     own = {base: [key for key in fields if key in base.__annotations__] for base in bases}
     found = [(base, keys) for base, keys in own.items() if keys]
     for base, keys in found:

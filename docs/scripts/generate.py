@@ -16,7 +16,6 @@ from pathlib import Path
 import cli_reference
 import licences
 import plots
-import python_stub
 import records
 import tables
 
@@ -105,7 +104,6 @@ def pages() -> dict[Path, str]:
     ]
     reference = {"cli": cli_reference.page(), "licences": licences.page()}
     full = {DOCS / "reference" / f"{name}.md": text for name, text in reference.items()}
-    full[PACKAGE / "__init__.pyi"] = python_stub.page()
     return {path: addressed(filled(path.read_text(encoding="utf-8"))) for path in partly} | full
 
 

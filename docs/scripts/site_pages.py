@@ -16,7 +16,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 import gpt4image
-from gpt4image.cli import COMMANDS
+from gpt4image.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 ELSEWHERE = {
@@ -62,7 +62,7 @@ def api_pages() -> dict[str, str]:
     """Return the pages of the API reference: the public names, the losses among them, and the stages."""
     modules = gpt4image._MODULE_OF
     losses = [name for name, module in modules.items() if module == "models.alignment_losses"]
-    names = [name for name, module in modules.items() if module != "config" and name not in losses]
+    names = [name for name, module in modules.items() if module != "commands" and name not in losses]
     return {
         "api/names.md": _page("Public names", NAMES, map(_public, names)),
         "api/losses.md": _page("Losses", ALIGN, map(_public, losses)),
@@ -94,4 +94,4 @@ def _public(name: str) -> str:
 def _stage(name: str) -> str:
     command = COMMANDS[name]
     stage = command.stage.replace(":", ".")
-    return f"## {name}\n\n::: gpt4image.{stage}\n\n::: gpt4image.config.{command.config}"
+    return f"## {name}\n\n::: gpt4image.{stage}\n\n::: {command.options.__module__}.{command.options.__name__}"

@@ -9,6 +9,7 @@ import argparse
 import difflib
 import inspect
 import json
+import shlex
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -20,10 +21,12 @@ from pydantic_core import PydanticUndefined
 
 from gpt4image.base.errors import ConfigError, first_few, first_line, nearest
 from gpt4image.base.files import parse_json, parse_toml
-from gpt4image.config.base import RARE, StageConfig
+from gpt4image.config.base import StageConfig
+from gpt4image.config.types import RARE
 
-METAVARS = {int: "N", float: "NUMBER", str: "TEXT", Path: "PATH", dict: "JSON"}
+METAVARS: dict[Any, str] = {int: "N", float: "NUMBER", str: "TEXT", Path: "PATH", dict: "JSON"}
 WIDTH = 100
+JSON, ABOUT_JSON = "--json", "Print the result as one JSON object on standard output."
 STAGES = ("train", "compare")
 """Commands that may have a table of their own in a recipe."""
 Config = TypeVar("Config", bound=StageConfig)
@@ -36,8 +39,10 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}.")
 
 
-def parse(usage: str, kind: type[StageConfig], words: Sequence[str], recipe: Mapping[str, Any]) -> StageConfig:
-    """Return the configuration that the words of a command line give; they win over the options of ``recipe``.
+def parse(usage: str, kind: type[StageConfig], words: Sequence[str], recipe: Mapping[str, Any]) -> tuple[Any, bool]:
+    """Return the configuration that the words of a command line give, and whether they ask for JSON.
+
+    They win over the options of ``recipe``.
 
     Raises ConfigError: an option is unknown or lacks its value, or a value is none that it may have.
     """
@@ -49,12 +54,12 @@ def parse(usage: str, kind: type[StageConfig], words: Sequence[str], recipe: Map
         raise ConfigError(f"{error.argument_name}: {wants}. See `{parser.prog} --help`.") from None
     if unknown:
         word = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
-        close = difflib.get_close_matches(word, [kind.option(name) for name in kind.model_fields], n=1)
+        close = difflib.get_close_matches(word, [kind.option(name) for name in kind.written()], n=1)
         hint = f"Did you mean {close[0]}? " if close else ""
         what = f"Unknown option {word}" if word.startswith("-") else f"{word!r} belongs to no option"
         raise ConfigError(f"{what}. {hint}`{parser.prog} --help-all` lists all options.")
-    given = {key: value for key, value in vars(found).items() if value not in (None, [])}
-    return kind(**{**recipe, **given})
+    given = {key: value for key, value in vars(found).items() if value not in (None, []) and key != "as_json"}
+    return kind(**{**recipe, **given}), found.as_json
 
 
 def help_text(usage: str, kind: type[StageConfig], *, everything: bool) -> str:
@@ -65,10 +70,10 @@ def help_text(usage: str, kind: type[StageConfig], *, everything: bool) -> str:
 def _parser(usage: str, kind: type[StageConfig], *, everything: bool) -> _Parser:
     columns = min(WIDTH, shutil.get_terminal_size().columns)
     command = usage.removesuffix(" [RECIPE.toml]")
-    needed = [name for name, field in kind.model_fields.items() if field.is_required()]
+    needed = [name for name, field in kind.written().items() if field.is_required()]
     first = kind.essential | set(needed)
-    rare = sum(RARE in field.metadata for field in kind.model_fields.values())
-    more = f"{command} --help-all lists {len(kind.model_fields) - rare} options; docs/reference/cli.md has {rare} more."
+    rare = sum(RARE in field.metadata for field in kind.written().values())
+    more = f"{command} --help-all lists {len(kind.written()) - rare} options; docs/reference/cli.md has {rare} more."
     is_short = bool(kind.essential) and not everything
     required = (f"{flag} {name.upper()}" if (flag := kind.option(name))[0] == "-" else flag for name in needed)
     about, _, example = inspect.cleandoc(kind.__doc__ or "").partition("Example: ")
@@ -88,6 +93,7 @@ def _parser(usage: str, kind: type[StageConfig], *, everything: bool) -> _Parser
         for name in names:
             shown = RARE not in kind.model_fields[name].metadata and (not is_short or name in first)
             _add(group, kind, name, shown=shown)
+    parser.add_argument_group("output").add_argument(JSON, action="store_true", dest="as_json", help=ABOUT_JSON)
     return parser
 
 
@@ -95,13 +101,13 @@ def _groups(kind: type[StageConfig], first: frozenset[str] | set[str]) -> dict[s
     """Return the options by title: those that everybody needs, then by the class that has them."""
     start: list[str] = []
     groups = {"what everybody needs" if kind.essential else "options": start}
-    for name in sorted(kind.model_fields, key=lambda name: name == "as_json"):
+    for name in kind.written():
         if not kind.essential or name in first:
             start.append(name)
             continue
         owner = next(each for each in reversed(kind.__mro__) if name in inspect.get_annotations(each))
         doc = inspect.cleandoc(owner.__doc__ or "").splitlines()[0].rstrip(".")
-        title = "output" if owner is StageConfig else "this command" if owner is kind else doc[:1].lower() + doc[1:]
+        title = "this command" if owner is kind else doc[:1].lower() + doc[1:]
         groups.setdefault(title, []).append(name)
     return groups
 
@@ -175,6 +181,22 @@ def _json(text: str) -> Any:
         raise argparse.ArgumentTypeError(f"{text!r} is no JSON ({error}); quote it: '{{\"name\": 1}}'") from None
 
 
+def command_line(name: str, kind: type[StageConfig], options: Mapping[str, Any]) -> str:
+    """Return a command as it is typed: positional words first, then the options that are not at their default."""
+    words, flags = list[str](), list[str]()
+    for key, value in kind.changed(options).items():
+        option = kind.option(key)
+        value = json.dumps(value) if isinstance(value, dict) else value
+        values = [str(each) for each in value] if isinstance(value, tuple) else [str(value)]
+        if option.isupper():
+            words += values
+        elif isinstance(value, bool):
+            flags.append(option if value else option.replace("--", "--no-", 1))
+        else:
+            flags += [option, *values]
+    return shlex.join(["gpt4image", *name.split(), *words, *flags])
+
+
 def _with_dashes(word: str) -> str:
     option, sign, value = word.partition("=")
     return option.replace("_", "-") + sign + value if word.startswith("--") else word
@@ -206,9 +228,9 @@ def read_recipe(path: Path, stage: type[StageConfig], above: tuple[Path, ...] = 
         options |= read_recipe(path.parent / base, stage, (*above, path.resolve()))
     sections = {name: table.pop(name) for name in STAGES if isinstance(table.get(name), dict)}
     given = table | _by_field(sections.get(stage.__name__.removesuffix("Config").lower(), {}))
-    known = stage.model_fields.keys() - {"as_json"}
-    if unknown := [key for key in given if key not in known]:
-        raise ConfigError("\n".join(f"Recipe {path}: unknown key: {nearest(key, known)}" for key in unknown))
+    if unknown := [key for key in given if key not in stage.written()]:
+        known = (f"Recipe {path}: unknown key: {nearest(key, stage.written())}" for key in unknown)
+        raise ConfigError("\n".join(known))
     own = {key: _value(path, stage, key, value) for key, value in given.items()}
     both = options.get("variants", {}) | own.get("variants", {})
     return options | own | ({"variants": both} if both else {})

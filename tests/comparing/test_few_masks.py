@@ -56,7 +56,7 @@ def test_masks_that_are_kept_are_drawn_per_seed_and_are_part_of_more(root: Path,
     assert Regime(labelled_images=5).name == "5-images" and Regime(labelled_images=5).is_label_scarce
     with pytest.raises(DataError, match="36 annotated images are asked for, but train has 3"):
         Regime(labelled_images=36).apply(data, 0)
-    with pytest.raises(ConfigError, match="both say which labels are kept"):
+    with pytest.raises(ConfigError, match="labelled_images and --labels-per-class"):
         options(root, tmp_path, labels_per_class=2)
 
 

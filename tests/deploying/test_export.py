@@ -117,9 +117,9 @@ def test_the_code_of_the_card_predicts_what_the_run_recorded_without_this_packag
 def test_the_outcome_says_what_was_checked_and_what_is_needed(run_of: Runs, tmp_path: Path) -> None:
     run, out = run_of("resnet-small-stem"), tmp_path / "model"
     outcome = export(ExportConfig(run_dir=run, format="timm", out=out))
-    assert outcome.summary["checked_on"] == f"9 images of {spec_of(run)}"
-    assert float(outcome.summary["largest_difference"]) < 1e-5 and outcome.skipped == ()
-    assert "import small_stem" in outcome.summary["needs"]
+    assert outcome.checked_on == f"9 images of {spec_of(run)}"
+    assert float(outcome.largest_difference) < 1e-5 and outcome.skipped == ()
+    assert "import small_stem" in outcome.needs
     names = sorted(path.name for path in out.iterdir())
     assert names == ["README.md", "config.json", "manifest.json", "model.safetensors", "small_stem.py"]
     same = [hashlib.sha256((folder / runs.MODEL).read_bytes()).hexdigest() for folder in (run, out)]

@@ -288,7 +288,7 @@ def test_the_bill_of_batches_stays_within_the_limit(seed: int, tmp_path: Path, m
             rest: Any = {"max_cost": history.limit + 100.0, "max_side": side}
             while (last := history.run(**rest)).failed:  # what was lost is asked for once more
                 pass
-            assert last.without_description == 0 and last.stopped_by is None, (last.summary, last.skipped[:2])
+            assert last.without_description == 0 and last.stopped_by is None, (last.facts, last.skipped[:2])
         assert last.cost_usd >= biller.usd - 1e-6
 
 

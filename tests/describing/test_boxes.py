@@ -88,7 +88,7 @@ def run(folder: Path, handler: Handler, **options: Any) -> tuple[Any, list[Call]
     how: Any = {"ask": "boxes", "max_side": MAX_SIDE, "image_format": "png", **options}
     outcome, stub = describe_by(handler, "memory", folder / "a.db", **how)
     assert outcome.skipped == ()
-    return outcome.summary, stub.calls
+    return {**outcome.facts, **outcome.details}, stub.calls
 
 
 def error_of(folder: Path, images: Dataset) -> float:
@@ -145,7 +145,7 @@ def test_without_human_boxes_the_convention_of_the_question_is_taken_and_another
     for given in ({"box_format": "xyxy-1000"}, {}):  # what was given stays
         summary, calls = run(tmp_path, says(), **given)
         assert not calls and summary["box_format"] == "xyxy-1000" and error_of(tmp_path, some) > 100
-    with pytest.raises(ConfigError, match=r"box-format.*'xyyx-1000'.*Did you mean"):
+    with pytest.raises(ConfigError, match=r"box_format.*'xyyx-1000'.*Did you mean"):
         run(tmp_path, says(), box_format="xyyx-1000")
 
 
@@ -175,7 +175,7 @@ def test_good_boxes_are_kept_from_broken_answers(
     summary, calls = run(tmp_path, lambda _: answer(text, finish=finish))
     (row,) = answers_of(tmp_path / "a.db")
     assert [(found["label"], found["box_2d"]) for found in row.answer.boxes or ()] == [("cat", GOOD["box_2d"])]
-    for counted in (summary, inspect(InspectConfig(store=tmp_path / "a.db")).summary):
+    for counted in (summary, inspect(InspectConfig(store=tmp_path / "a.db")).counted):
         assert {name[6:]: n for name, n in counted.items() if name.startswith("boxes_") and n} == faults
     assert len(calls) == 1
 

@@ -99,15 +99,17 @@ def test_the_second_is_asked_a_pilot_and_where_the_first_is_unsure(run: Any, tmp
     beyond = second.asked[PILOT:]
     unsure = {number for number in range(IMAGES) if number % 5 == 0}
     assert unsure <= {*second.asked} and {*beyond} <= unsure, "confidence is calibrated: of sure ones none is wrong"
-    assert found.second_answered == len(second.asked) and found.cost_usd == pytest.approx(0.4 + 0.1 * len(second.asked))
-    assert "these are worth it" in found.text and found.second_expected_right > 0.9
+    assert found.details["second_answered"] == len(second.asked)
+    assert found.cost_usd == pytest.approx(0.4 + 0.1 * len(second.asked))
+    assert "these are worth it" in found.text and found.details["second_expected_right"] > 0.9
     read = read_by_describer(tmp_path / "a.db", in_memory(CONTENTS).digests, CLASSES)
     assert {name: int(one.answers.given.sum()) for name, one in read.items()} == {
         "scripted:cheap": IMAGES,
-        "scripted:dear": found.second_answered,
+        "scripted:dear": found.details["second_answered"],
     }
     again, *models = run()
-    assert [model.asked for model in models] == [[], []] and again.second_answered == found.second_answered
+    assert [model.asked for model in models] == [[], []]
+    assert again.details["second_answered"] == found.details["second_answered"]
 
 
 def test_a_run_that_was_killed_goes_on_and_pays_for_nothing_twice(run: Any) -> None:
@@ -157,7 +159,7 @@ def test_labels_show_that_the_second_is_no_better(tmp_path: Path, run: Any, monk
     images = in_memory(CONTENTS, [CLASSES.index(cheap(number)[0]) for number in range(IMAGES)])
     monkeypatch.setattr(gpt4image.describing.asking, "load_with_splits", lambda _spec, **_: images)
     found, _, second = run()
-    assert len(second.asked) < PILOT + 60 and found.second_answered == len(second.asked)
+    assert len(second.asked) < PILOT + 60 and found.details["second_answered"] == len(second.asked)
 
 
 def test_what_does_not_go_together_is_named(run: Any) -> None:

@@ -75,12 +75,12 @@ def ok(request: Request) -> Answer:
 def test_every_distinct_image_is_asked_once_and_a_second_run_asks_nothing(run: Run, tmp_path: Path) -> None:
     describer = Scripted(ok)
     outcome = run(describer, of(10))
-    counts = {"images": 10, "distinct_images": 9, "described": 9, "answered_train": 10, "cost_usd": 4.5}
+    counts = {"images": 10, "distinct_images": 9, "described": 9, "answered_by_split": {"train": 10}, "cost_usd": 4.5}
     none = dict.fromkeys(("already_described", "failed", "rejected", "without_description"), 0)
-    assert outcome.summary == counts | none and outcome.skipped == ()
+    assert outcome.facts == counts | none | {"details": {}} and outcome.skipped == ()
     assert next(r for r in describer.asked if "k0" in r.keys).keys == ("k0", "k9")
     again = Scripted(ok)
-    assert run(again, of(10)).summary["already_described"] == 9 and not again.asked
+    assert run(again, of(10)).already_described == 9 and not again.asked
     more = Scripted(ok)
     run(more, of(12))  # two new images, each paid for once
     assert len(more.asked) == 2
@@ -98,7 +98,7 @@ def test_a_store_with_a_changed_bit_is_refused_before_anything_is_asked(run: Run
     with pytest.raises(StoreError, match="row 4 of its results does not match its checksum"):
         run(more, of(12))
     assert not more.asked
-    assert run(more, of(10)).summary["described"] == 0, "where nothing is asked, nothing is checked either"
+    assert run(more, of(10)).described == 0, "where nothing is asked, nothing is checked either"
 
 
 def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_with_its_text(
@@ -114,17 +114,17 @@ def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_
     outcome = run(Scripted(refuses), of(8))
     assert tries["k2"] == tries["k3"] == 2 and tries.total() == 9
     assert [(item.name, item.reason) for item in outcome.skipped] == [("k2", "the answer is no description: refusal")]
-    assert outcome.summary["rejected"] == 1 and outcome.summary["described"] == 6
-    assert outcome.summary["cost_usd"] == 4.5
+    assert outcome.rejected == 1 and outcome.described == 6
+    assert outcome.cost_usd == 4.5
     rows = [*rows_of(tmp_path / "a.db", "failed"), *rows_of(tmp_path / "a.db")]
     assert [(row.error, row.text) for row in rows[:1]] == [("refusal", "I'm sorry, but I can't assist with that.")]
     assert sum(row.cost_usd or 0 for row in rows) == 4.5  # what was spent, tries that failed included
     again = run(Scripted(ok), of(8))
-    assert again.summary["described"] == 0 and again.summary["already_described"] == 6
+    assert again.described == 0 and again.already_described == 6
     assert [item.name for item in again.skipped] == ["k2"] and "--retry-rejected" in again.skipped[0].reason
-    assert run(Scripted(ok), of(8), retry_rejected=True).summary["described"] == 1
+    assert run(Scripted(ok), of(8), retry_rejected=True).described == 1
     same = Scripted(lambda request: Answer(request=request, text="I cannot help with that."), repeatable=True)
-    assert run(same, of(4), store=tmp_path / "b.db").summary["rejected"] == 3
+    assert run(same, of(4), store=tmp_path / "b.db").rejected == 3
     assert len(same.asked) == 3, "only chance is asked again"
 
 
@@ -137,10 +137,10 @@ def test_a_run_without_one_good_answer_ends_before_the_whole_set_is_paid_for(run
         run(useless, of(200))
     assert 2 * USELESS <= len(useless.asked) <= 2 * (USELESS + useless.group), "each is asked twice"
     assert len({*rows_of(tmp_path / "a.db", "failed")}) >= USELESS, "what was paid for is kept"
-    assert run(Scripted(empty), of(10), store=tmp_path / "few.db").summary["rejected"] == 9
+    assert run(Scripted(empty), of(10), store=tmp_path / "few.db").rejected == 9
     late = Scripted(lambda request: ok(request) if request.keys[0] in good else empty(request))
     good = {request.keys[0] for request in useless.asked[-1:]}
-    assert run(late, of(200), store=tmp_path / "late.db").summary["described"] == 1, "one good answer: all are asked"
+    assert run(late, of(200), store=tmp_path / "late.db").described == 1, "one good answer: all are asked"
 
 
 SERVER = {"describer": "openai:tiny", "base_url": "http://127.0.0.1:9/v1"}
@@ -209,18 +209,18 @@ def test_a_limit_is_of_the_bill_whatever_happens_to_the_runs(run: Run, tmp_path:
         with pytest.raises(Killed):
             run(Bills(priced, price, repeatable=True), of(300), **limit)
     outcome = run(Bills(priced, price), of(300), **limit)
-    assert outcome.summary["stopped_by"] == "max_cost" and sum(billed) <= 120.0
-    earlier = outcome.summary["cost_usd_earlier"]
+    assert outcome.stopped_by == "max_cost" and sum(billed) <= 120.0
+    earlier = outcome.cost_usd_earlier
     stored = sum(row.cost_usd or 0.0 for row in rows_of(tmp_path / "a.db"))
-    assert stored + 20 * 0.9 <= outcome.summary["cost_usd"] <= 120.0, "what was in flight counts as if it had been paid"
+    assert stored + 20 * 0.9 <= outcome.cost_usd <= 120.0, "what was in flight counts as if it had been paid"
     assert earlier > 40.0 and stored > 60.0
-    assert outcome.text.startswith(f"Cost: ${outcome.summary['cost_usd']:.4f}, of it ${earlier:.4f} earlier (at most $")
+    assert outcome.text.startswith(f"Cost: ${outcome.cost_usd:.4f}, of it ${earlier:.4f} earlier (at most $")
     assert "a higher number asks for the rest" in outcome.text
     same = Bills(priced, price)
-    again = run(same, of(300), **limit).summary
+    again = run(same, of(300), **limit).facts
     assert len(same.asked) <= 1 and again["without_description"] and again["stopped_by"] == "max_cost"
     more = Bills(priced, price)
-    assert run(more, of(300), max_cost=130.0, max_tokens=600_000).summary["cost_usd"] <= 130.0 and more.asked
+    assert run(more, of(300), max_cost=130.0, max_tokens=600_000).cost_usd <= 130.0 and more.asked
 
 
 def test_the_training_split_alone_is_asked_about_unless_others_are_named(run: Run, tmp_path: Path) -> None:
@@ -229,11 +229,11 @@ def test_the_training_split_alone_is_asked_about_unless_others_are_named(run: Ru
     describer = Scripted(ok)
     outcome = run(describer, images)
     assert describer.keys == {"k0", "k1", "k2", "k3"}
-    counts = {name: outcome.summary[f"answered_{name}"] for name in ("train", "val", "test")}
-    assert counts == {"train": 4, "val": 0, "test": 0} and outcome.summary["images"] == 4
+    counts = {name: outcome.answered_by_split[name] for name in ("train", "val", "test")}
+    assert counts == {"train": 4, "val": 0, "test": 0} and outcome.images == 4
     more = Scripted(ok)
-    summary = run(more, images, splits="test,train").summary
-    assert more.keys == {"k6", "k7", "k8"} and summary["answered_test"] == 3
+    summary = run(more, images, splits="test,train")
+    assert more.keys == {"k6", "k7", "k8"} and summary.answered_by_split["test"] == 3
     with pytest.raises(ConfigError, match="--splits val: memory has no image of it, only 10 of train"):
         run(Scripted(ok), of(10), splits="val")
     with pytest.raises(ConfigError, match="'tets' is not one of"):
@@ -280,7 +280,7 @@ def test_after_a_class_is_added_only_images_that_may_be_of_it_are_asked_again(
     assert {request.prompt.ask for request in again.asked} == {("class",)}, "their descriptions stay"
     told = " ".join(capsys.readouterr().err.split())
     assert "of 7 images with an answer, 3 may be of an added class and are asked again" in told
-    assert outcome.summary["without_description"] == 0 and outcome.summary["answered_train"] == 8
+    assert outcome.without_description == 0 and outcome.answered_by_split["train"] == 8
     nothing = Scripted(classes_of({}))
     run(nothing, of(8), **longer)
     assert not nothing.asked
@@ -298,22 +298,22 @@ def test_a_dry_run_asks_nobody_and_estimates_the_rest_by_the_answers_that_are_th
 
     describer = Scripted(priced, price=Price(1.0, 2.0))
     outcome = run(describer, of(1001), dry_run=True)
-    assert outcome.summary["estimate_requests"] == 1000 and "estimate_usd" not in outcome.summary
+    assert outcome.estimate_requests == 1000 and outcome.estimate_usd is None
     assert outcome.text.startswith("The rest: 1,000 requests, at most $")
     run(describer, of(1001), limit=8)
     outcome = run(describer, of(1001), dry_run=True, batch_size=8)
     assert len(describer.asked) == 8
-    assert outcome.summary["estimate_requests"] == 992
-    assert outcome.summary["estimate_tokens_in"] == 992_000 and outcome.summary["estimate_tokens_out"] == 99_200
-    assert outcome.summary["estimate_usd"] == pytest.approx(992 * 0.0012, abs=1e-4)
-    assert outcome.summary["estimate_seconds"] == 992 * 4 / 8
+    assert outcome.estimate_requests == 992
+    assert outcome.estimate_tokens_in == 992_000 and outcome.estimate_tokens_out == 99_200
+    assert outcome.estimate_usd == pytest.approx(992 * 0.0012, abs=1e-4)
+    assert outcome.estimate_seconds == 992 * 4 / 8
     assert outcome.text == (
         "The rest: 992 requests, 992,000 tokens in and 99,200 out, $1.19 ($1.19 to 1.19), "
         "0:08:16 at the speed of the stored answers. In all $1.2000, of it $0.0096 spent already."
     )
     again = Scripted(priced, price=Price(1.0, 2.0))
-    assert run(again, of(1001), dry_run=True).summary["estimate_requests"] == 992 and not again.asked
-    halved = run(again, of(1001), dry_run=True, batch=True, describer="openai:tiny").summary
+    assert run(again, of(1001), dry_run=True).estimate_requests == 992 and not again.asked
+    halved = run(again, of(1001), dry_run=True, batch=True, describer="openai:tiny").facts
     assert halved["estimate_usd"] == pytest.approx(992 * 0.0006, abs=1e-4) and "estimate_seconds" not in halved
     slow = run(again, of(1001), dry_run=True, requests_per_minute=1.0, limit=60)
-    assert slow.summary["estimate_seconds"] == 3600
+    assert slow.estimate_seconds == 3600

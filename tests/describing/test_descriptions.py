@@ -123,7 +123,7 @@ def test_shuffled_dropped_and_doubled_rows_never_shift_a_pairing(tmp_path: Path,
     names: list[Any] = [{"key": f"k{n}"} if n % 2 else {"digest": images.digests[n]} for n in range(5)]
     rows = [{**names[n], "description": f"text {n}"} for n in (4, 0, 3, 0, 1, 4)]
     outcome = bring(tmp_path, rows)
-    assert outcome.skipped == () and (outcome.added, outcome.unchanged) == (4, 2)
+    assert outcome.skipped == () and (outcome.counted["added"], outcome.counted["unchanged"]) == (4, 2)
     assert pairs(tmp_path) == {images.digests[n]: [f"text {n}"] for n in (0, 1, 3, 4)}
 
 
@@ -140,13 +140,13 @@ def test_every_bad_row_is_named_and_costs_no_good_one(tmp_path: Path, images: Da
     ]
     outcome = bring(tmp_path, rows)
     counts = {"rows": 8, "added": 2, "unchanged": 1, "descriptions": 3}
-    assert outcome.summary == {**counts, "unknown_keys": 1, "conflicting_texts": 1, "bad_rows": 3}
+    assert outcome.counted == {**counts, "unknown_keys": 1, "conflicting_texts": 1, "bad_rows": 3}
     reasons = {int(item.name.removeprefix("in.jsonl, line ")): item.reason for item in outcome.skipped}
     assert [*reasons] == [2, 3, 6, 7, 5] and "nobody" in reasons[2] and "another answer" in reasons[5]
     assert pairs(tmp_path) == {images.digests[0]: ["a cat"], images.digests[4]: ["a dog"]}
     assert {row.prompt.name for row in rows_of(tmp_path / "a.db")} == {"class-conditioned", "imported"}
     again = bring(tmp_path, rows)
-    assert (again.added, again.unchanged) == (0, 3)
+    assert (again.counted["added"], again.counted["unchanged"]) == (0, 3)
 
 
 def test_equal_files_have_one_text_and_an_export_a_row_for_each(
@@ -155,11 +155,11 @@ def test_equal_files_have_one_text_and_an_export_a_row_for_each(
     twins = known(monkeypatch, dataset(3, twins=True))
     rows = [{"key": f"k{number}", "description": f"text {number}"} for number in range(3)]
     outcome = bring(tmp_path, rows, prompt="paper")
-    assert outcome.summary["conflicting_texts"] == 1
+    assert outcome.counted["conflicting_texts"] == 1
     assert pairs(tmp_path) == {twins.digests[0]: ["text 0"], twins.digests[1]: ["text 1"]}
     bring(tmp_path, [{"key": "k0", "description": "other"}])
     outcome = export(tmp_path, "out.jsonl", data="memory", prompt="paper")
-    assert outcome.summary == {"descriptions": 2, "rows": 3}
+    assert outcome.counted == {"descriptions": 2, "rows": 3}
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert {(row["key"], row["description"]) for row in rows} == {("k0", "text 0"), ("k2", "text 0"), ("k1", "text 1")}
     with pytest.raises(StoreError, match="Did you mean 'paper'"):
@@ -271,11 +271,11 @@ def test_answers_are_imported_and_a_class_outside_the_list_is_counted(tmp_path: 
     outcome = bring(tmp_path, ROWS, pets)
     facts = {"added": 5, "boxes": 2, "boxes_outside_list": 1, "class_in_list": 2, "class_none": 1}
     facts["class_outside_list"] = 1
-    assert outcome.skipped == () and {name: outcome.summary[name] for name in facts} == facts
+    assert outcome.skipped == () and {name: outcome.counted[name] for name in facts} == facts
     assert by_key(tmp_path, pets) == EXPECTED
     one = answers_of(tmp_path / "a.db")[0]
     assert one.classes == ("big_dog", "cat", "owl") and one.describer == {"name": "imported"}
-    assert bring(tmp_path, [{**ROWS[0], "class": "owl"}], pets).summary["conflicting_texts"] == 1
+    assert bring(tmp_path, [{**ROWS[0], "class": "owl"}], pets).counted["conflicting_texts"] == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -294,7 +294,7 @@ def test_what_is_exported_comes_back_the_same(tmp_path: Path, pets: str, kind: s
     (tmp_path / "a.db").unlink()
     for added in (len(before), 0):
         outcome = bring(tmp_path, tmp_path / kind, None)
-        assert outcome.skipped == () and outcome.added == added
+        assert outcome.skipped == () and outcome.counted["added"] == added
         assert rows_of(tmp_path / "a.db") == before and answers_of(tmp_path / "a.db") == found
 
 
@@ -303,7 +303,7 @@ def test_boxes_in_pixels_need_their_picture_and_keys_their_dataset(tmp_path: Pat
     rows = [{"digest": "a" * 64, "boxes": [BOX]}, {"key": "cat/0.png", "boxes": [in_pixels]}]
     outcome = bring(tmp_path, rows, pets, box_format="xywh-original")
     assert by_key(tmp_path, pets)["cat/0.png"].boxes == ({"label": "cat", "box_2d": [250, 500, 750, 750]},)
-    assert outcome.added == 1 and "picture cannot be read" in outcome.skipped[0].reason
+    assert outcome.counted["added"] == 1 and "picture cannot be read" in outcome.skipped[0].reason
     for data, options, message in (
         (None, {"box_format": "xyxy-original"}, "needs --data"),
         (None, {}, "need --data"),
@@ -316,19 +316,19 @@ def test_boxes_in_pixels_need_their_picture_and_keys_their_dataset(tmp_path: Pat
 def test_replay_brings_what_is_asked_for(tmp_path: Path, pets: str) -> None:
     file = write_lines(tmp_path / "in.jsonl", [*ROWS[:4], {**ROWS[4], "class": "owl", "confidence": 0.5}])
 
-    def replay(ask: str, store: str = "a.db") -> dict[str, Any]:
+    def replay(ask: str, store: str = "a.db") -> Any:
         config: Any = {"data": pets, "store": tmp_path / store, "describer": f"replay:{file}", "splits": ALL}
-        return describe(DescribeConfig(**config, ask=ask)).summary
+        return describe(DescribeConfig(**config, ask=ask))
 
     summary = replay("class")
-    assert (summary["described"], summary["class_outside_list"]) == (5, 1)
+    assert (summary.described, summary.details["class_outside_list"]) == (5, 1)
     assert by_key(tmp_path, pets)["cat/1.png"] == EXPECTED["cat/1.png"]
-    assert replay("class")["already_described"] == 5
+    assert replay("class").already_described == 5
     both = replay("description,class", "b.db")
-    assert (both["described"], both["without_description"]) == (2, 3)
-    assert replay("boxes", "c.db")["described"] == 1
+    assert (both.described, both.without_description) == (2, 3)
+    assert replay("boxes", "c.db").described == 1
     assert answers_of(tmp_path / "c.db")[0].answer.boxes == EXPECTED["big_dog/1.png"].boxes
-    assert replay("description", "d.db")["described"] == 2
+    assert replay("description", "d.db").described == 2
     with pytest.raises(ConfigError, match=r"no row has .*; leave it out: --ask description"):
         file.write_text('{"key": "cat/0.png", "description": "A cat."}\n')
         replay("description,tags", "e.db")

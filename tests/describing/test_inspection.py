@@ -80,7 +80,7 @@ def test_stats_count_what_is_there(tmp_path: Path, images: Dataset) -> None:
         result("0" * 64, None, describer={}, error="x"),
     ]
     outcome = inspect(InspectConfig(store=store_of(tmp_path, rows), data="memory"))
-    summary, record = outcome.summary, outcome.record
+    summary, record = outcome.counted, outcome.distributions
     assert summary["descriptions"] == summary["images"] == 3 and summary["failures"] == 1
     assert record["words"] == {"min": 2, "median": 3.0, "p95": 4.8, "max": 5}
     prompts = {row["name"]: (row["descriptions"], row["class_conditioned"]) for row in record["prompts"]}
@@ -103,10 +103,10 @@ def test_money_tokens_flaws_and_reasons_are_counted_by_describer(tmp_path: Path,
         result(images.digests[4], None, error=late.format("f6a7b8c9d0"), describer=HOT),
     ]
     outcome = inspect(InspectConfig(store=store_of(tmp_path, rows)))
-    record = outcome.record
+    record = outcome.distributions
     facts = {"failures": 3, "rejected": 1, "no_answer": 2, "flawed": 1}
     facts |= {"tokens_in": 300, "tokens_out": 60, "cost_usd": 1.25}
-    assert {name: outcome.summary[name] for name in facts} == facts
+    assert {name: outcome.counted[name] for name in facts} == facts
     assert record["flaws"] == {"truncated": {"descriptions": 1}}
     assert record["rejected_reasons"] == {"refusal": 1}
     assert record["no_answer_reasons"] == {"429: request … came too soon": 2}

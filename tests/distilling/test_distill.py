@@ -56,7 +56,7 @@ def test_a_labelled_folder_becomes_a_measured_model_and_the_same_command_makes_n
     facts = json.loads(shown)
     assert told.count("as before") == 7, told
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert (facts["human_labels"], facts["answered"]) == (36, 27) and 0 <= facts["accuracy"] <= 1
+    assert (facts["human_labels"], facts["answered"]) == (36, 27) and 0 <= facts["scores"]["accuracy"] <= 1
     assert set(facts["stages"]) == {*STAGES} and facts["skipped"] == []
     weights = load_tensors(out / "run" / "model.safetensors")[0]
     for file in [*out.glob("run/*"), *out.glob("embeddings/*")]:  # as a power failure leaves folders
@@ -68,10 +68,10 @@ def test_a_labelled_folder_becomes_a_measured_model_and_the_same_command_makes_n
 
 def test_a_bare_folder_becomes_a_model_of_the_classes_that_are_given(bare: Photos, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(ConfigError, match=r"No image of .* has a label.*classes="):
-        gpt4image.distill(bare.folder, describer=bare.replay, out=out, **TINY)
+    with pytest.raises(ConfigError, match=r"No image of .* has a label.*--classes"):
+        gpt4image.distill(data=bare.folder, describer=bare.replay, out=out, **TINY)
     own = TINY | {"features": "auto"}
-    made = gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=out, **own)
+    made = gpt4image.distill(data=bare.folder, describer=bare.replay, classes=CLASSES, out=out, **own)
     assert not (out / "embeddings").exists(), "descriptions are asked for by --ask"
     assert (made.images, made.human_labels, made.answered, made.accuracy) == (36, 0, 36, None)
     assert made.path == out and made.skipped == () and "gpt4image audit" in made.text
@@ -80,7 +80,7 @@ def test_a_bare_folder_becomes_a_model_of_the_classes_that_are_given(bare: Photo
     assert {key[0] for key in found.keys} == {"b", "g", "r"}
     named = [found.classes[k][0] for k in found.probabilities.argmax(axis=1)]
     assert named == [key[0] for key in found.keys]
-    predicted = gpt4image.predict(out / "model", bare.folder, out=tmp_path / "predictions.csv")
+    predicted = gpt4image.predict(model=out / "model", images=bare.folder, out=tmp_path / "predictions.csv")
     assert predicted.predicted == 36
     rows = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()
     assert {name for row in rows[1:] for name in COLOURS if name in row} <= {*COLOURS}
@@ -93,12 +93,12 @@ def test_looks_take_the_place_of_labels(bare: Photos, tmp_path: Path, monkeypatc
             session.mark({card.id: (next(name for name in COLOURS if name[0] == card.key[0]), "checked")})
 
     asked: dict[str, Any] = {"describer": bare.replay, "classes": CLASSES, "out": tmp_path / "out", **TINY}
-    made = gpt4image.distill(bare.folder, **asked)
+    made = gpt4image.distill(data=bare.folder, **asked)
     words = re.search(r"\n  (gpt4image audit .*)", made.text)
     assert words and "--labels" in words[1]
     monkeypatch.setattr("gpt4image.reviewing.review.serve", look)
     assert cli.main(shlex.split(words[1])[1:]) == 0
-    again = gpt4image.distill(bare.folder, **asked)
+    again = gpt4image.distill(data=bare.folder, **asked)
     assert "Accuracy of the targets, by 36 looks at 36 images: 100.0% (100.0% to 100.0%)." in again.text
     assert "gpt4image audit --data NEW --split train --model" in again.text
 
@@ -111,7 +111,7 @@ def test_few_labels_are_measured_on_and_classes_without_one_are_learned_too(
     lines = [json.loads(line) for line in given.answers.read_text(encoding="utf-8").splitlines()]
     moved = [line | {"key": line["key"].replace("red/", "unlabelled/red/")} for line in lines]
     given.answers.write_text("\n".join(map(json.dumps, moved)), encoding="utf-8")
-    made = gpt4image.distill(given.folder, describer=given.replay, classes=CLASSES, out=out, align=True, **TINY)
+    made = gpt4image.distill(data=given.folder, describer=given.replay, classes=CLASSES, out=out, align=True, **TINY)
     assert made.human_labels == 6 and made.measured_on == "2 test images"
     record = read_json(out / "run" / "run.json")
     assert record["classes"] == ["blue", "green", "red"]
@@ -124,27 +124,27 @@ def test_other_options_and_later_labels_make_again_what_depends_on_them_and_lose
 ) -> None:
     out = tmp_path / "out"
     asked: dict[str, Any] = {"describer": bare.replay, "classes": CLASSES, "out": out, "ask": BOTH, **TINY}
-    made = gpt4image.distill(bare.folder, **asked)
-    assert made.next.startswith("gpt4image.review(") and repr(str(bare.folder / "labels.csv")) in made.next
+    made = gpt4image.distill(data=bare.folder, **asked)
+    assert made.next.startswith("gpt4image review ") and f"--labels {bare.folder / 'labels.csv'}" in made.next
     weights = (out / "run" / "model.safetensors").read_bytes()
     capsys.readouterr()
-    gpt4image.distill(bare.folder, **asked | {"seed": 1})
+    gpt4image.distill(data=bare.folder, **asked | {"seed": 1})
     told = capsys.readouterr().err
     assert [f"{n}/7 {name:9} as before" in told for n, name in enumerate(STAGES, 1)] == [True, True, *[False] * 5]
     assert (out / "earlier-1" / "run" / "model.safetensors").read_bytes() == weights
     assert (out / "earlier-1" / "model").is_dir() and (out / "run" / "model.safetensors").read_bytes() != weights
     with pytest.raises(RunError, match=r"other questions: classes= was different.*another out="):
-        gpt4image.distill(bare.folder, **asked | {"classes": [*CLASSES[:2], "red", "yellow"]})
+        gpt4image.distill(data=bare.folder, **asked | {"classes": [*CLASSES[:2], "red", "yellow"]})
     with pytest.raises(RunError, match=r"with 'green', which the classes now lack: .*another out="):
-        gpt4image.distill(bare.folder, **asked | {"classes": [CLASSES[0], "leaf", CLASSES[2]]})
+        gpt4image.distill(data=bare.folder, **asked | {"classes": [CLASSES[0], "leaf", CLASSES[2]]})
     with pytest.raises(RunError, match="system= was different"):
-        gpt4image.distill(bare.folder, **asked, system="Look.")
+        gpt4image.distill(data=bare.folder, **asked, system="Look.")
     names = {name[0]: name for name in COLOURS}
     keys = sorted(path.name for path in bare.folder.iterdir())
     cells = [names[key[0]] if int(key[1:3]) < 4 else "" for key in keys]
     table = "\n".join(["path,label", *(f"{key},{cell}" for key, cell in zip(keys, cells, strict=True))])
     (bare.folder / "labels.csv").write_text(table, encoding="utf-8")
-    measured = gpt4image.distill(bare.folder, **asked)
+    measured = gpt4image.distill(data=bare.folder, **asked)
     assert measured.human_labels == 12 and measured.measured_on == "3 test images"
     assert measured.text.startswith("How many of the targets of 30 training images are right is not known")
     assert "30 answers, 0 of them new" in capsys.readouterr().err, "six images are held out now"
@@ -156,11 +156,11 @@ def test_what_distill_did_not_make_is_not_replaced(bare: Photos, tmp_path: Path)
     (out / "run").mkdir(parents=True)
     (out / "run" / "thesis.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(RunError, match="run is there, and distill did not make it"):
-        gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=out, ask="class", **TINY)
+        gpt4image.distill(data=bare.folder, describer=bare.replay, classes=CLASSES, out=out, ask="class", **TINY)
     assert (out / "run" / "thesis.txt").read_text(encoding="utf-8") == "mine"
     (out / RECORD).write_text('{"options": 3}', encoding="utf-8")
     with pytest.raises(RunError, match="is damaged"):
-        gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=out, ask="class", **TINY)
+        gpt4image.distill(data=bare.folder, describer=bare.replay, classes=CLASSES, out=out, ask="class", **TINY)
 
 
 def test_answers_without_what_was_asked_for_are_told(bare: Photos, tmp_path: Path) -> None:
@@ -168,19 +168,19 @@ def test_answers_without_what_was_asked_for_are_told(bare: Photos, tmp_path: Pat
     rows = [{name: line[name] for name in ("key", "class")} for line in lines]
     bare.answers.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     options = {"ask": BOTH, "classes": CLASSES, "out": tmp_path / "out", **TINY}
-    with pytest.raises(ConfigError, match=r"no row has description; leave it out: ask= class"):
-        gpt4image.distill(bare.folder, describer=bare.replay, **options)
+    with pytest.raises(ConfigError, match=r"no row has description; leave it out: --ask class"):
+        gpt4image.distill(data=bare.folder, describer=bare.replay, **options)
     bare.answers.write_text("\n".join(map(json.dumps, [{"key": rows[0]["key"], "description": "One."}, *rows[1:]])))
-    with pytest.raises(DescriberError, match=r"answered nothing that can be used.*ask= class"):
-        gpt4image.distill(bare.folder, describer=bare.replay, **options)
+    with pytest.raises(DescriberError, match=r"answered nothing that can be used.*--ask class"):
+        gpt4image.distill(data=bare.folder, describer=bare.replay, **options)
 
 
 def test_a_first_try_that_brought_no_answer_does_not_bind_the_next(bare: Photos, tmp_path: Path) -> None:
     (tmp_path / "other.jsonl").write_text('{"key": "elsewhere.jpg", "description": "x", "class": "red"}')
     options = {"classes": CLASSES, "out": tmp_path / "out", **TINY}
     with pytest.raises(ConfigError, match="belongs to an image"):
-        gpt4image.distill(bare.folder, describer=f"replay:{tmp_path / 'other.jsonl'}", **options)
-    assert gpt4image.distill(bare.folder, describer=bare.replay, **options).images == 36
+        gpt4image.distill(data=bare.folder, describer=f"replay:{tmp_path / 'other.jsonl'}", **options)
+    assert gpt4image.distill(data=bare.folder, describer=bare.replay, **options).images == 36
 
 
 @pytest.mark.usefixtures("openai_settings")
@@ -204,7 +204,7 @@ def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teac
         assert cli.main([*paid(stub), "--out", str(out), "--yes", "--json"]) == cli.ITEMS_SKIPPED
     facts = json.loads(capsys.readouterr().out)
     assert len(facts["skipped"]) == 2 and all(item["name"].startswith("r") for item in facts["skipped"])
-    assert facts["stages"]["describe"]["class_outside_list"] == 1, "what it says of the picture is kept"
+    assert facts["stages"]["describe"]["details"]["class_outside_list"] == 1, "what it says of the picture is kept"
     assert facts["without_answer"] == 2 and (out / "model").is_dir()
     assert "<script>alert" not in (out / "report.html").read_text(encoding="utf-8")
 
@@ -248,7 +248,7 @@ def test_photographs_without_any_annotation_become_a_detector(tmp_path: Path, mo
     spec, out = f"folder:{tmp_path / 'set' / 'images'}", tmp_path / "out"
     replay = replayed_boxes(spec, tmp_path / "boxes.jsonl")
     options = {**TINY, "epochs": 1, "image_size": 32, "task": "detection", "classes": ",".join(NAMES)}
-    made = gpt4image.distill(spec, describer=replay, out=out, **options)
+    made = gpt4image.distill(data=spec, describer=replay, out=out, **options)
     assert made.model == out / "model.onnx" and made.human_labels == 0
     assert read_json(out / "run" / "config.json")["task"] == "detection"
 
@@ -301,18 +301,18 @@ def pictures(root: Path) -> str:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"align_weight": 0.5}, ConfigError, "align_weight=: of the alignment; give align= too"),
-        ({"ask": "boxes"}, ConfigError, "ask=boxes"),
-        ({"ask": "class", "align": True}, ConfigError, "align= needs descriptions"),
-        ({"task": "multilabel"}, ConfigError, "task= multilabel needs a dataset that says so"),
-        ({"epochs": 0}, ConfigError, "epochs=0: must be greater than or equal to 1"),
+        ({"align_weight": 0.5}, ConfigError, "align_weight is of the alignment; give --align too"),
+        ({"ask": "boxes"}, ConfigError, "--ask boxes"),
+        ({"ask": "class", "align": True}, ConfigError, "ask = class lacks the description"),
+        ({"task": "multilabel"}, ConfigError, "--task multilabel needs a dataset that says so"),
+        ({"epochs": 0}, ConfigError, "epochs = 0: must be greater than or equal to 1"),
         ({"model": "resnet19"}, ModelError, "resnet"),
         ({"init": "none.safetensors"}, Gpt4ImageError, "none.s"),
         ({"ask": BOTH, "encoder": "minlm"}, ConfigError, "minlm"),
-        ({"data": clips, "task": "classification"}, DataError, "holds clips, which task= classification does not read"),
+        ({"data": clips, "task": "classification"}, DataError, "which --task classification does not read"),
         ({"data": several_labels}, DataError, "has several labels per clip"),
         ({"data": pictures, "task": "video", "classes": "a, b"}, DataError,
-         "holds images, and task= video reads clips"),
+         "holds images, and --task video reads clips"),
         ({"data": pictures, "classes": "a"}, DataError, "has one class, 'a'"),
         ({"data": write_squares, "format": "timm"}, ConfigError, "timm has no models for detection"),
         ({"data": write_squares, "task": "segmentation"}, DataError, "has no masks"),
@@ -327,7 +327,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_asked(
         options = {"classes": None} | {name: value for name, value in options.items() if value is not CLASSES}
         options["data"] = draw(tmp_path / "set")
     with pytest.raises(error, match=message):
-        gpt4image.distill(options.pop("data"), describer=bare.replay, out=tmp_path / "out", **options)
+        gpt4image.distill(data=options.pop("data"), describer=bare.replay, out=tmp_path / "out", **options)
     assert not (tmp_path / "out" / "answers.db").exists()
 
 

@@ -140,5 +140,6 @@ def test_a_second_describer_is_agreed_to_and_paid_once(
         for _ in range(2):
             assert cli.main([*words, "--second-describer", "openai:tiny", "--max-cost", "1"]) == cli.OK
             facts = json.loads(capsys.readouterr().out)
-            assert stub.count == facts["stages"]["describe"]["second_answered"] == 36, "fewer images than the pilot has"
+            found = facts["stages"]["describe"]["details"]
+            assert stub.count == found["second_answered"] == 36, "fewer images than the pilot has"
             assert facts["cost_usd"] == pytest.approx(36 * 0.0002)

@@ -89,7 +89,7 @@ def test_every_image_gets_the_embedding_of_its_own_text_and_equal_texts_are_enco
     assert (manifest.texts, manifest.images, manifest.descriptions) == (50, 60, 60)
     assert manifest.truncated == pytest.approx(long) and 0 < long < 1
     assert (manifest.length_policy, manifest.pooled) == ("cut", 0)
-    assert outcome.summary["texts_encoded"] == 50
+    assert outcome.texts_encoded == 50
     assert not (tmp_path / "t" / ".partial").exists()
 
 
@@ -98,12 +98,12 @@ def test_a_second_run_encodes_nothing_and_new_texts_cost_only_themselves(run: An
     run(Letters(), long="cut")
     before = table_bytes(tmp_path / "t")
     again = Letters()
-    assert run(again, long="cut").summary["texts_encoded"] == 0 and not again.batches
+    assert run(again, long="cut").texts_encoded == 0 and not again.batches
     assert table_bytes(tmp_path / "t") == before
     fill(tmp_path / "a.db", [*sentences(7, seed=1), sentences(1)[0]], first=40)
     more = Letters()
     outcome = run(more, long="cut")
-    assert outcome.summary["texts_encoded"] == 7 and outcome.summary["texts_kept"] == 40
+    assert outcome.texts_encoded == 7 and outcome.texts_kept == 40
     assert sorted(text for batch in more.batches for text in batch) == sorted(sentences(7, seed=1))
     vectors, _ = EmbeddingTable.open(tmp_path / "t").vectors([digest(n) for n in range(48)])
     expected = Letters().encode([*sentences(40), *sentences(7, seed=1), sentences(1)[0]])
@@ -120,8 +120,8 @@ def test_long_texts_are_pooled_from_chunks_within_the_limit_and_reported(run: An
     assert not set(" ".join(texts).split()) - set(" ".join(asked).split())
     long = [text for text in texts if len(text.split()) > 16]
     manifest = EmbeddingTable.open(outcome.path).manifest
-    assert manifest.length_policy == outcome.summary["long"] == "pool" and manifest.truncated == 0
-    assert 0 < len(long) == manifest.pooled == outcome.summary["pooled"]
+    assert manifest.length_policy == outcome.long == "pool" and manifest.truncated == 0
+    assert 0 < len(long) == manifest.pooled == outcome.pooled
     vectors, _ = EmbeddingTable.open(outcome.path).vectors([digest(n) for n in range(50)])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
 
@@ -138,7 +138,7 @@ def test_a_run_that_is_killed_again_and_again_goes_on_and_ends_with_the_same_byt
         with pytest.raises(ModelError):
             run(encoder, long="cut")
         encoded += sum(map(len, encoder.batches))
-    assert run(Letters(), long="cut").summary["texts_encoded"] == 60 - encoded > 0
+    assert run(Letters(), long="cut").texts_encoded == 60 - encoded > 0
     assert table_bytes(tmp_path / "t") == table_bytes(tmp_path / "whole")
 
 
@@ -161,7 +161,7 @@ def test_a_table_that_is_killed_while_it_moves_into_place_is_finished_by_the_nex
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(gpt4image.encoding.encode, "move", move)
         run(Letters())
-    assert run(Letters()).summary["texts_encoded"] == 0
+    assert run(Letters()).texts_encoded == 0
     assert EmbeddingTable.open(tmp_path / "t").manifest.texts == 25
     vectors = [
         EmbeddingTable.open(tmp_path / name).vectors([digest(n) for n in range(25)])[0] for name in ("t", "whole")
@@ -173,20 +173,20 @@ def test_another_encoder_starts_afresh_and_is_refused_in_a_finished_table(run: A
     fill(tmp_path / "a.db", sentences(60))
     with pytest.raises(ModelError):
         run(Letters(die_after=3))
-    assert run(Letters(revision="r2"), batch_tokens=128).summary["texts_encoded"] == 60
+    assert run(Letters(revision="r2"), batch_tokens=128).texts_encoded == 60
     with pytest.raises(TableError, match=r"made by letters \(revision r2\), not r1"):
         run(Letters())
 
 
 def test_prompts_are_recorded_and_never_dropped_unasked(run: Any, tmp_path: Path) -> None:
     fill(tmp_path / "a.db", sentences(5))
-    assert run(Letters()).summary["class_conditioned"] is False
+    assert run(Letters()).class_conditioned is False
     fill(tmp_path / "a.db", sentences(5, seed=1), prompt=TOLD)
-    assert run(Letters()).summary["class_conditioned"] is True
+    assert run(Letters()).class_conditioned is True
     assert EmbeddingTable.open(tmp_path / "t").manifest.prompts == (TOLD, PAPER)
     with pytest.raises(TableError, match="'class-conditioned'"):
         run(Letters(), prompt="paper")
-    assert run(Letters(), prompt="paper", out=tmp_path / "p").summary["texts"] == 5
+    assert run(Letters(), prompt="paper", out=tmp_path / "p").texts == 5
 
 
 def test_mistakes_are_found_before_work_starts(run: Any, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_an_embedding_that_is_not_finite_is_refused_and_costs_no_other(run: Any,
     with pytest.raises(ModelError, match=r"letters, computing in fp32.*not finite.*'beyond all bounds.*--device cpu"):
         run(Overflowing(), batch_tokens=64)
     assert not (tmp_path / "t" / "manifest.json").exists()
-    assert run(Letters(), batch_tokens=64).summary["texts"] == 41
+    assert run(Letters(), batch_tokens=64).texts == 41
     assert np.isfinite(EmbeddingTable.open(tmp_path / "t").embeddings).all()
 
 

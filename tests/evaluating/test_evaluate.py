@@ -58,19 +58,19 @@ def test_what_could_not_be_measured_is_measured_when_it_can_be_and_accuracy_with
     run: Path, colour_folder: Path, tmp_path: Path
 ) -> None:
     by_validation = evaluate(EvaluateConfig(run_dir=run))  # no test image is described
-    assert "retrieval" not in by_validation.record["not_measured"]
-    assert 0 <= by_validation.summary["text_to_image_recall:1"] <= 1
+    assert "retrieval" not in by_validation.not_measured
+    assert 0 <= by_validation.scores["text_to_image_recall:1"] <= 1
     (run / "evaluation-test.json").unlink()
     write_table(colour_folder, tmp_path / "table", ("train",))
-    assert "no two images of test or val" in evaluate(EvaluateConfig(run_dir=run)).record["not_measured"]["retrieval"]
+    assert "no two images of test or val" in evaluate(EvaluateConfig(run_dir=run)).not_measured["retrieval"]
     write_table(colour_folder, tmp_path / "table", ("train", "test"))
     outcome = evaluate(EvaluateConfig(run_dir=run))
-    assert "text_to_image_recall:1" in outcome.summary and "retrieval" not in outcome.record["not_measured"]
+    assert "text_to_image_recall:1" in outcome.scores and "retrieval" not in outcome.not_measured
     (run / "evaluation-test.json").unlink()
     shutil.rmtree(tmp_path / "table")
     outcome = evaluate(EvaluateConfig(run_dir=run))
-    assert 0 <= outcome.summary["top1"] <= 1 and "note" not in outcome.summary
-    assert outcome.record["not_measured"]["retrieval"]
+    assert 0 <= outcome.scores["top1"] <= 1 and outcome.note is None
+    assert outcome.not_measured["retrieval"]
 
 
 def test_copies_of_test_images_in_train_are_told_by_the_run_and_by_its_score(
@@ -86,11 +86,11 @@ def test_copies_of_test_images_in_train_are_told_by_the_run_and_by_its_score(
     assert said in " ".join(runs.read_config(run)["notes"])
     for _ in range(2):  # measured, and read from its record
         outcome = evaluate(EvaluateConfig(run_dir=run))
-        assert said in outcome.summary["note"]
+        assert said in outcome.note
         assert outcome.behind("top1").startswith(" on 6 images (95 % interval 0.") and outcome.behind("labelled") == ""
     shutil.copytree(tmp_path / "split", tmp_path / "other")
     outcome = evaluate(EvaluateConfig(run_dir=run, data=f"folder:{tmp_path / 'other'}"))
-    assert "note" not in outcome.summary, "the run has not seen the train split of that dataset"
+    assert outcome.note is None, "the run has not seen the train split of that dataset"
 
 
 def test_a_set_without_splits_is_measured_whole_unless_it_is_the_one_of_the_run(
@@ -124,7 +124,7 @@ def test_a_set_without_splits_is_measured_whole_unless_it_is_the_one_of_the_run(
 def test_a_set_that_has_changed_is_not_measured_as_the_one_of_the_run(colour_folder: Path, tmp_path: Path) -> None:
     spec = f"folder:{colour_folder}"
     out = trained(spec, tmp_path / "run")
-    assert "note" not in evaluate(EvaluateConfig(run_dir=out, split="val")).summary
+    assert evaluate(EvaluateConfig(run_dir=out, split="val")).note is None
     for name in ("red", "green", "blue"):
         for file in sorted((colour_folder / name).iterdir())[:4]:
             file.unlink()
@@ -132,9 +132,9 @@ def test_a_set_that_has_changed_is_not_measured_as_the_one_of_the_run(colour_fol
         evaluate(EvaluateConfig(run_dir=out))
     assert not (out / "evaluation-test.json").exists()
     outcome = evaluate(EvaluateConfig(run_dir=out, data=spec))
-    assert "may be among its training images" in outcome.summary["note"]
-    assert outcome.path is not None and read_json(outcome.path)["note"] == outcome.summary["note"]
-    assert "note" not in evaluate(EvaluateConfig(run_dir=out, split="val")).summary, "measured while it was the same"
+    assert "may be among its training images" in outcome.note
+    assert outcome.path is not None and read_json(outcome.path)["note"] == outcome.note
+    assert evaluate(EvaluateConfig(run_dir=out, split="val")).note is None, "measured while it was the same"
 
 
 def test_a_set_that_is_not_here_is_said_to_be_looked_for_from_where_the_run_was_trained(
@@ -146,7 +146,7 @@ def test_a_set_that_is_not_here_is_said_to_be_looked_for_from_where_the_run_was_
     monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(DataError, match=r"recorded its dataset as folder:colours.*--data SPEC"):
         evaluate(EvaluateConfig(run_dir=out))
-    assert evaluate(EvaluateConfig(run_dir=out, data=f"folder:{colour_folder}")).summary["images"] > 0
+    assert evaluate(EvaluateConfig(run_dir=out, data=f"folder:{colour_folder}")).images > 0
 
 
 def test_a_run_of_bf16_is_measured_as_it_is_deployed(colour_folder: Path, tmp_path: Path) -> None:

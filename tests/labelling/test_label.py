@@ -79,11 +79,11 @@ def test_wrong_labels_come_first_and_are_shown(tmp_path, given):
     outcome = run(tmp_path, spec)
     found = Targets.load(tmp_path / "out.parquet")
     assert {Path(found.keys[i]).name for i in np.argsort(-np.nan_to_num(found.doubt))[:2]} == set(WRONG)
-    assert outcome.summary["val_accuracy"] > 0.95
-    assert outcome.summary["coverage"] == 1.0
+    assert outcome.quality["val_accuracy"] > 0.95
+    assert outcome.coverage == 1.0
     assert all(name in outcome.text for name in WRONG)
     page = (tmp_path / "out.html").read_text(encoding="utf-8")
-    assert page.count("<article") == page.count("data:image/webp;base64,") == outcome.summary["suspected"]
+    assert page.count("<article") == page.count("data:image/webp;base64,") == outcome.suspected
     assert "<dt>given label</dt><dd><bdi>cat</bdi></dd>" in page
     assert "&lt;b&gt;dog" in page
     assert "<b>dog" not in page
@@ -95,7 +95,7 @@ def test_it_says_how_much_the_texts_explain_and_warns_only_where_that_is_little(
     spec = write_manifest(tmp_path, given["label"], given["split"])
     table = table_of(tmp_path, spec)
     clear = run(tmp_path, spec)
-    assert clear.summary["labels_explained"] > 0.7 and "Training keeps" not in clear.text
+    assert clear.quality["labels_explained"] > 0.7 and "Training keeps" not in clear.text
     assert "The names of the classes are not read: Unknown text encoder: 'given'" in clear.text
     digests = [bytes(digest).hex() for digest in table.digests]
     vectors = table.vectors(digests)[0]
@@ -104,10 +104,10 @@ def test_it_says_how_much_the_texts_explain_and_warns_only_where_that_is_little(
         mixed = part * vectors + (1 - part) * noise
         make_table(tmp_path / "table", {digest: mixed[i : i + 1] for i, digest in enumerate(digests)})
         vague = run(tmp_path, spec)
-        assert vague.summary["noise"] == 0.0
-        assert (vague.summary["labels_explained"] >= 0.05) == (part > 0), vague.summary["labels_explained"]
-        assert vague.summary["labels_explained"] < 0.5 and expected in vague.text
-        assert ("Look at what was answered" in vague.text) == (vague.summary["labels_explained"] < 0.2)
+        assert vague.noise == 0.0
+        assert (vague.quality["labels_explained"] >= 0.05) == (part > 0), vague.quality["labels_explained"]
+        assert vague.quality["labels_explained"] < 0.5 and expected in vague.text
+        assert ("Look at what was answered" in vague.text) == (vague.quality["labels_explained"] < 0.2)
 
 
 def test_labels_of_val_and_test_are_not_learned_from(tmp_path, given):
@@ -123,7 +123,7 @@ def test_labels_of_val_and_test_are_not_learned_from(tmp_path, given):
     after = Targets.load(tmp_path / "out.parquet")
     assert np.array_equal(before.probabilities, after.probabilities)
     assert (after.labels[after.splits != "train"] == -1).all()
-    assert outcome.summary["val_accuracy"] < 0.05
+    assert outcome.quality["val_accuracy"] < 0.05
 
 
 def test_a_broken_picture_costs_only_itself(tmp_path, given):
@@ -190,12 +190,12 @@ def test_wrong_labels_are_no_measure_of_the_texts_and_need_not_be_shown(tmp_path
     spec = write_manifest(tmp_path, given["label"], given["split"])
     table_of(tmp_path, spec, described=120)
     outcome = run(tmp_path, spec)
-    assert outcome.summary["noise"] > 0.1
-    assert outcome.summary["agreement_with_given_labels"] < 0.85
-    assert not {"cross_validated_accuracy", "calibration_error"} & outcome.summary.keys()
+    assert outcome.noise > 0.1
+    assert outcome.quality["agreement_with_given_labels"] < 0.85
+    assert not {"cross_validated_accuracy", "calibration_error"} & outcome.quality.keys()
     assert "calibration cannot be measured" in outcome.text and "--label-trust 0.5" in outcome.text
     assert "Labels that agree with the evidence: 7" in (tmp_path / "out.html").read_text(encoding="utf-8")
-    assert outcome.summary["suspected"] > 0
+    assert outcome.suspected > 0
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ def test_it_is_told_how_often_answers_are_right(tmp_path, unlabelled, given):
     spec = write_manifest(tmp_path, few, given["split"])
     outcome = label(LabelConfig(data=spec, answers=unlabelled[1], features="none", out=tmp_path / "out.parquet"))
     labelled = outcome.counts["accuracy_of_answers"]
-    assert 30 < labelled <= 60 and outcome.summary["accuracy_of_answers"] == pytest.approx(0.9, abs=0.06)
+    assert 30 < labelled <= 60 and outcome.quality["accuracy_of_answers"] == pytest.approx(0.9, abs=0.06)
 
 
 def test_a_promise_about_the_error_leaves_other_images_without_a_target(tmp_path, given):
@@ -259,9 +259,9 @@ def test_a_promise_about_the_error_leaves_other_images_without_a_target(tmp_path
 
 
 def test_evidence_has_to_be_given():
-    with pytest.raises(ConfigError, match=r"label needs evidence: --answers STORE"):
+    with pytest.raises(ConfigError, match="answers or --embeddings DIR"):
         LabelConfig(data="openmoji", out=Path("out.parquet"))
-    with pytest.raises(ConfigError, match="--evidence names reads --embeddings, which is not given"):
+    with pytest.raises(ConfigError, match="embeddings is not given, and --evidence names reads it"):
         LabelConfig(data="openmoji", out=Path("out.parquet"), answers=Path("a.db"), evidence="names")
     with pytest.raises(ConfigError, match=r"ends with \.parquet; `gpt4image export-labels` writes"):
         LabelConfig(data="openmoji", out=Path("out.csv"), answers=Path("a.db"))
@@ -282,7 +282,7 @@ def test_boxes_of_train_are_human_ones_and_others_follow_the_convention(tmp_path
     images = load_dataset(spec)
     assert isinstance(images.regions, Boxes)
     assert found.classes == images.classes == NAMES
-    assert len(found.facts["human"]) == outcome.summary["labelled"] < len(found.keys) == len(images)
+    assert len(found.facts["human"]) == outcome.labelled < len(found.keys) == len(images)
     true = images.regions[[images.keys.index(key) for key in found.keys]]
     learned = np.isin(np.arange(len(found.keys)), found.facts["human"])
     for image in range(len(found.keys)):
@@ -290,8 +290,8 @@ def test_boxes_of_train_are_human_ones_and_others_follow_the_convention(tmp_path
         assert np.array_equal(labels[weights > 0], true.image(image)[1])
         assert np.allclose(corners[weights > 0], true.image(image)[0], atol=0.001)
         assert len(labels) == (1 if learned[image] else 2), "the square at the border is an ignore region"
-    assert outcome.summary["precision_of_answers"] == 0.5
-    assert outcome.summary["precision_of_teacher_on_val"] == outcome.summary["recall_of_teacher_on_val"] == 1.0
+    assert outcome.quality["precision_of_answers"] == 0.5
+    assert outcome.quality["precision_of_teacher_on_val"] == outcome.quality["recall_of_teacher_on_val"] == 1.0
     assert "No suspected errors" in outcome.text and "taken at their word" not in outcome.text
 
 
@@ -304,7 +304,7 @@ def test_wrong_boxes_are_listed_and_drawn(tmp_path: Path) -> None:
     file.write_text(json.dumps(content))
     outcome = label(config(spec, store, val_fraction=0.0))
     page = (tmp_path / "boxes.html").read_text()
-    assert outcome.summary["suspected"] >= 2
+    assert outcome.suspected >= 2
     assert page.count("<svg>") >= 2 and 'class="human"' in page and 'class="teacher"' in page
     assert "<script>alert" not in page and "\x1b" not in page
     assert all(f"<h2>{kind}</h2>" in page for kind in ("missing", "false"))

@@ -297,15 +297,15 @@ def test_label_writes_shows_and_measures_them(spec: str, tmp_path: Path) -> None
     assert (found.facts.task, found.labels.shape, found.labels.dtype) == ("multilabel", (60, 3), np.int8)
     assert found.classes == tuple(sorted(THINGS)) and found.out_of_fold.sum() == 90
     assert (found.labels[found.splits != "train"] == -1).all()
-    assert outcome.summary["labelled"] == 30 and outcome.summary["classes_without_label"] == 0
-    assert outcome.summary["val_mAP"] > 0.9 and outcome.summary["cross_validated_mAP"] > 0.8
-    assert 0.3 < outcome.summary["labels_explained"] < 1 and outcome.summary["calibration_error"] < 0.3
+    assert outcome.labelled == 30 and outcome.classes_without_label == 0
+    assert outcome.quality["val_mAP"] > 0.9 and outcome.quality["cross_validated_mAP"] > 0.8
+    assert 0.3 < outcome.quality["labels_explained"] < 1 and outcome.quality["calibration_error"] < 0.3
     row = found.keys.index(next(key for key in found.keys if key.endswith("05.png")))
     assert found.doubt[row, found.classes.index("hat")] == np.nanmax(found.doubt) > 0.5
-    assert outcome.summary["suspected"] >= 1
+    assert outcome.suspected >= 1
     assert "hat: present" in outcome.text and "hat: absent" in outcome.text
     page = (tmp_path / "labels.html").read_text(encoding="utf-8")
-    assert "noise" not in outcome.summary and "share of wrong labels" not in page  # it is not estimated here
+    assert outcome.noise is None and "share of wrong labels" not in page  # it is not estimated here
     assert "hat: present" in page and "<dt>predicted</dt><dd><bdi>hat: absent</bdi>" in page and "<b>bag" not in page
 
 

@@ -193,5 +193,5 @@ def test_a_file_of_boxes_is_enough_where_nobody_drew_any(given: tuple[str, Path]
     fewer = replace(made, boxes=made.boxes.only(made.boxes.image_of > 0))
     fewer.save(tmp_path / "fewer.parquet")
     assert prepare(box_options(data, tmp_path, targets=tmp_path / "fewer.parquet")).fingerprint != found.fingerprint
-    summary = train(box_options(data, tmp_path / "run", targets=file)).summary
+    summary = train(box_options(data, tmp_path / "run", targets=file)).facts
     assert summary["labelled"] == 0 and summary["described"] == summary["train_images"]

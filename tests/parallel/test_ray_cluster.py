@@ -240,7 +240,7 @@ def test_a_table_is_that_of_the_engine_local(tmp_path: Path, monkeypatch: pytest
     local, spread = tmp_path / "local", tmp_path / "ray"
     encode(EncodeConfig(out=local, **options))
     outcome = encode(EncodeConfig(out=spread, engine="ray", workers=1, **options))
-    assert outcome.summary["texts_encoded"] == 300
+    assert outcome.texts_encoded == 300
     for name in ("texts.npy", "digests.npy", "offsets.npy", "rows.npy"):
         assert (local / name).read_bytes() == (spread / name).read_bytes(), name
     one, other = EmbeddingTable.open(local), EmbeddingTable.open(spread)

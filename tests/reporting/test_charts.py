@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import base64
-import pickle
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from distilling_cases import made
 from gpt4image.artifacts.comparisons import Arm
 from gpt4image.artifacts.runs import FEW_IMAGES, load_run
 from gpt4image.base.files import read_json, write_json
-from gpt4image.base.outcome import Outcome
+from gpt4image.config.results import TrainResult
 from gpt4image.reporting import charts, findings
 from synthetic_records import CLASSES, MEANS, comparison_record, write_comparison, write_run
 from trained_runs import rewrite_config
@@ -107,7 +106,4 @@ def test_notebooks_show_runs_comparisons_and_evaluations(run: Path, tmp_path: Pa
     assert [each.get_title("left") for each in charts.plot_comparison(tmp_path).figure.axes] == ["a", "b"]
     (axes,) = charts.plot_classes(run / "evaluation-test.json").figure.axes
     assert len(axes.get_yticklabels()) == len(CLASSES) - 1, "one class has no test picture"
-    outcome = pickle.loads(pickle.dumps(Outcome(path=run, drawing=partial(charts.plot_run, run))))  # noqa: S301
-    assert len(outcome.plot().figure.axes) == 2
-    with pytest.raises(AttributeError, match="nothing to plot"):
-        Outcome().plot()
+    assert len(made(TrainResult, path=run).plot().figure.axes) == 2

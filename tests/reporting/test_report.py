@@ -210,8 +210,8 @@ def test_without_facts_and_optional_files_the_rest_is_shown(tmp_path: Path) -> N
 
 
 def test_the_outcome_has_findings_and_table(outcome: Outcome) -> None:
-    assert list(outcome.summary["findings"]) == ["5 labels a category", "all labels"]
-    json.dumps(outcome.summary, allow_nan=False)
+    assert list(outcome.findings) == ["5 labels a category", "all labels"]
+    json.dumps(outcome.facts, allow_nan=False)
     assert re.search(r"^text-labels +49\.4 %", outcome.text, re.MULTILINE)
 
 
@@ -238,7 +238,7 @@ def run_page(run: Path) -> str:
 def test_the_page_of_a_run_has_a_title_curves_and_wrong_and_right_pictures(run: Path, run_page: str) -> None:
     outcome = report(ReportConfig(dir=run))
     assert outcome.path.read_text(encoding="utf-8") == run_page, "the same records give the same page"
-    assert outcome.summary == {"top1": 0.437}
+    assert outcome.scores == {"top1": 0.437}
     code = re.search(r"To do it again</h3>\s*<pre><code>(.*?)</code>", run_page, re.DOTALL)
     assert code and html.unescape(code[1]).split("\n")[:-1] == ["gpt4image train --out run"]
     assert outcome.text.startswith("Test accuracy 43.7 % on 430 pictures (top-5 accuracy 90.0 %; calibration error ")

@@ -76,7 +76,6 @@ def test_a_person_names_and_merges_and_goes_on_after_a_stop(
     said = {key: targets.classes[k] for key, k in zip(targets.keys, targets.probabilities.argmax(axis=1), strict=True)}
     assert said == {key: "warm" if "red" in key else "cold" for key in targets.keys} and len(said) == 24
     assert {row["class"]: row["images"] for row in found.rows} == {"cold": 16, "warm": 8}
-    assert found.next == "gpt4image.train(data='photos', targets='discovered/targets.parquet', out='run')"
     assert len(list(found.path.glob("clusters/*.webp"))) == 3
 
 
@@ -92,13 +91,13 @@ def test_an_unsure_cluster_is_no_class(photos: Mapping[str, Any], monkeypatch: p
 
 def test_other_clusters_need_another_folder(photos: Mapping[str, Any], tmp_path: Path) -> None:
     gpt4image.discover(**photos, page=False)
-    with pytest.raises(ConfigError, match="discovered holds 3 clusters; give another out="):
+    with pytest.raises(ConfigError, match="discovered holds 3 clusters; give another --out"):
         gpt4image.discover(**{**photos, "classes": 2}, page=False)
     (tmp_path / "photos" / "unlabelled" / "00-red.png").unlink()
     with pytest.raises(ConfigError, match="discovered holds clusters of other descriptions"):
         gpt4image.discover(**photos, page=False)
     (tmp_path / "p.db").rename(tmp_path / "moved.db")
-    with pytest.raises(TableError, match=r"p\.db has no description of p\.emb; name the store with store="):
+    with pytest.raises(TableError, match=r"p\.db has no description of p\.emb; name the store with --store"):
         gpt4image.discover(**photos, out="new", page=False)
     assert gpt4image.discover(**photos, out="new", store="moved.db", page=False).classes == 3
 

@@ -89,14 +89,14 @@ def ask(root: Path, *texts: str, **changes: Any) -> Outcome:
 
 
 def keys(outcome: Outcome, query: int = 0) -> list[str]:
-    return [result["key"] for result in outcome.record["queries"][query]["results"]]
+    return [result["key"] for result in outcome.queries[query]["results"]]
 
 
 def test_each_text_finds_the_pictures_of_its_colour(trained: Path) -> None:
     found = ask(trained, "a red square", "something blue", top=16)
     assert {key.split("/")[0] for key in keys(found)} == {"red"}
     assert {key.split("/")[0] for key in keys(found, 1)} == {"blue"}
-    first = found.record["queries"][0]
+    first = found.queries[0]
     assert first["query"] == "a red square"
     similarities = [result["similarity"] for result in first["results"]]
     assert similarities == sorted(similarities, reverse=True) and similarities[0] > 0.2
@@ -113,20 +113,20 @@ def test_the_similarities_are_those_of_the_model_and_the_encoder(trained: Path) 
     images = model.embed(model.read(data.pixels, np.arange(len(data.image_set))).features)
     text = load_text_encoder("bag-of-words:64").encode(["a green square"])[0]
     expected = dict(zip(data.image_set.keys, (images @ text).tolist(), strict=True))
-    results = ask(trained, "a green square", top=100).record["queries"][0]["results"]
+    results = ask(trained, "a green square", top=100).queries[0]["results"]
     assert len(results) == 48
     assert all(result["similarity"] == pytest.approx(expected[result["key"]], abs=2e-3) for result in results)
 
 
 def test_a_second_query_reads_no_image(copied: Path, decoded: list[int]) -> None:
     first = ask(copied, "red")
-    assert len(decoded) == first.summary["indexed_now"] == 48
-    assert Path(first.summary["index"]).parent == copied / "run" / "search"
+    assert len(decoded) == first.indexed_now == 48
+    assert Path(first.index).parent == copied / "run" / "search"
     decoded.clear()
     again = ask(copied, "red")
-    assert decoded == [] and again.summary["indexed_now"] == 0 and again.record == first.record
+    assert decoded == [] and again.indexed_now == 0 and again.queries == first.queries
     part = ask(copied, "red", split="test", top=100)
-    assert len(keys(part)) == part.summary["images"] == len(decoded) == 9, "a part of the set is indexed alone"
+    assert len(keys(part)) == part.images == len(decoded) == 9, "a part of the set is indexed alone"
 
 
 def test_a_split_is_the_one_of_the_run_also_where_described_images_alone_are_trained_on(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_query_image_that_cannot_be_read_costs_no_other_query(trained: Path, t
     os.mkfifo(tmp_path / "pipe.png")  # reading it would never end
     bad = (broken, tmp_path / "missing.jpg", tmp_path / "pipe.png")
     found = ask(trained, "red", image=bad)
-    assert [item.name for item in found.skipped] == list(map(str, bad)) and len(found.record["queries"]) == 1
+    assert [item.name for item in found.skipped] == list(map(str, bad)) and len(found.queries) == 1
     with pytest.raises(DataError, match=r"broken\.jpg: not an image.* nothing else to look for"):
         ask(trained, image=(broken,))
 

@@ -83,9 +83,9 @@ def dots(tmp_path: Path) -> Path:
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 def test_it_learns_only_since_its_targets_are_flipped_with_the_pixels(dots: Path, tmp_path: Path) -> None:
     outcome = train(options(dots, tmp_path / "run", epochs=12, select="best"), task=Side())
-    assert outcome.summary["val_error"] < 0.5
+    assert outcome.val["error"] < 0.5
     measured = evaluate(EvaluateConfig(run_dir=tmp_path / "run"), task=Side())
-    assert measured.summary["error"] < 0.5 and measured.summary["agree"] > 0.9
+    assert measured.scores["error"] < 0.5 and measured.scores["agree"] > 0.9
     report(ReportConfig(dir=tmp_path / "run"))
     assert "distance from the true side" in (tmp_path / "run" / "report.html").read_text()
     with pytest.raises(ConfigError, match="which task side does not allow: leave it out"):

@@ -51,7 +51,7 @@ def test_an_export_predicts_the_boxes_of_the_run(detector_run: Path, tmp_path: P
 
     out = tmp_path / "model.onnx"
     outcome = export(ExportConfig(run_dir=detector_run, format="onnx", out=out))
-    assert float(outcome.summary["largest_difference"]) < 1e-4
+    assert float(outcome.largest_difference) < 1e-4
     card = out.with_name(f"{out.name}.md").read_text()
     assert "pipeline_tag: object-detection" in card and "An object detector: FCOS on a resnet10t" in card
     weights = {weight.name for weight in onnx.load(str(out)).graph.initializer}

@@ -40,9 +40,9 @@ def test_clips_are_of_this_task_and_others_refuse_them(dots: Path, colour_folder
     assert find_task("video", shuffled) == Video(3, "shuffled")
     assert find_task("video", TrainConfig(data="", out=Path(), frame_differences=True)) == Video(differences=True)
     for alone in ({"frames": 1}, {"model": "transformers:folder"}):
-        with pytest.raises(ConfigError, match="--frame-differences needs"):
+        with pytest.raises(ConfigError, match="frame_differences needs"):
             TrainConfig(data="", out=Path(), frame_differences=True, **alone)
-    with pytest.raises(ConfigError, match="--memory-format channels_last is for models of timm"):
+    with pytest.raises(ConfigError, match="memory_format = channels_last is for models of timm"):
         TrainConfig(data="", out=Path(), model="transformers:folder", memory_format="channels_last")
     for data, task, message in (
         (f"clips:{dots}", "classification", "give --task video"),
@@ -60,7 +60,7 @@ def test_what_only_time_tells_is_learned_and_not_from_one_frame(dots: Path, tmp_
     for name, order, epochs in (("moving", None, 25), ("still", "still", 5)):
         run = tmp_path / name
         gpt4image.train(data=f"clips:{dots}", out=run, epochs=epochs, frame_order=order, **SMALL)
-        found[name] = gpt4image.evaluate(run_dir=run).summary["top1"]
+        found[name] = gpt4image.evaluate(run_dir=run).scores["top1"]
     assert found["moving"] > 0.9
     assert found["still"] < 0.75
 
@@ -100,7 +100,7 @@ def test_predict_names_what_is_no_video(run: Path, dots: Path, tmp_path: Path) -
 @pytest.mark.slow
 def test_an_export_takes_clips_and_agrees_with_the_run(run: Path, dots: Path, tmp_path: Path) -> None:
     outcome = gpt4image.export(run_dir=run, format="onnx", out=tmp_path / "m.onnx")
-    assert outcome.summary["checked_on"].startswith("24 images")
+    assert outcome.checked_on.startswith("24 images")
     card = (tmp_path / "m.onnx.md").read_text()
     assert "float32 (N, 4, 3, 16, 16)" in card and "video-classification" in card
     for model, out in ((run, "run.jsonl"), (tmp_path / "m.onnx", "onnx.jsonl")):

@@ -178,7 +178,7 @@ def test_a_run_that_stopped_mid_epoch_ends_with_the_same_bits(
     assert rows == again and all(np.isfinite(row["loss"]) for row in rows)
     assert "consistency" not in changes or all(row["consistency_loss"] >= 0 for row in rows)
     if config.pretraining:
-        assert outcome.summary["labelled"] == 0 and outcome.summary["val_pretraining_loss"] > 0
+        assert outcome.labelled == 0 and outcome.val["pretraining_loss"] > 0
         assert not any("heads" in name for name in load_tensors(tmp_path / "whole" / runs.MODEL)[0])
 
 

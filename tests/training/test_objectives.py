@@ -187,11 +187,11 @@ def test_pretrained_weights_are_tuned_or_probed_and_predict_nothing_alone(
     assert probe["fc.weight"].shape[0] == 3 and probe["fc.weight"].any()
     (pretrained / "any.png").touch()
     for stage in (
-        lambda: gpt4image.evaluate(pretrained),
-        lambda: gpt4image.export(pretrained, format="timm", out=pretrained.with_name("timm")),
-        lambda: gpt4image.predict(pretrained, pretrained / "any.png"),
+        lambda: gpt4image.evaluate(run_dir=pretrained),
+        lambda: gpt4image.export(run_dir=pretrained, format="timm", out=pretrained.with_name("timm")),
+        lambda: gpt4image.predict(model=pretrained, images=pretrained / "any.png"),
     ):
-        with pytest.raises(RunError, match=r"pretrain, so it predicts nothing. Fine-tune .* --init .*freeze="):
+        with pytest.raises(RunError, match=r"pretrain, so it predicts nothing. Fine-tune .* --init .*--freeze"):
             stage()
     page = report(ReportConfig(dir=pretrained)).path
     text = page.read_text(encoding="utf-8")
@@ -205,11 +205,11 @@ def test_pretrained_weights_are_tuned_or_probed_and_predict_nothing_alone(
         ({"pretrain": "simclr,colours"}, "'colours' is not known|colours"),
         ({"pretrain": ""}, "name at least one of simclr"),
         ({"pretrain": "captions"}, "learns from descriptions: give their --embeddings"),
-        ({"pretrain": "simclr", "embeddings": Path("t")}, "reads no description: add captions"),
-        ({"mixup": 0.2, "consistency": 1.0}, "does not use --consistency, --mixup"),
-        ({"targets": Path("t.parquet")}, "does not use --targets"),
-        ({"freeze": "all", "init": "pretrained"}, "does not use --freeze"),
-        ({"task": "auto", "freeze": "all"}, "--freeze all keeps weights as they are: name them by --init"),
+        ({"pretrain": "simclr", "embeddings": Path("t")}, "embeddings is not read by --pretrain"),
+        ({"mixup": 0.2, "consistency": 1.0}, "consistency is not used by --task pretrain"),
+        ({"targets": Path("t.parquet")}, "targets is not used"),
+        ({"freeze": "all", "init": "pretrained"}, "freeze is not used"),
+        ({"task": "auto", "freeze": "all"}, "freeze = all keeps weights as they are: name them by --init"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

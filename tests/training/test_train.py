@@ -42,17 +42,17 @@ def test_a_model_learns_three_colours_and_is_measured_once(colour_folder: Path, 
     outcome = train(options(colour_folder, tmp_path / "run", epochs=8))
     assert not outcome.skipped
     told = ("train_images", "val_images", "test_images", "classes")
-    assert [outcome.summary[name] for name in told] == [36, 3, 9, 3]
+    assert [outcome.facts[name] for name in told] == [36, 3, 9, 3]
     record = runs.read_run(tmp_path / "run")
     assert record["run"]["data"]["train"] + record["run"]["data"]["val"] + record["run"]["data"]["test"] == 48
     losses = [row["loss"] for row in record["metrics"]]
     assert losses[-1] < 0.8 * losses[0]
     measured = evaluate(EvaluateConfig(run_dir=tmp_path / "run"))
-    assert measured.summary["top1"] >= 0.8
+    assert measured.scores["top1"] >= 0.8
     wrong = sum(n for *_, n in read_json(tmp_path / "run" / "evaluation-test.json")["confused"])
-    assert wrong == round(9 * (1 - measured.summary["top1"]))
+    assert wrong == round(9 * (1 - measured.scores["top1"]))
     stamp = (tmp_path / "run" / "predictions-test.parquet").stat().st_mtime_ns
-    assert evaluate(EvaluateConfig(run_dir=tmp_path / "run")).summary == measured.summary
+    assert evaluate(EvaluateConfig(run_dir=tmp_path / "run")).facts == measured.facts
     assert (tmp_path / "run" / "predictions-test.parquet").stat().st_mtime_ns == stamp, "the test split is read once"
 
 
@@ -139,14 +139,14 @@ def test_a_run_folder_is_not_overwritten_nor_continued_with_other_options_or_dat
     colour_folder: Path, tmp_path: Path
 ) -> None:
     whole = train(options(colour_folder, tmp_path / "run", epochs=1))
-    assert "notes" not in whole.summary
+    assert whole.notes is None
     with pytest.raises(RunError, match="already holds a run"):  # before the data is looked at
         train(options(tmp_path / "absent", tmp_path / "run", epochs=1))
     with pytest.raises(RunError, match="is a file"):
         train(options(tmp_path / "absent", tmp_path / "run" / runs.RUN, epochs=1))
     (colour_folder / "red" / "00.png").rename(colour_folder / "blue" / "red.png")
     again = train(options(colour_folder, tmp_path / "run", epochs=1, resume=True))
-    assert again.path == tmp_path / "run" and "finished before, and nothing was trained" in again.summary["notes"]
+    assert again.path == tmp_path / "run" and "finished before, and nothing was trained" in again.notes
     (tmp_path / "run" / runs.RUN).unlink()
     for changes, message in (
         ({}, "the images, labels or texts that it reads have changed since"),
@@ -212,7 +212,7 @@ def test_a_broken_picture_is_named_after_an_interruption_too_and_the_others_trai
     facts = runs.read_run(tmp_path / "run")["run"]
     assert {item["name"] for item in facts["set_aside"]} == named
     counts = facts["data"]
-    assert counts["with_target"] == counts["labelled"] == counts["train"] == outcome.summary["train_images"]
+    assert counts["with_target"] == counts["labelled"] == counts["train"] == outcome.train_images
 
 
 def test_the_last_run_trains_on_the_validation_images_too_and_on_no_test_image(
@@ -314,7 +314,7 @@ def rare(tmp_path: Path) -> dict[str, Any]:
 
 def test_thresholds_of_the_validation_images_raise_f1_on_the_test_images(rare: dict[str, Any]) -> None:
     outcome = train(TrainConfig(**rare))
-    assert outcome.summary["thresholds"] == "one per class, chosen on the validation images"
+    assert outcome.thresholds == "one per class, chosen on the validation images"
     thresholds = read_json(rare["out"] / runs.RUN)["thresholds"]
     evaluate(EvaluateConfig(run_dir=rare["out"]))
     facts = read_json(rare["out"] / "evaluation-test.json")
@@ -333,7 +333,7 @@ def test_without_validation_labels_the_probabilities_of_the_model_choose_thresho
     rows = table.read_text().splitlines()
     table.write_text("\n".join(row.rsplit(",", 2)[0] + ",," if ",val," in row else row for row in rows))
     outcome = train(TrainConfig(**rare))
-    assert outcome.summary["thresholds"] == (
+    assert outcome.thresholds == (
         "one per class, chosen on the validation images by the model's own probabilities, because none has a label"
     )
     assert all(row["val"] is None for row in read_json_lines(rare["out"] / runs.METRICS))

@@ -239,7 +239,7 @@ def test_features_computed_once_make_the_same_model_as_features_of_each_step(
         torch.testing.assert_close(tensor, anew[name], rtol=1e-4, atol=1e-5)
     scores = [runs.read_run(tmp_path / name)["metrics"][-1]["val"] for name in ("kept", "anew")]
     assert scores[0]["top1"] == scores[1]["top1"] and np.isclose(scores[0]["loss"], scores[1]["loss"], rtol=1e-4)
-    assert "top1" in evaluate(EvaluateConfig(run_dir=tmp_path / "kept")).summary
+    assert "top1" in evaluate(EvaluateConfig(run_dir=tmp_path / "kept")).scores
     config = runs.read_config(tmp_path / "kept")
     assert (config["flip"], config["shift"]) == (False, 0.0) and {"flip", "shift"} <= config["chosen"].keys()
 

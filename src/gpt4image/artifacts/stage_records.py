@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gpt4image.base.files import damaged, read_json, write_json
-from gpt4image.base.outcome import Outcome, Skipped
+from gpt4image.base.outcome import Outcome
 from gpt4image.config import results
 
 RECORD = "distill.json"
-KEPT = ("notes", "metric")  # facts that are noted beside those which the command line prints
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -27,16 +27,11 @@ def _plain(value: Any) -> str:
 
 
 class _Stage(BaseModel):
-    """A stage that was begun ``of`` something; with a ``key`` it is finished, and the rest is what came of it."""
+    """A stage that was begun ``of`` something; with a ``key`` it is finished, with a ``result``."""
 
     of: dict[str, Any]
     key: dict[str, Any] | None = None
-    path: Path | None = None
-    summary: dict[str, Any] = {}
-    counts: dict[str, int] = {}
-    ci95: dict[str, tuple[float, float]] = {}
-    text: str = ""
-    set_aside: tuple[Skipped, ...] = ()
+    result: dict[str, Any] = {}
 
 
 class _Record(BaseModel):
@@ -76,14 +71,7 @@ class StageRecords:
         if found is None or found.key is None or changed(found.key, key):
             return None
         kind: type[Outcome] = getattr(results, f"{stage.capitalize()}Result")
-        more: Any = {
-            "path": found.path,
-            "counts": found.counts,
-            "ci95": found.ci95,
-            "text": found.text,
-            "skipped": found.set_aside,
-        }
-        return kind.of_facts(found.summary, **more)
+        return TypeAdapter(kind).validate_python(found.result)
 
     def write_options(self, options: Mapping[str, Any]) -> None:
         """Note the options of this run."""
@@ -97,16 +85,9 @@ class StageRecords:
 
     def finish(self, stage: str, key: Mapping[str, Any], outcome: Outcome) -> None:
         """Note that a stage is finished."""
-        self._record.stages[stage] = _Stage(
-            of=self._record.stages[stage].of,
-            key=dict(key),
-            path=outcome.path,
-            summary=outcome.summary | {name: facts[name] for name in KEPT if name in (facts := outcome.record)},
-            counts=dict(outcome.counts),
-            ci95=dict(outcome.ci95),
-            text=outcome.text,
-            set_aside=outcome.skipped,
-        )
+        of = self._record.stages[stage].of
+        facts = {item.name: getattr(outcome, item.name) for item in fields(outcome) if item.name != "read_rows"}
+        self._record.stages[stage] = _Stage(of=of, key=dict(key), result=facts)
         self._write()
 
     def _write(self) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
+from typing import Self
 
 
 class Gpt4ImageError(Exception):
@@ -16,7 +17,32 @@ class Gpt4ImageError(Exception):
 
 
 class ConfigError(Gpt4ImageError):
-    """An option, a recipe key or a SPEC string is wrong."""
+    """An option, a recipe key or a SPEC string is wrong.
+
+    ``faults`` are pairs of an option by its field name (or "") and what is wrong with it, to be read after the name:
+    ``ConfigError("= -1: must be greater than 0", field="lr")``. The command line says ``--lr``, Python ``lr``.
+    """
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(f"{field} {message}" if field else message)
+        self.faults = ((field, message),)
+
+    @classmethod
+    def of(cls, faults: Iterable[tuple[str, str]]) -> Self:
+        """Return one error of several faults."""
+        faults = tuple(faults)
+        error = cls("\n".join(f"{field} {message}".lstrip() for field, message in faults))
+        error.faults = faults
+        return error
+
+    @property
+    def field(self) -> str:
+        """The option that is wrong, the first of several; "" where it is no one option."""
+        return self.faults[0][0]
+
+    def worded(self, option: Callable[[str], str]) -> str:
+        """Return the message with options as ``option`` names them."""
+        return "\n".join(f"{option(field) if field else ''} {message}".lstrip() for field, message in self.faults)
 
 
 class DataError(Gpt4ImageError):

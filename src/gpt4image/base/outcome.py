@@ -1,30 +1,22 @@
-"""The result of a command: the path of its result, its facts as typed fields, and the items that it skipped.
+"""The result of a command: a dataclass whose fields are its facts, and how it is printed, as text, JSON or HTML.
 
-A fact is a field of the class of its command; the command line prints the fields in their order, or writes them as one
-JSON object with ``--json``. The classes of the commands are in ``config.results``.
+The classes of the commands are in ``config.results``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
+
+from gpt4image.base.visible import visible
 
 Facts = Mapping[str, Any]
 Row = dict[str, Any]
-
-
-def several(prefix: str = "", *, shown: bool = True) -> Any:
-    """Return a field of several facts, whose names depend on the task, say; each is called the prefix and its key."""
-    return field(default_factory=dict[str, Any], metadata={"prefix": prefix, "shown": shown})
-
-
-def unshown(default: Any = None) -> Any:
-    """Return a field of a fact that only ``--json`` writes."""
-    return field(default=default, metadata={"shown": False})
+MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -37,113 +29,71 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Result of one command; those with facts are derived from it.
+    """Result of one command. The classes of the commands add its facts as fields; None is left out when it is printed.
 
-    A fact with a default is left out where it is None; one without a default is always told.
+    Only JSON has the facts whose field has ``repr=False``.
 
     Attributes:
         path: file or folder of the result; None for commands that write nothing.
-        text: text such as a table, printed under the facts and left out of ``--json``.
+        text: text such as a table, printed under the facts and left out of JSON.
         skipped: skipped items; a command with any ends with exit code 1.
-        wrote: the files and folders that were written.
-        next: the command to give next, or the same as a call in Python.
-        counts: on how many images a fact of the summary was measured: of few, a score says little.
-        ci95: the 95 % interval of a fact that was measured, where other images could have been drawn.
-        drawing: what ``plot`` calls; None where there is nothing to see.
+        wrote: the files and folders that were written, if not ``path`` alone.
+        next: the command to give next, where the stage knows it best.
+        counts: by name, on how many images a fact or a score was measured.
+        ci95: by name, its 95 % interval over other images that could have been drawn.
     """
 
     path: Path | None = None
     text: str = field(default="", repr=False)
     skipped: tuple[Skipped, ...] = ()
     wrote: tuple[Path, ...] = field(default=(), repr=False)
-    next: str = ""
+    next: str = field(default="", repr=False)
     counts: Mapping[str, int] = field(default_factory=dict, repr=False)
     ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
-    drawing: Callable[[], Any] | None = field(default=None, repr=False)
 
     @property
-    def summary(self) -> Row:
-        """The facts by name, as the command line prints them."""
-        return self._facts(shown=True)
-
-    @property
-    def record(self) -> Row:
-        """The facts that only ``--json`` writes, by name."""
-        return self._facts(shown=False)
-
-    @classmethod
-    def of_facts(cls, facts: Facts, **others: Any) -> Self:
-        """Return the result with these facts, as ``summary`` and ``record`` have them. Raises TypeError: one lacks."""
-        single = {item.name for item in cls._fields() if "prefix" not in item.metadata}
-        for item in sorted(cls._fields(), key=lambda item: -len(item.metadata.get("prefix", ""))):
-            prefix = item.metadata.get("prefix")
-            if prefix is not None:
-                names = [name for name in facts if name.startswith(prefix) and name not in single]
-                others[item.name] = {name.removeprefix(prefix): facts[name] for name in names}
-                facts = {name: value for name, value in facts.items() if name not in names}
-            elif item.name in facts:
-                value = facts[item.name]
-                others[item.name] = Path(value) if value is not None and "Path" in str(item.type) else value
-        return cls(**others)
-
-    def plot(self) -> Any:
-        """Return a drawing of the result, for notebooks. Raises AttributeError: there is nothing to see."""
-        if self.drawing is None:
-            raise AttributeError("this outcome has nothing to plot; those of train, evaluate, compare and demo have")
-        return self.drawing()
+    def facts(self) -> Row:
+        """The facts by name, as JSON has them; without those that are None."""
+        return {name: value for name, value, _ in self._facts()}
 
     def behind(self, name: str) -> str:
-        """Return on how many images a fact of the summary was measured, and its interval, to be printed after it."""
+        """Return on how many images a fact or score was measured, and its interval, to be printed after it."""
         images = self.counts.get(name)
-        if images is None or self.summary[name] is None:
+        if images is None:
             return ""
         interval = "" if name not in self.ci95 else " (95 % interval {:.3f} to {:.3f})".format(*self.ci95[name])
         return f" on {images:,} image{'s' * (images != 1)}{interval}"
 
-    @classmethod
-    def _fields(cls) -> list[Field[Any]]:
-        own = {item.name for item in fields(Rows)}
-        return [item for item in fields(cls) if item.name not in own]
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Yield name and value of each fact that is printed; of a table of facts, each entry after the name alone."""
+        for name, value, shown in self._facts():
+            if shown and not isinstance(value, Mapping):
+                yield name.replace("_", " "), in_words(value) + self.behind(name)
+            elif shown and value:
+                yield name.replace("_", " "), ""
+                for key, each in value.items():
+                    yield f"  {key.replace('_', ' ')}", in_words(each) + (self.behind(key) if each is not None else "")
 
-    def _facts(self, *, shown: bool) -> Row:
-        facts: Row = {}
-        for item in self._fields():
-            if item.metadata.get("shown", True) is not shown:
-                continue
+    def _facts(self) -> Iterator[tuple[str, Any, bool]]:
+        common = {item.name for item in fields(Rows)}
+        for item in fields(self):
             value = getattr(self, item.name)
-            if "prefix" in item.metadata:
-                facts |= {item.metadata["prefix"] + name: each for name, each in value.items()}
-            elif value is not None or (item.default is MISSING and item.default_factory is MISSING):
-                facts[item.name] = str(value) if isinstance(value, Path) else value
-        return facts
-
-    if not TYPE_CHECKING:  # for a type checker a fact is what has a field
-
-        def __getattr__(self, name: str) -> Any:
-            """Return one of several facts as an attribute: ``val_top1``."""
-            facts = {} if name.startswith("_") or "path" not in self.__dict__ else {**self.record, **self.summary}
-            if name in facts:
-                return facts[name]
-            raise AttributeError(f"this outcome has no {name!r}; it has {', '.join(facts)}")
-
-    def __dir__(self) -> list[str]:
-        """Return the attributes, each of several facts too."""
-        return [*super().__dir__(), *self.summary]
+            if item.name not in common and value is not None:
+                yield item.name, value, item.repr
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align: left'>{escape(key.replace('_', ' '))}</th>"
-            f"<td>{escape(str(value))}{self.behind(key)}</td></tr>"
-            for key, value in self.summary.items()
+        cells = (
+            f"<tr><th style='text-align: left'>{escape(name).replace('  ', '&emsp;')}</th><td>{escape(value)}</td></tr>"
+            for name, value in self.lines()
         )
-        named = "".join(f"<li>{escape(item.name)}: {escape(item.reason)}</li>" for item in self.skipped[:20])
+        named = "".join(f"<li>{escape(each.name)}: {escape(each.reason)}</li>" for each in self.skipped[:MOST_NAMED])
         parts = {
             f"<pre>{escape(self.text)}</pre>": self.text,
             f"<p>{len(self.skipped)} skipped</p><ul>{named}</ul>": self.skipped,
             f"<p>wrote: {escape(', '.join(map(str, self.wrote)))}</p>": self.wrote,
             f"<p>next: <code>{escape(self.next)}</code></p>": self.next,
         }
-        return f"<table>{rows}</table>" + "".join(html for html, there in parts.items() if there)
+        return f"<table>{''.join(cells)}</table>" + "".join(html for html, there in parts.items() if there)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,3 +106,28 @@ class Rows(Outcome):
     def rows(self) -> list[Row]:
         """The rows, one dictionary each; all have the same keys."""
         return self.read_rows()
+
+
+def as_text(outcome: Outcome) -> str:
+    """Return a result as a terminal shows it, without skipped items."""
+    parts = [f"{name}: {visible(value)}".rstrip() for name, value in outcome.lines()]
+    parts += [f"\n{visible(outcome.text)}\n"] if outcome.text else []
+    wrote = outcome.wrote or ((outcome.path,) if outcome.path else ())
+    return "\n".join([*parts, *([f"wrote: {visible(', '.join(map(str, wrote)))}"] if wrote else [])])
+
+
+def as_json(outcome: Outcome) -> Row:
+    """Return a result as an object of JSON: path, facts, what was measured, and skipped items."""
+    measured = {"counts": outcome.counts, "ci95": outcome.ci95}
+    skipped = [{"name": item.name, "reason": item.reason} for item in outcome.skipped]
+    more = {name: value for name, value in measured.items() if value}
+    return {"path": outcome.path, **outcome.facts, **more, "skipped": skipped}
+
+
+def in_words(value: Any) -> str:
+    """Return a fact as it is read: numbers with four digits, lists and tables with commas."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{str(key).replace('_', ' ')} {in_words(each)}" for key, each in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(in_words, value)) or "none"
+    return str(round(value, 4) if isinstance(value, float) else value)

@@ -1,26 +1,23 @@
 """The base of all stage configurations: strict, frozen, and with mistakes explained as ConfigError."""
 
+# pyright: reportAssignmentType=false
+# (see types.py: an option is read as one type and given as another)
 from __future__ import annotations
 
 import errno
 import os
 import re
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from gpt4image.base.errors import ConfigError, nearest
+from gpt4image.config.types import POSITIONAL, PYTHON
 
 MOST_COUNTED = 2**53  # no option needs a larger number, and libraries fail with those of more than 64 bits
 MOST_THREADS = 1024  # more than machines have cores; libraries crash where they cannot start what is asked
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-JsonTable = dict[str, Any]
-T = TypeVar("T")
-POSITIONAL = "positional"
-Positional = Annotated[T, POSITIONAL]  # the type of an option that is a word of the command line by its place
-RARE = "rare"
-Rare = Annotated[T, RARE]  # the type of an option that no help shows: keys of recipes, mostly
 
 
 def listed(value: str) -> tuple[str, ...]:
@@ -51,20 +48,19 @@ class StageConfig(BaseModel):
     essential: ClassVar[frozenset[str]] = frozenset()
     """Optional ones that --help shows, where it does not show all."""
 
-    as_json: Annotated[bool, Field(exclude=True)] = False
-    """Print the result as one JSON object on standard output."""
-
     @model_validator(mode="wrap")
     @classmethod
-    def _explain(cls, value: Any, handler: ModelWrapValidatorHandler[StageConfig]) -> StageConfig:
+    def _explain(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         given: dict[str, Any] = value if isinstance(value, dict) else {}
+        if unknown := [name for name in given if name not in cls.model_fields]:  # before objects are made SPECs
+            raise ConfigError("\n".join(f"Unknown option: {nearest(name, cls.model_fields)}" for name in unknown))
         for name, field in cls.model_fields.items():
             if fault := _unusable(given.get(name), is_path="Path" in str(field.annotation), exact=name == "images"):
-                raise ConfigError(f"{cls.option(name)} {fault}")
+                raise ConfigError(fault, field=name)
         try:
             return handler(value)
         except ValidationError as error:
-            raise ConfigError("\n".join(_explain_one(cls, detail) for detail in error.errors())) from None
+            raise ConfigError.of(_explain_one(cls, detail) for detail in error.errors()) from None
 
     @classmethod
     def changed(cls, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,9 +69,15 @@ class StageConfig(BaseModel):
         return {name: options[name] for name in default if name in options and options[name] != default[name]}
 
     @classmethod
+    def written(cls) -> dict[str, FieldInfo]:
+        """Return the options that a command line or a recipe can give, by field name."""
+        return {name: field for name, field in cls.model_fields.items() if PYTHON not in field.metadata}
+
+    @classmethod
     def option(cls, name: str) -> str:
         """Return an option by field name as the command line has it: ``--top-k``, positional ones ``RUN_DIR``."""
-        return name.upper() if POSITIONAL in cls.model_fields[name].metadata else flag_of(name.removeprefix("as_"))
+        is_word = name in cls.model_fields and POSITIONAL in cls.model_fields[name].metadata
+        return name.upper() if is_word else flag_of(name)
 
 
 class WithData(StageConfig):
@@ -111,18 +113,18 @@ def _unusable(value: Any, *, is_path: bool, exact: bool) -> str:
     return ""
 
 
-def _explain_one(cls: type[StageConfig], detail: Any) -> str:
+def _explain_one(cls: type[StageConfig], detail: Any) -> tuple[str, str]:
+    """Return the option that a fault is of, and the fault."""
     parts = [str(part) for part in detail["loc"] if not str(part).startswith("function-")]
-    if detail["type"] == "extra_forbidden":
-        return f"Unknown option: {nearest('.'.join(parts), cls.model_fields)}"
     if not parts:
-        return detail["msg"].removeprefix("Value error, ")
-    flag = cls.option(parts[0]) if parts[0] in cls.model_fields else flag_of(".".join(parts))
+        return "", detail["msg"].removeprefix("Value error, ")
+    name = ".".join(parts)
     if detail["type"] == "missing":
-        return f"{flag} is required: {cls.model_fields[parts[0]].description}"
+        return name, f"is required: {cls.model_fields[parts[0]].description}"
+    name = parts[0] if parts[0] in cls.model_fields else name
     if detail["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
-        return f"{flag} = {nearest(str(detail['input']), allowed)}"
+        return name, f"= {nearest(str(detail['input']), allowed)}"
     given, advice = detail["input"], detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     is_number = isinstance(given, str) and re.fullmatch(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?", given)  # from a shell
-    return f"{flag} = {given if is_number else repr(given)}: {advice}{'' if advice[-1] in '.?' else '.'}"
+    return name, f"= {given if is_number else repr(given)}: {advice}{'' if advice[-1] in '.?' else '.'}"

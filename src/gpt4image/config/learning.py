@@ -1,8 +1,11 @@
 """Options of the stages that learn: label, train, evaluate; and those that `train` and `compare` share."""
 
+# pyright: reportAssignmentType=false
+# (see types.py: an option is read as one type and given as another)
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
@@ -11,19 +14,21 @@ from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
 from gpt4image.config.arms import Evidence
-from gpt4image.config.base import (
-    MOST_THREADS,
+from gpt4image.config.base import MOST_THREADS, StageConfig, WithData, known_list, listed
+from gpt4image.config.results import Epoch
+from gpt4image.config.types import (
+    APath,
+    ClassList,
+    DataSpec,
     Fraction,
     JsonTable,
+    MaybeData,
+    MaybePath,
+    Model,
     Positional,
+    PythonOnly,
     Rare,
-    StageConfig,
-    WithData,
-    flag_of,
-    known_list,
-    listed,
 )
-from gpt4image.config.describing import class_lines
 
 PRETRAIN = "pretrain"  # the task without labels
 SIMCLR, CAPTIONS = "simclr", "captions"
@@ -33,7 +38,7 @@ SIMCLR, CAPTIONS = "simclr", "captions"
 class DataOptions(WithData):
     """The dataset and its splits."""
 
-    data: str
+    data: DataSpec
     """Dataset: a folder or table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json,
     coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, label-studio:FILE.json, clips:PATH, cifar10, cifar100, clothes,
     openmoji."""
@@ -48,18 +53,12 @@ PAPER_LOSSES = ("infonce", "infonce-one-way", "cosine")  # those of the paper's 
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 
 
-class TextOptions(StageConfig):
+class TextLossOptions(StageConfig):
     """Learning from descriptions."""
 
-    embeddings: Path | None = None
-    """Embedding table of the descriptions; the model's features are aligned to it (see --align-weight)."""
-    targets: Path | None = None
-    """Targets written by `label`: class probabilities of images, combined with the given label if there is one."""
     label_trust: Fraction | None = None
     """Weight of the given label in a target. Default: 0.5 if the labels look right, 1 if the descriptions say little of
     the classes, otherwise the posterior under the label noise that `label` estimated."""
-    only_described: bool = False
-    """Train only on the described images."""
     align_loss: LossName = "infonce"
     """Alignment loss; infonce (symmetric) is the paper's."""
     align_weight: float = Field(default=1.0, ge=0.0)
@@ -74,10 +73,21 @@ class TextOptions(StageConfig):
     """Fraction of each batch drawn from images with a target, if others take part only through alignment or consistency
     training. For segmentation, images with only tags are drawn on top of --batch-size, at most in this proportion."""
 
+
+class TextOptions(TextLossOptions):
+    """Learning from descriptions."""
+
+    embeddings: MaybePath = None
+    """Embedding table of the descriptions; the model's features are aligned to it (see --align-weight)."""
+    targets: MaybePath = None
+    """Targets written by `label`: class probabilities of images, combined with the given label if there is one."""
+    only_described: bool = False
+    """Train only on the described images."""
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.paper_compat and self.align_loss not in PAPER_LOSSES:
-            raise ConfigError(f"--paper-compat: the official code has the losses {', '.join(PAPER_LOSSES)}.")
+            raise ConfigError(f"goes only with {', '.join(PAPER_LOSSES)}.", field="paper_compat")
         return self
 
 
@@ -111,7 +121,7 @@ class ModelOptions(StageConfig):
     """For clips: the model reads by how much each frame differs from the one before. It then sees only what moves."""
     presence_weight: Rare[float] = Field(default=1.0, ge=0.0)
     """Weight of weak supervision, for segmentation: by tags and text labels. 0: only masks."""
-    model: str | None = None
+    model: Model = None
     """Any timm model, or one of transformers for classes, masks or clips: transformers:NAME_OR_PATH. Default: a
     small ResNet for small datasets of small images, otherwise resnet18."""
     model_args: Rare[JsonTable] = Field(default_factory=dict)
@@ -284,24 +294,22 @@ class TrainOptions(
             and self.init in ("auto", "scratch")
             and not (self.model or "").startswith("python:")
         ):
-            raise ConfigError(
-                f"--freeze {self.freeze} keeps weights as they are: name them by --init pretrained or --init FILE."
-            )
+            why = f"= {self.freeze} keeps weights as they are: name them by --init pretrained or --init FILE."
+            raise ConfigError(why, field="freeze")
         if over_time and self.memory_format == "channels_last":
-            raise ConfigError(f"--memory-format channels_last is for models of timm, not for {self.model}.")
+            raise ConfigError(f"= channels_last is for models of timm, not for {self.model}.", field="memory_format")
         if self.frame_differences and (self.frames == 1 or over_time):
-            raise ConfigError("--frame-differences needs a model of images and --frames 2 or more.")
+            raise ConfigError("needs a model of images and --frames 2 or more.", field="frame_differences")
         if self.pretraining:
-            asked, reads = f"--task {PRETRAIN} --pretrain {','.join(self.pretraining)}", CAPTIONS in self.pretraining
+            reads, asked = CAPTIONS in self.pretraining, ",".join(self.pretraining)
             if reads and self.embeddings is None and not self.only_described:
-                raise ConfigError(f"{asked} learns from descriptions: give their --embeddings.")
+                raise ConfigError(f"= {asked} learns from descriptions: give their --embeddings.", field="pretrain")
             if self.embeddings is not None and not reads and not self.only_described:
-                raise ConfigError(f"{asked} reads no description: add captions, or leave --embeddings out.")
+                raise ConfigError(f"is not read by --pretrain {asked}; leave it out.", field="embeddings")
             unread = ("freeze", "consistency", "mixup", "cutmix", "targets", "paper_compat")
-            if idle := ", ".join(
-                flag_of(name) for name in unread if getattr(self, name) not in (False, 0.0, None, "auto", "none")
-            ):
-                raise ConfigError(f"{asked} does not use {idle}: leave that out.")
+            idle = [name for name in unread if getattr(self, name) not in (False, 0.0, None, "auto", "none")]
+            if idle:
+                raise ConfigError.of((name, f"is not used by --task {PRETRAIN}: leave it out.") for name in idle)
         return self
 
     @property
@@ -342,46 +350,48 @@ class ResolvedOptions(TrainOptions):
     weight_decay: float  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
 
 
-class LabelConfig(DataOptions):
+class TeacherOptions(StageConfig):
+    """The teacher, which makes the targets."""
+
+    evidence: Evidence = "fused"
+    """What is read: all that is given (fused), descriptions (texts), answers, or class names (names)."""
+    features: str = "auto"
+    """What sees the pictures, beside answers: a model of timm whose pretrained weights lie on this machine, the folder
+    of a run that has not learned these labels, or none. auto: the first of two usual models whose weights are here."""
+    max_error: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Keep only the surest targets, of which at most this share is wrong with 95 % confidence, by looks of `audit`."""
+    audit: APath = Path("audit.csv")
+    """File of the looks of `audit`, for --max-error."""
+
+
+class LabelConfig(TeacherOptions, DataOptions):
     """Predict the class of every image from answers, descriptions and the labels there are; list suspected label
     errors. No label is needed with answers or class names.
 
     Example: gpt4image label --data folder:photos --answers photos.db --embeddings photos.emb --out targets.parquet
     """
 
-    embeddings: Path | None = None
+    embeddings: MaybePath = None
     """Embedding table of the descriptions."""
-    answers: Path | None = None
+    answers: MaybePath = None
     """Store with answers to `describe --ask class`, or tags for several classes, or boxes for detection."""
     task: Literal["auto", "classification", "multilabel", "video", "detection"] = "auto"
     """Kind of target: class of an image (classification) or clip (video), several (multilabel), boxes (detection)."""
-    evidence: Evidence = "fused"
-    """What is read: all that is given (fused), descriptions (texts), answers, or class names (names)."""
-    features: str = "auto"
-    """What sees the pictures, beside answers: a model of timm whose pretrained weights lie on this machine, the folder
-    of a run that has not learned these labels, or none. auto: the first of two usual models whose weights are here."""
-    classes: str | None = None
+    classes: ClassList = None
     """Class names of a dataset without labels: a file, or a list with commas. Default: those of the answers."""
-    out: Path
+    out: APath
     """Parquet file of targets. An HTML page of suspected label errors and doubtful targets is written beside it."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the folds."""
-    max_error: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """Keep only the surest targets, of which at most this share is wrong with 95 % confidence, by looks of `audit`."""
-    audit: Path = Path("audit.csv")
-    """File of the looks of `audit`, for --max-error."""
-
-    _lines = check("classes", mode="before")(class_lines)
 
     @model_validator(mode="after")
     def _has_evidence(self) -> Self:
         if self.embeddings is None and self.answers is None:
-            raise ConfigError(
-                "label needs evidence: --answers STORE, --embeddings DIR (by `gpt4image encode`), or both."
-            )
-        missing = "--answers" if self.evidence == "answers" else "--embeddings"
-        if self.evidence != "fused" and (self.answers if missing == "--answers" else self.embeddings) is None:
-            raise ConfigError(f"--evidence {self.evidence} reads {missing}, which is not given.")
+            why = "or --embeddings DIR (by `gpt4image encode`) is needed, or both: label learns from them."
+            raise ConfigError(why, field="answers")
+        missing = "answers" if self.evidence == "answers" else "embeddings"
+        if self.evidence != "fused" and getattr(self, missing) is None:
+            raise ConfigError(f"is not given, and --evidence {self.evidence} reads it.", field=missing)
         return self
 
     @check("out")
@@ -392,7 +402,16 @@ class LabelConfig(DataOptions):
         return value
 
 
-class TrainConfig(TrainOptions):
+class RunOptions(StageConfig):
+    """The run."""
+
+    train_on_val: bool = False
+    """Train on the validation images too: for the last run, when nothing is left to choose."""
+    checkpoint_seconds: Rare[float] = Field(default=30.0, ge=0.0)
+    """Minimum time between checkpoints, in seconds."""
+
+
+class TrainConfig(RunOptions, TrainOptions):
     """Train a model, with or without help from text.
 
     Example: gpt4image train --data folder:photos --embeddings photos.emb --model resnet18 --out run
@@ -400,17 +419,15 @@ class TrainConfig(TrainOptions):
 
     essential: ClassVar[frozenset[str]] = frozenset(
         {"embeddings", "targets", "only_described", "task", "model", "init", "image_size", "epochs", "batch_size"}
-        | {"seed", "resume", "as_json"}
+        | {"seed", "resume"}
     )
 
-    out: Path
+    out: APath
     """Run folder."""
-    train_on_val: bool = False
-    """Train on the validation images too: for the last run, when nothing is left to choose."""
     resume: bool = False
     """Continue from the last checkpoint in --out."""
-    checkpoint_seconds: Rare[float] = Field(default=30.0, ge=0.0)
-    """Minimum time between checkpoints, in seconds."""
+    on_epoch: PythonOnly[Callable[[Epoch], bool | None] | None] = Field(default=None, exclude=True, repr=False)
+    """Function that is called at the end of each epoch, in the first process; it returns False to end training."""
 
 
 class EvaluateConfig(WithData):
@@ -419,11 +436,11 @@ class EvaluateConfig(WithData):
     Example: gpt4image evaluate run --split test
     """
 
-    run_dir: Positional[Path]
+    run_dir: Positional[APath]
     """Run folder written by `train`."""
-    data: str | None = None
+    data: MaybeData = None
     """Dataset SPEC. Default: the dataset of the run."""
     split: Literal["train", "val", "test", "all"] = "test"
     """Split to measure on; all: every image. A dataset given by --data that has no splits is measured whole."""
-    audit: Path = Path("audit.csv")
+    audit: APath = Path("audit.csv")
     """File of the looks of `audit`: they estimate the accuracy with an interval, also without labels."""

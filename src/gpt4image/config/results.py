@@ -1,14 +1,21 @@
 """Results of the commands: one class each, whose fields are its facts."""
-# ruff: noqa: RUF009  (what is called returns a field)
 
+# pyright: reportGeneralTypeIssues=false
+# (a result that is always written has a path, where the base has perhaps one)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from gpt4image.base.outcome import Facts, Outcome, Row, Rows, several, unshown
+from gpt4image.base.outcome import Facts, Outcome, Row, Rows
+
+
+def drawn(plot: str, path: Path | None) -> Any:
+    """Return a drawing of ``reporting.charts``, which is imported when needed."""
+    return getattr(import_module("gpt4image.reporting.charts"), plot)(path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +32,9 @@ class DescribeResult(Outcome):
     described: int
     failed: int
     rejected: int
-    answered_by_split: Facts = several("answered_")
+    answered_by_split: Facts = field(default_factory=dict)
     without_description: int
-    details: Facts = several()
+    details: Facts = field(default_factory=dict)
     cost_usd: float | None = None
     cost_usd_earlier: float | None = None
     stopped_by: Literal["limit", "max_cost"] | None = None
@@ -45,21 +52,22 @@ class DescribeResult(Outcome):
 class StoreResult(Outcome):
     """What ``descriptions import`` or ``export`` counted."""
 
-    counted: Facts = several()
+    counted: Facts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectResult(Outcome):
     """What ``inspect`` counted; ``distributions`` of answers, tokens and cost, and names of what is suspicious."""
 
-    counted: Facts = several()
-    distributions: Facts = several(shown=False)
+    counted: Facts = field(default_factory=dict)
+    distributions: Facts = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeResult(Outcome):
     """The embedding table that ``encode`` wrote, and how long it took."""
 
+    path: Path
     descriptions: int
     images: int
     texts: int
@@ -84,6 +92,7 @@ class LabelResult(Rows):
     ``quality`` is measured on labels that were held out; ``weights`` are those of the sources.
     """
 
+    path: Path
     images: int
     described: int
     answered: int | None = None
@@ -94,14 +103,15 @@ class LabelResult(Rows):
     human_boxes: int | None = None
     teacher_boxes: int | None = None
     ignore_regions: int | None = None
-    quality: Facts = several()
+    promised: int | None = None
+    quality: Facts = field(default_factory=dict)
     noise: float | None = None
     class_names: float | None = None
-    weights: Facts = several("weight_of_")
-    unrelated: Facts = several("unrelated_")
+    weights: Facts = field(default_factory=dict)
+    unrelated: Facts = field(default_factory=dict)
     suspected: int
     page: Path | None = None
-    notes: list[str] | None = unshown()
+    notes: list[str] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +126,7 @@ class ReviewResult(Outcome):
     checked: int
     unsure: int
     sampled_at_random: int
-    classes: list[str] | None = unshown()
+    classes: list[str] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +137,8 @@ class AuditResult(Rows):
     images: int
     looks: int
     unsure: int
-    right: Facts = several("right_")
-    shares: Mapping[str, Mapping[str, float]] = unshown()
+    right: Facts = field(default_factory=dict)
+    shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +160,7 @@ class TrainResult(Outcome):
     ``val`` is empty without a labelled validation image.
     """
 
+    path: Path
     chosen: Facts
     train_images: int
     val_images: int
@@ -157,17 +168,15 @@ class TrainResult(Outcome):
     classes: int
     labelled: int
     described: int
-    val: Facts = several("val_")
+    val: Facts = field(default_factory=dict)
     thresholds: str | None = None
     notes: str | None = None
     seconds: float
     images_per_second: float
 
-    @property
-    def summary(self) -> Row:
-        """The facts by name; ``val`` is told where there is no score, too."""
-        facts = super().summary
-        return facts if self.val else {**facts, "val": None}
+    def plot(self) -> Any:
+        """Return curves of the run, for notebooks."""
+        return drawn("plot_run", self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,13 +207,13 @@ class EvaluateResult(Rows):
     split: str
     images: int
     labelled: int
-    scores: Facts = several()
+    scores: Facts = field(default_factory=dict)
     note: str | None = None
     looks: int | None = None
     right: float | None = None
     right_ci95: list[float] | None = None
-    metric: str = unshown("")
-    not_measured: Facts | None = unshown()
+    metric: str = field(default="", repr=False)
+    not_measured: Facts | None = field(default=None, repr=False)
 
     @property
     def score(self) -> float:
@@ -216,14 +225,23 @@ class EvaluateResult(Rows):
         """Accuracy (top1) of classification; None for other tasks."""
         return self.scores.get("top1")
 
+    def plot(self) -> Any:
+        """Return the scores of the classes, for notebooks."""
+        return drawn("plot_classes", self.path)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CompareResult(Rows):
     """The comparison that ``compare`` and ``demo`` wrote; ``rows`` are its arms, ``content`` is comparison.json."""
 
+    path: Path
     comparison: Path
     report: Path
-    content: Facts = several(shown=False)
+    content: Facts = field(default_factory=dict, repr=False)
+
+    def plot(self) -> Any:
+        """Return the scores of the arms, for notebooks."""
+        return drawn("plot_comparison", self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,25 +250,26 @@ class ReportResult(Outcome):
 
     findings: Facts | None = None
     pictures: int | None = None
-    scores: Facts = several()
+    scores: Facts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillResult(Outcome):
     """The model that ``distill`` made, its ``scores`` by human labels, and the facts of its ``stages``."""
 
+    path: Path
     images: int
     human_labels: int
     answered: int
     without_answer: int | None = None
-    answered_by_split: Facts = several("answered_")
+    answered_by_split: Facts = field(default_factory=dict)
     cost_usd: float | None = None
     cost_usd_earlier: float | None = None
-    scores: Facts = several()
+    scores: Facts = field(default_factory=dict)
     measured_on: str | None = None
     model: Path
     seconds: float
-    stages: Facts | None = unshown()
+    stages: Facts | None = field(default=None, repr=False)
 
     @property
     def accuracy(self) -> float | None:
@@ -262,6 +281,7 @@ class DistillResult(Outcome):
 class ExportLabelsResult(Outcome):
     """The labels that ``export_labels`` wrote, and how many images have none."""
 
+    path: Path
     format: str
     images: int
     human_labels: int
@@ -273,6 +293,7 @@ class ExportLabelsResult(Outcome):
 class ExportResult(Outcome):
     """The model that ``export`` wrote, and on what it was compared to the run."""
 
+    path: Path
     run: Path | None = None
     chosen: str | None = None
     format: str
@@ -287,11 +308,11 @@ class ExportResult(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictResult(Rows):
-    """Predictions by ``predict``; ``rows`` has one per image, or one per box."""
+    """Predictions by ``predict``; ``rows`` has one per image, or one per box. No facts where rows are printed."""
 
-    predicted: int
-    seconds: float
-    images_per_second: float
+    predicted: int | None = None
+    seconds: float | None = None
+    images_per_second: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,7 +328,7 @@ class SearchResult(Rows):
     indexed_now: int
     index_seconds: float
     query_seconds: float
-    queries: list[Row] | None = unshown()
+    queries: list[Row] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,9 +337,9 @@ class DoctorResult(Outcome):
 
     files: int | None = None
     damaged: int | None = None
-    machine: Facts | None = unshown()
-    packages: Facts | None = unshown()
-    extras: Facts | None = unshown()
-    environment: Facts | None = unshown()
-    plugins: Facts | None = unshown()
-    checked: list[Row] | None = unshown()
+    machine: Facts | None = field(default=None, repr=False)
+    packages: Facts | None = field(default=None, repr=False)
+    extras: Facts | None = field(default=None, repr=False)
+    environment: Facts | None = field(default=None, repr=False)
+    plugins: Facts | None = field(default=None, repr=False)
+    checked: list[Row] | None = field(default=None, repr=False)

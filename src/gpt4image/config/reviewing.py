@@ -1,5 +1,7 @@
 """Options of the stages at which a person looks: review, audit and discover."""
 
+# pyright: reportAssignmentType=false
+# (see types.py: an option is read as one type and given as another)
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,7 +11,7 @@ from pydantic import Field
 from pydantic import field_validator as check
 
 from gpt4image.config.base import WithData
-from gpt4image.config.describing import class_lines
+from gpt4image.config.types import APath, ClassList, DataSpec, MaybePath
 
 
 class ReviewConfig(WithData):
@@ -18,21 +20,21 @@ class ReviewConfig(WithData):
     Example: gpt4image review --data folder:photos --labels labels.csv --embeddings photos.emb
     """
 
-    data: str
+    data: DataSpec
     """Dataset SPEC, with one class per image, several, or boxes."""
     task: Literal["auto", "classification", "multilabel", "detection"] = "auto"
     """One class per image, several (multilabel) or boxes (detection). auto: as --targets, else as the dataset."""
-    labels: Path
+    labels: APath
     """CSV file of all labels, which --data manifest:FILE reads; it lies in the folder of the images, or above it."""
-    answers: Path | None = None
+    answers: MaybePath = None
     """Description store with class answers: proposals, and the order of the images."""
-    embeddings: Path | None = None
+    embeddings: MaybePath = None
     """Embedding table: proposals learned from the labels, and the order of the images."""
-    targets: Path | None = None
+    targets: MaybePath = None
     """File of targets, by label: proposals, and a tab to audit them; images without a target come first."""
-    model: Path | None = None
+    model: MaybePath = None
     """Run folder: a tab to audit the model on the test images."""
-    classes: str | None = None
+    classes: ClassList = None
     """Classes to choose from, besides those of the dataset: a text file with one class per line, or a list with commas.
     Default: those of the dataset, else of the answers, else what is typed."""
     correct: bool = False
@@ -47,22 +49,20 @@ class ReviewConfig(WithData):
             raise ValueError("give a file that ends with .csv")
         return value
 
-    _lines = check("classes", mode="before")(class_lines)
-
 
 class DiscoverConfig(WithData):
-    """Propose classes from descriptions where there is no class list; name and merge them in the browser.
+    """Propose classes from descriptions, where there is no class list; name and merge them in the browser.
 
     Example: gpt4image discover --data folder:photos --embeddings photos.emb --out discovered
     """
 
-    data: str
+    data: DataSpec
     """Dataset SPEC. Its labels are not read."""
-    embeddings: Path
+    embeddings: APath
     """Embedding table of the descriptions."""
-    store: Path | None = None
+    store: MaybePath = None
     """Description store, for the words of classes. Default: the one that the table was made from."""
-    out: Path = Path("discovered")
+    out: APath = Path("discovered")
     """Folder of the class list, classes.txt, and of targets.parquet."""
     classes: int | None = Field(default=None, ge=2, le=1000)
     """Number of clusters to begin with. Default: by how far they are apart; clusters are merged in a click."""
@@ -80,19 +80,19 @@ class AuditConfig(WithData):
     Example: gpt4image audit --data folder:photos --targets targets.parquet --model run --looks 60
     """
 
-    data: str
+    data: DataSpec
     """Dataset SPEC: classes, tags or boxes."""
-    targets: Path | None = None
+    targets: MaybePath = None
     """File of targets, by label. Without --model, its training images are audited."""
-    model: Path | None = None
+    model: MaybePath = None
     """Run folder. It is audited on the test images, which it did not learn from."""
-    answers: Path | None = None
+    answers: MaybePath = None
     """Description store: audits the class answers, too; one class per image."""
     split: Literal["train", "val", "test"] | None = None
     """Images that are audited. Default: train, with --model test."""
     looks: int = Field(default=60, ge=5, le=10_000)
     """Number of images to look at; a higher number later adds to them."""
-    labels: Path = Path("audit.csv")
+    labels: APath = Path("audit.csv")
     """CSV file of the looks; it lies in the folder of the images, or above it."""
     port: int = Field(default=0, ge=0, le=65535)
     """Port of the page on 127.0.0.1; 0 takes a free one."""

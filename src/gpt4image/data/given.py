@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Generator, Mapping, Set
+from collections.abc import Generator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -76,16 +76,13 @@ def load_given(spec: Spec) -> Dataset:
 
 
 @contextmanager
-def as_files(images: Any) -> Generator[tuple[tuple[str, ...], Mapping[str, str]]]:
-    """Yield paths of images to predict (paths, pictures, or a table), and the numbers of those that were in memory."""
-    if hasattr(images, "columns"):
-        images = _columns(images)["path"]
-    elif isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) in (2, 3):
-        images = [images]
-    elif not hasattr(images, "__iter__"):
-        raise DataError(f"images is a {type(images).__name__}; give paths, pictures, or a table with a column path.")
+def as_files(images: Sequence[Any]) -> Generator[tuple[tuple[str, ...], Mapping[str, str]]]:
+    """Yield paths of images to predict (paths, pictures, tables), and the numbers of those that were in memory."""
+    given = list[Any]()
+    for one in images:
+        table = _columns(one)["path"] if hasattr(one, "columns") else None
+        given += table or (list(one) if getattr(one, "ndim", 0) == 4 else [one])
     with TemporaryDirectory(prefix="gpt4image-") as folder:
-        given = list(images)
         paths = [
             os.fspath(image) if _is_path(image) else as_file(image, Path(folder) / str(row), f"images: image {row}")
             for row, image in enumerate(given)

@@ -34,7 +34,7 @@ from gpt4image.tasks.multilabel import USUAL
 
 MOST_CLASSES = 100  # more are not listed
 _LIBRARIES = {"timm": "timm", "onnx": "onnx", "torch-export": "pytorch"}
-_NOT_OPTIONS = {"out", "resume", "checkpoint_seconds", "workers", "memory_limit_gb", "threads", "track", "as_json"}
+_NOT_OPTIONS = {"out", "resume", "checkpoint_seconds", "workers", "memory_limit_gb", "threads", "track"}
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&:@$])")
 
 

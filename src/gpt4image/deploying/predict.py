@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
@@ -28,7 +29,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from gpt4image.artifacts.answers import overlap
 from gpt4image.base.errors import ConfigError, DataError, DecodeError
 from gpt4image.base.files import atomic_path
-from gpt4image.base.outcome import Outcome, Row, Skipped
+from gpt4image.base.outcome import Row, Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import csv_cell, in_one_line
 from gpt4image.config import PredictConfig
@@ -51,8 +52,8 @@ BATCH_BYTES = 2**26  # of the pixels of a batch: large inputs go in smaller batc
 ROUNDING = 1e-3  # by how much a probability may be outside of 0 to 1
 
 
-def predict(config: PredictConfig, task: Task | None = None, *, keep: bool = False) -> Outcome:
-    """Predict every image that is named, and write one row for each, in order.
+def predict(config: PredictConfig, task: Task | None = None, *, keep: bool = False) -> PredictResult:
+    """Predict every image that is named or given, and write one row for each, in order.
 
     Rows go to ``config.out``, or to standard output as they come. With ``keep`` they are those of the result, and
     nothing is printed; otherwise neither images nor rows are kept in memory. Files that cannot be read or decoded are
@@ -63,6 +64,22 @@ def predict(config: PredictConfig, task: Task | None = None, *, keep: bool = Fal
         ConfigError: ``config.out`` is the model or an image; rows of COCO are wanted of images that no COCO file lists.
         ModelError, RunError, ConfigError, MissingExtraError: as ``load_classifier`` does.
     """
+    from gpt4image.data.given import as_files
+
+    with as_files(config.images) as (paths, numbers):  # of images in memory, which have no name
+        if numbers and config.out is not None:
+            raise ConfigError(
+                "names images by their files, and these have none; take the rows of the result.", field="out"
+            )
+        found = _predict(config.model_copy(update={"images": paths}), task, keep=keep)
+    if not numbers:
+        return found
+    rows = [{**row, "image": numbers.get(row["image"], row["image"])} for row in found.rows]
+    skipped = tuple(Skipped(numbers.get(item.name, item.name), item.reason) for item in found.skipped)
+    return replace(found, read_rows=partial(list[Row], rows), skipped=skipped)
+
+
+def _predict(config: PredictConfig, task: Task | None, *, keep: bool) -> PredictResult:
     from gpt4image.deploying.loading import load_classifier
     from gpt4image.parallel.devices import cpu_threads
 
@@ -95,7 +112,7 @@ def predict(config: PredictConfig, task: Task | None = None, *, keep: bool = Fal
         with _stream(config.out, quiet=keep) as stream:
             WRITERS[config.row_format](stream, noted(), classifier, top, ids)
     if config.out is None and not keep:  # standard output holds rows alone
-        return Outcome(skipped=tuple(skipped))
+        return PredictResult(skipped=tuple(skipped))
     seconds = time.monotonic() - started
     return PredictResult(
         path=config.out,

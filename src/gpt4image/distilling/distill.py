@@ -55,12 +55,13 @@ from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.registry import is_free
 from gpt4image.describing.prices import bill
 from gpt4image.distilling.limits import limit_of
+from gpt4image.distilling.looking import audit_command, audited, predict_command, review_command
 from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import accuracy_from_audit, evaluate
 from gpt4image.labelling.audited import doubt_of, expected_right, share_of_targets
 from gpt4image.labelling.label import label
-from gpt4image.next_steps import audit_of, command, review_of
+from gpt4image.options import command_line
 from gpt4image.pages.numbers import duration
 from gpt4image.reporting.report import PAGE, report
 from gpt4image.tasks.base import Task
@@ -108,7 +109,7 @@ NOTHING_HELD_OUT = (
 )
 FEWEST_AT_RANDOM = 20
 """Labels of images sampled at random by which two models are compared."""
-PLACES = frozenset({"data", "out", "store", "embeddings", "answers", "targets", "run_dir", "as_json"})
+PLACES = frozenset({"data", "out", "store", "embeddings", "answers", "targets", "run_dir"})
 """Options that say where something lies."""
 
 
@@ -150,7 +151,7 @@ def distill(config: DistillConfig) -> DistillResult:
         stages.do("describe", make, asked, goes_on=questions, again=again)
         held_out = [split for split in ("val", "test") if annotated[images.indices(split)].any()]
         _after_answers(config, task, listed(describing.ask), stages, data, (held_out or [""])[-1])
-    return _outcome(config, images, int(annotated.sum()), stages, time.monotonic() - started)
+    return _outcome(config, images, task, int(annotated.sum()), stages, time.monotonic() - started)
 
 
 def _task(config: DistillConfig, images: Dataset) -> Task:
@@ -324,14 +325,16 @@ def _report(out: Path) -> ReportResult:
     return replace(written, path=out / PAGE)
 
 
-def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Stages, seconds: float) -> DistillResult:
+def _outcome(
+    config: DistillConfig, images: Dataset, task: Task, annotated: int, stages: Stages, seconds: float
+) -> DistillResult:
     """Return what was made, how good it is as far as that is known, and what was skipped."""
     out, model = config.out, config.export().out
     done: Any = stages.outcomes  # of the class of each stage
     answers: DescribeResult = done["describe"]
     measured: EvaluateResult | None = done.get("evaluate")
     labels: LabelResult = done["label"]
-    targets = None if holds_boxes(out / TARGETS) else Targets.load(out / TARGETS)
+    targets, review = None if holds_boxes(out / TARGETS) else Targets.load(out / TARGETS), review_command(config)
     missing, notes = answers.without_description, [*(labels.notes or ())]
     if missing:
         why, again = " that can be used", "with --ask-again asks about them once more"
@@ -344,14 +347,9 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
     if measured is None:
         notes.append(_by_looks(config, targets, held_out=bool(len(images.indices("test")))))
     if targets is not None:
-        looks = audit_of(config, held_out=False)["labels"]
-        accuracy = score(measured).get("accuracy")
-        commands = (
-            command("review", review_of(config.data, out / TARGETS)),
-            command("audit", audit_of(config, held_out=False)),
-        )
-        notes.append(worth_of_labels(targets, looks, accuracy, *commands))
-        notes.append(_limit(out, share_of_targets(targets, looks), accuracy))
+        accuracy, commands = score(measured).get("accuracy"), (review, audit_command(config, held_out=False))
+        notes.append(worth_of_labels(targets, audited(config.data), accuracy, *commands))
+        notes.append(_limit(out, share_of_targets(targets, audited(config.data)), accuracy))
     made = [model, *(out / name for name in (PAGE, COMPARISON, RUN, TARGETS, EMBEDDINGS, ANSWERS))]
     return DistillResult(
         path=out,
@@ -366,12 +364,13 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
         measured_on=None if measured is None else f"{measured.labelled:,} {measured.split} images",
         model=model,
         seconds=round(seconds, 1),
-        stages={name: outcome.summary for name, outcome in stages.outcomes.items()},
+        stages={name: outcome.facts for name, outcome in stages.outcomes.items()},
         counts={} if measured is None else {next(iter(score(measured))): measured.labelled},
         ci95={name: ends for name in score(measured) if measured and (ends := measured.ci95.get(measured.metric))},
         text="\n\n".join(filter(None, [*notes, done[COMPARE].text if COMPARE in done else ""])),
         skipped=tuple(dict.fromkeys(item for outcome in stages.outcomes.values() for item in outcome.skipped)),
         wrote=tuple(path for path in made if path.exists()),
+        next=review if measured is None and task.output != "mask" else predict_command(model),
     )
 
 
@@ -418,14 +417,13 @@ def _limit(out: Path, right: Any, accuracy: float | None) -> str:
 
 def _by_looks(config: DistillConfig, targets: Targets | None, *, held_out: bool) -> str:
     """Return how good model or targets are by the looks of `audit`, or the command that makes the looks."""
-    asked = audit_of(config, held_out=held_out)
     what, more = ("", "") if held_out else (" of the targets", f"\n{NOTHING_HELD_OUT} {config.out / RUN}")
     if held_out:
-        share, _ = accuracy_from_audit(EvaluateConfig(run_dir=config.out / RUN, audit=asked["labels"]))
+        share, _ = accuracy_from_audit(EvaluateConfig(run_dir=config.out / RUN, audit=audited(config.data)))
     else:
-        share = None if targets is None else share_of_targets(targets, asked["labels"])
+        share = None if targets is None else share_of_targets(targets, audited(config.data))
     if share is None:
-        return UNMEASURED.format(what, command("audit", asked)) + more
+        return UNMEASURED.format(what, audit_command(config, held_out=held_out)) + more
     return f"Accuracy{what}, by {share.looks} looks at {share.total:,} images: {share}.{more}"
 
 
@@ -448,7 +446,7 @@ def require_payer(config: DistillConfig, describing: DescribeConfig, images: int
     """Refuse to begin where the describer may cost money and there is nobody to ask. Raises ConfigError."""
     if _agreed(config, describing) or sys.stdin.isatty():
         return
-    again = command("distill", {**dict(config), "max_cost": 5.0})
+    again = command_line("distill", DistillConfig, {**dict(config), "max_cost": 5.0})
     raise ConfigError(
         f"Asking {describing.describer} about {images:,} images may cost money, and there is no terminal to ask you "
         f"on. Give the most it may cost, in US dollars, with --max-cost (or --yes for no limit):\n  {again}"
@@ -577,9 +575,9 @@ def said(done: Outcome) -> str:
         case LabelResult():
             start = "cross_validated_" if done.teacher_boxes is None else "precision_of_teacher"
             made = f"targets for {done.coverage:.1%} of the training images"
-            return f"{made}{_first(done, start)}; suspected label errors: {done.suspected:,}"
+            return f"{made}{_first(done, done.quality, start)}; suspected label errors: {done.suspected:,}"
         case TrainResult():
-            return f"{done.train_images:,} images{_first(done, 'val_')}"
+            return f"{done.train_images:,} images{_first(done, done.val, of='val ')}"
         case EvaluateResult():
             [(name, value)] = score(done).items()
             return f"{name} {value:.4f}{done.behind(done.metric)}, {done.split} images with a human label"
@@ -589,11 +587,13 @@ def said(done: Outcome) -> str:
             return str(done.path)
 
 
-def _first(done: Outcome, prefix: str) -> str:
+def _first(done: Outcome, scores: Mapping[str, float | None], prefix: str = "", of: str = "") -> str:
     """Return the first measured score of that prefix by its name; nothing without any."""
-    facts = done.summary
-    found = (name for name in done.counts if name.startswith(prefix) and facts.get(name) is not None)
-    return next((f", {name.replace('_', ' ')} {facts[name]:.4f}{done.behind(name)}" for name in found), "")
+    found = ((name, scores.get(name)) for name in done.counts if name.startswith(prefix))
+    parts = (
+        f", {of}{name.replace('_', ' ')} {score:.4f}{done.behind(name)}" for name, score in found if score is not None
+    )
+    return next(parts, "")
 
 
 def worth_of_labels(targets: Targets, looks: Path, accuracy: float | None, review: str, audit: str) -> str:

@@ -133,20 +133,23 @@ def label(config: LabelConfig) -> LabelResult:
         table=table,
         boxes=boxes,
         data=config.data,
-        facts=made.facts | {"suspected": len(cards)},
+        facts={name: fact for name, fact in made.facts.items() if fact is not None} | {"suspected": len(cards)},
         classes=made.classes,
         agreement=made_of.facts.agreement if isinstance(made_of, Targets) else None,
     )
     title, columns = made.head
     rows = [columns, *(card().cells for card in cards[:MOST_SHOWN])]
     listed = text_table(title, rows) if cards else f"No {title.partition(',')[0].lower()}."
-    return LabelResult.of_facts(
-        made.facts | {"suspected": len(cards), "page": page},
+    scores = made.facts["quality"]
+    return LabelResult(
+        **made.facts,
+        suspected=len(cards),
+        page=page,
         path=config.out,
         wrote=(config.out, page),
         notes=made.notes,
         counts=made.counts,
-        ci95={name: wilson(made.facts[name], n) for name, n in made.counts.items() if n and _SHARE.match(name)},
+        ci95={name: wilson(scores[name], n) for name, n in made.counts.items() if n and _SHARE.match(name)},
         read_rows=partial(parquet_rows, config.out),
         text="\n\n".join([*made.notes, listed]),
         skipped=tuple(dict.fromkeys((*images.skipped, *made.skipped, *unreadable))),
@@ -220,17 +223,17 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
     facts: dict[str, Any] = {
         "images": len(images),
         "described": int(given.texts.described.sum()),
-        **({} if answers is None else {"answered": found.facts.answered}),
+        "answered": None if answers is None else found.facts.answered,
         "coverage": round(float(predicted.known[train].mean()), 4),
         "labelled": int(usable.sum()),
         "classes_without_label": len(images.classes) - len(used_classes(labels[usable])),
-        **scores,
-        **{f"unrelated_{name.replace(' ', '_')}": round(rate, 4) for name, rate in predicted.unrelated.items()},
-        **({"noise": round(found.facts.noise, 4)} if labels.ndim == 1 else {}),
+        "promised": len(kept.keys) if kept is not found else None,
+        "quality": scores,
+        "unrelated": {name: round(rate, 4) for name, rate in predicted.unrelated.items()},
+        "noise": round(found.facts.noise, 4) if labels.ndim == 1 else None,
         "class_names": round(found.facts.names, 4),
-        **{f"weight_of_{name.replace(' ', '_')}": round(weight, 2) for name, weight in found.facts.weights.items()},
+        "weights": {name: round(weight, 2) for name, weight in found.facts.weights.items()},
     }
-    facts |= {"promised": len(kept.keys)} if kept is not found else {}
     notes += [*_warnings(task, found, explains, predicted, read, labels), *given.notes]
     said = answers if labels.ndim == 1 else None
     card = partial(suspected_label, images, labels, predicted.probabilities, said)
@@ -386,8 +389,8 @@ def _boxes(config: LabelConfig, given: _Evidence) -> _Made:
         "human_boxes": len(human.labels),
         "teacher_boxes": int((weights > 0).sum()),
         "ignore_regions": int((weights == 0).sum()),
-        **scores,
-        **{f"weight_of_{name}": round(weight, 2) for name, weight in taught.weights.items()},
+        "quality": scores,
+        "weights": {name: round(weight, 2) for name, weight in taught.weights.items()},
     }
     rows = np.flatnonzero(targets.known)
     found = BoxLabels(
@@ -406,10 +409,10 @@ def _boxes(config: LabelConfig, given: _Evidence) -> _Made:
     notes = list(given.notes)
     if strange:
         notes.append(f"{strange.total()} answered boxes are of none of the classes: {first_few(strange)}.")
-    recall = facts["recall_of_answers"]
+    recall = scores["recall_of_answers"]
     if recall is not None and recall < FEW_FOUND and len(judging.labels) >= FEWEST_BOXES:
         notes.append(OTHER_NUMBERS.format(recall))
-    if facts["precision_of_answers"] is None:
+    if scores["precision_of_answers"] is None:
         notes.append(WORDS_OF_BOXES)
     suspected = suspected_boxes(taught, judging)
     cards = [

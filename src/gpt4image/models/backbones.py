@@ -141,7 +141,7 @@ def given_module(name: str) -> nn.Module:
     if name not in GIVEN:
         raise ModelError(
             f"{name} is a module that a call in Python was given, and it is not in this process. Build it again and "
-            "pass it as model=; for the command line, export it in Python first."
+            "give it to gpt4image.given_model; for the command line, export it in Python first."
         )
     return GIVEN[name]
 

@@ -43,13 +43,10 @@ Row = Mapping[str, Any]
 """A row of metrics.jsonl."""
 
 
-def train(
-    config: TrainConfig, task: Task | None = None, on_epoch: Callable[[Epoch], bool | None] = lambda _epoch: None
-) -> TrainResult:
+def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
     """Train one run into ``config.out``.
 
-    ``task`` is what to train for, where it is not one of the registry. ``on_epoch`` is told each epoch, in the first
-    process; where it returns False, training ends. Raises TrainingError: the loss is not finite.
+    ``task`` is what to train for, where it is not one of the registry. Raises TrainingError: the loss is not finite.
     """
     from gpt4image.training.loop import tidy
     from gpt4image.training.run_model import with_features
@@ -63,7 +60,7 @@ def train(
             own, data = ready.fingerprint, ready.config.data
             processes.on_all_ranks(lambda: _require_same(own == first, data))
             _tell(block(ready))
-            _train(with_features(ready), on_epoch)
+            _train(with_features(ready), config.on_epoch or (lambda _: None))
         processes.on_rank0(lambda: tidy(config.out))
         return processes.on_all_ranks(lambda: _outcome(config.out, finished=ready is None))
 
@@ -201,8 +198,8 @@ def _outcome(out: Path, *, finished: bool) -> TrainResult:
         **{f"{split}_images": data[split] for split in ("train", "val", "test")},
         **{name: data[name] for name in ("classes", "labelled", "described")},
         val=val,
-        counts={f"val_{name}": data["val_labelled"] for name in val},
-        ci95={f"val_{name}": found for name, found in of_shares(val, data["val_labelled"]).items()},
+        counts=dict.fromkeys(val, data["val_labelled"]),
+        ci95=dict(of_shares(val, data["val_labelled"])),
         thresholds=thresholds,
         notes=" ".join(notes) or None,
         seconds=facts["seconds"],

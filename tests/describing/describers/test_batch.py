@@ -60,7 +60,7 @@ class Api:
     def run(self, expected: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Describe; facts of the summary are as expected."""
         outcome, expected = describe(self.config(**options)), expected or {}
-        assert {name: outcome.summary.get(name, 0) for name in expected} == expected
+        assert {name: {**outcome.facts, **outcome.details}.get(name, 0) for name in expected} == expected
         return outcome
 
     def requests(self) -> list[Request]:
@@ -180,7 +180,7 @@ def test_a_run_that_was_stopped_goes_on_and_an_image_that_was_added_meanwhile_is
     (api.pictures / "00.png").unlink()
     api.add_picture(8)
     api.server.room, api.server.polls = 8, 5  # room is made by the batch of the earlier run
-    described = api.run().summary["described"]
+    described = api.run().described
     assert described in (6, 7) and api.lines[0] == 8 and sum(api.lines) >= 9
     # The answer about the image that is gone waits at the server in case it returns.
     assert api.on_their_way() == ((1, 1) if described == 6 else ())

@@ -103,4 +103,4 @@ def test_describe_asks_about_clips_and_keeps_answers_by_the_digest_of_the_file(t
     (row,) = map(json.loads, rows.read_text().splitlines())
     assert (row["digest"], row["class"]) == (hashlib.sha256(CLIP).hexdigest(), "right")
     replayed = gpt4image.describe(**asked, store=tmp_path / "again.db", describer=f"replay:{rows}")
-    assert replayed.summary["described"] == 1
+    assert replayed.described == 1

@@ -115,7 +115,7 @@ def test_a_function_with_a_name_answers_and_its_errors_cost_no_other_answer(
     assert again.already_described == 32
     with pytest.raises(ConfigError, match=r"no name to record; give a pair \(name, function\)"):
         gpt4image.describe(**asked, describer=lambda image, question: "a")
-    with pytest.raises(ConfigError, match=r"describer= is a int; give a SPEC"):
+    with pytest.raises(ConfigError, match=r"--describer is a int; give a SPEC"):
         gpt4image.describe(**asked, describer=3)
 
 
@@ -127,7 +127,7 @@ def test_the_command_line_imports_a_function_from_the_working_folder(
     asked: dict[str, Any] = {"data": colour_folder, "store": tmp_path / "a.db", "limit": 2}
     assert gpt4image.describe(**asked, describer="python:my_words:say").described == 2
     for name in ("my_words:tell", "absent_words:say", "gone"):
-        with pytest.raises(ConfigError, match=re.escape(f"describer=python:{name} ")):
+        with pytest.raises(ConfigError, match=re.escape(f"--describer python:{name} ")):
             gpt4image.describe(**asked, describer=f"python:{name}")
 
 

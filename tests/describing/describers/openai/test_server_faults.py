@@ -175,7 +175,7 @@ def run(tmp_path: Path, secret: list[str]) -> Run:
         calls: Any = {"concurrency": CONCURRENCY, "retries": RETRIES, "timeout": 2.0, "describer": "openai:tiny"}
         calls["base_url"] = with_secrets(server.stub.url, login=False)
         outcome = describe(DescribeConfig(**{**data, **calls, **options}))
-        secret.append(json.dumps([outcome.summary, str(outcome.skipped)]))
+        secret.append(json.dumps([outcome.facts, str(outcome.skipped)]))
         texts = {names[row.digest]: row.text for row in rows_of(tmp_path / "s.db")}
         return {item.name[-5]: item.reason for item in outcome.skipped}, texts
 

@@ -49,7 +49,7 @@ def run(photos: Path, handler: Handler | None = None, **options: Any) -> tuple[d
     handler = handler or (lambda call: answer(good(call)))
     given: Any = {"data": f"folder:{photos}", "ask": ASK, "splits": "train,val,test", **options}
     outcome, stub = describe_by(handler, given.pop("data"), photos.parent / "a.db", **given)
-    return {**outcome.summary, "skipped": outcome.skipped}, stub.calls
+    return {**outcome.facts, **outcome.details, "skipped": outcome.skipped}, stub.calls
 
 
 def stored(photos: Path) -> list[StoredAnswer]:
