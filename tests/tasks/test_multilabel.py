@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, label_ranking_average_precision_score
 from torch import Tensor
 
-from gpt4image.tasks.multilabel import NOT_KNOWN, PRIOR, MultiLabel, binary_loss, checked_thresholds
+from gpt4image.tasks.decision import Decision
+from gpt4image.tasks.multilabel import NOT_KNOWN, PRIOR, MultiLabel, binary_loss
 
 CLASSES = ("cat", "dog", "sofa", "tree", "sun")
 
@@ -127,8 +128,7 @@ def test_scores_per_image_equal_the_ranking_precision_of_scikit_learn(predicted:
 def test_each_class_is_present_from_its_own_threshold_on(predicted: tuple[np.ndarray, np.ndarray]) -> None:
     scores, labels = predicted
     limits = (0.12, 0.33, 0.5, 0.72, 0.93)
-    task = MultiLabel().with_thresholds(limits)
-    assert task == MultiLabel(thresholds=limits)
+    task = MultiLabel().with_decision(Decision(thresholds=limits))
     facts, (row, *_) = task.measure(scores, labels, CLASSES), task.rows(scores, CLASSES, 1)
     known = labels != NOT_KNOWN
     decided = scores >= np.array(limits)
@@ -163,14 +163,7 @@ def blended_f1(images: list[tuple[int, int]], threshold: float) -> Fraction:
 @given(IMAGES)
 def test_no_other_threshold_has_a_larger_f1(images: list[tuple[int, int]]) -> None:
     scores = np.array([[eighths / 8] for eighths, _ in images], np.float32)
-    (found,) = MultiLabel().best_thresholds(scores, np.array([[label] for _, label in images], np.int8))
+    (found,) = MultiLabel().decide(scores, np.array([[label] for _, label in images], np.int8)).thresholds or ()
     best = max(blended_f1(images, cut / 16) for cut in range(18))
     assert 0.0 <= found <= 1.0
     assert float(blended_f1(images, found)) == pytest.approx(float(best), abs=1e-12)
-
-
-@pytest.mark.parametrize("value", [[0.5], [0.5, 1.5], [0.5, float("nan")], [0.5, "0.5"], [0.5, True], 0.5, {"a": 1}])
-def test_thresholds_of_a_record_are_one_number_per_class(value: object) -> None:
-    with pytest.raises(ValueError, match="must be 2 numbers between 0 and 1, one per class, not"):
-        checked_thresholds(value, 2)
-    assert checked_thresholds([0, 0.25], 2) == (0.0, 0.25) and checked_thresholds(None, 2) is None

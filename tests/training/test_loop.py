@@ -68,7 +68,7 @@ def test_best_weights_are_those_of_the_epochs_that_the_curve_holds(
     again: tuple[float, float], kept: int, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([0.2, 0.9, *again])  # the second epoch is lost after its weights were written; it is trained again
-    monkeypatch.setattr(loop, "validate", lambda _: loop.Validated({"top1": next(values), "loss": 1.0}))
+    monkeypatch.setattr(loop, "validate", lambda _: {"top1": next(values), "loss": 1.0})
     weights: dict[float, Any] = {}
     real = loop.end_epoch
 

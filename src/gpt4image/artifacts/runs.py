@@ -28,8 +28,8 @@ MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.s
 
 DATA, IMAGES = "data_fingerprint", "images_fingerprint"
 """Fingerprint of all data, and of images, labels and splits only: what a run is measured on."""
-THRESHOLDS = "thresholds"
-"""Key of run.json and metrics.jsonl: the probability of each class from which on it counts as present."""
+DECISION = "decision"
+"""Key of run.json: what the validation images decided; see ``tasks.decision``."""
 PATIENCE = 10.0  # seconds; decoding processes of a killed run hold its lock until they end, within 5
 REPORTED = ("test", "val")  # the split whose evaluation a report shows: the first one there is
 FEW_IMAGES = 20  # with fewer validation images no curve of their score is drawn: one image moves it by 5 points or more

@@ -19,7 +19,7 @@ import importlib.util
 import io
 import shutil
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Skipped
 from gpt4image.data import Dataset
 from gpt4image.data.pixels import load_pixels
-from gpt4image.deploying.loading import CONFIG, EXTRA_FILE, ONNX_KEY, TASK, THRESHOLDS, WEIGHTS, Classifier, Metadata
+from gpt4image.deploying.loading import CONFIG, DECISION, EXTRA_FILE, ONNX_KEY, TASK, WEIGHTS, Classifier, Metadata
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
 from gpt4image.models import small_stem
 from gpt4image.models.pyramid import PyramidModel
@@ -87,9 +87,7 @@ class ExportedModel:
             "weights_sha256": hashlib.sha256(self.weights.read_bytes()).hexdigest(),
         }
         task, how = self.model.task, Preprocessing.of_run(self.model)
-        return Metadata(
-            classes=self.classes, preprocessing=how, task=task.name, thresholds=task.thresholds, source=source
-        )
+        return Metadata(classes=self.classes, preprocessing=how, task=task.name, decision=task.decision, source=source)
 
 
 def write_timm(path: Path, exported: ExportedModel) -> None:
@@ -110,7 +108,7 @@ def write_timm(path: Path, exported: ExportedModel) -> None:
             "num_classes": len(about.classes),
         },
         TASK: about.task,
-        **({} if about.thresholds is None else {THRESHOLDS: about.thresholds}),
+        DECISION: asdict(about.decision),
         "source": about.source,
     }
     write_json(path / CONFIG, config)

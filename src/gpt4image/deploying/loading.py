@@ -31,7 +31,7 @@ from gpt4image.config.learning import PRETRAIN
 from gpt4image.deploying.preprocessing import Preprocessing, wrong_value
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification
-from gpt4image.tasks.multilabel import checked_thresholds
+from gpt4image.tasks.decision import Decision
 from gpt4image.tasks.registry import find_task
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ FORMAT = 1
 ONNX_KEY = "gpt4image"  # of the metadata in the metadata_props of an ONNX file
 EXTRA_FILE = "gpt4image.json"  # the metadata among the extra files of a torch-export archive
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"  # a setting of onnxruntime
-TASK, THRESHOLDS = "gpt4image_task", "gpt4image_thresholds"  # in config.json of timm's format; timm passes them by
+TASK, DECISION = "gpt4image_task", "gpt4image_decision"  # in config.json of timm's format; timm passes them by
 # The entries of a pretrained_cfg that do not say where weights lie.
 _FACTS = (
     *("input_size", "test_input_size", "min_input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode"),
@@ -55,14 +55,13 @@ _FACTS = (
 @checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True))
 class Metadata:
     """Facts about a deployed model, as JSON inside its file: K class names in the order of the output, how pictures
-    become inputs, the task, the probability of each class from which on it counts as present (multi-label), facts about
-    the run. Another ``format`` is refused."""
+    become inputs, the task, what its validation images decided, facts about the run. Another ``format`` is refused."""
 
     format: int = FORMAT
     classes: tuple[str, ...] = Field(min_length=1)
     preprocessing: Preprocessing
     task: str = Classification.name
-    thresholds: tuple[float, ...] | None = None
+    decision: Decision = Decision()
     source: Mapping[str, Any] = Field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -179,7 +178,7 @@ def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
     if not isinstance(names, list | tuple):
         raise ModelError(f"{path / CONFIG}: label_names must be a list or a table of names, not {names!r}.")
     classes, config = tuple(map(str, names)), _config_of(path)
-    task = _task(task, config.get(TASK, Classification.name), config.get(THRESHOLDS), classes, path)
+    task = _task(task, config.get(TASK, Classification.name), config.get(DECISION), classes, path)
     return _with_torch(module, device, Preprocessing.from_timm(expects), task, classes)
 
 
@@ -202,20 +201,20 @@ def _load_onnx(path: Path, threads: int | None, task: Task | None) -> Classifier
         raise ModelError(f"{path} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}{advice}") from None
     metadata = Metadata.from_json(about, path)
     return Classifier(
-        task=_task(task, metadata.task, metadata.thresholds, metadata.classes, path),
+        task=_task(task, metadata.task, metadata.decision, metadata.classes, path),
         classes=metadata.classes,
         preprocessing=metadata.preprocessing,
         probabilities=lambda images: np.asarray(session.run(None, {name: images})[0]),
     )
 
 
-def _task(given: Task | None, name: Any, thresholds: Any, classes: tuple[str, ...], where: Path) -> Task:
-    """Return the task of that name, or the one that is given, with its thresholds."""
+def _task(given: Task | None, name: Any, decision: Any, classes: tuple[str, ...], where: Path) -> Task:
+    """Return the task of that name, or the one that is given, with what was decided."""
     if given is None and name == PRETRAIN:
         raise ModelError(f"{where} was trained with --task pretrain, so it predicts nothing; fine-tune its run first.")
     try:
         task = given or find_task(str(name), TrainOptions(data=""))
-        return task.with_thresholds(checked_thresholds(thresholds, len(classes)))
+        return task.with_decision(Decision.of(decision, len(classes)))
     except ConfigError as error:
         raise ModelError(f"{where} is a model of another task than those known here: {error}") from None
     except ValueError as error:

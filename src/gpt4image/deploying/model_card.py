@@ -80,7 +80,7 @@ def model_card(exported: ExportedModel, asked: ExportConfig, check: tuple[int, s
         "scores": scores,
         "exclusive": task.exclusive,
         "output": task.output,
-        "thresholds": task.thresholds,
+        "thresholds": task.decision.thresholds,
         "shape": task.shape(len(exported.classes), about.preprocessing.size),
         "data": {**data, "spec": public(data["spec"])},
         "labels": findings.condition({**run.config, **data}) or "none",
@@ -179,7 +179,7 @@ def example(exported: ExportedModel, asked: ExportConfig) -> str:
         key=ONNX_KEY if asked.format == "onnx" else EXTRA_FILE,
         exclusive=task.exclusive,
         output=task.output,
-        thresholds=list(task.thresholds or [USUAL] * len(exported.classes)),
+        thresholds=list(task.decision.thresholds or [USUAL] * len(exported.classes)),
     ).strip()
 
 

@@ -6,9 +6,10 @@ deployed model is the one that was named.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from gpt4image.base.errors import ConfigError, ModelError, nearest
@@ -111,6 +112,15 @@ def freeze_all_but_classifier(backbone: nn.Module, new_layers: Collection[str] =
         for parameter in layer.parameters() if name in new_layers else ():
             nn.init.zeros_(parameter)
     return names
+
+
+@torch.no_grad()
+def scale_classifier(backbone: nn.Module, factors: Sequence[float]) -> None:
+    """Multiply the logits of a backbone by one factor, or by one per class, in the weights of its classifier."""
+    for layer in map(backbone.get_submodule, classifier_names(backbone)):
+        for weights in layer.parameters():
+            of_rows = weights.new_tensor(factors).view(-1, *[1] * (weights.ndim - 1))
+            weights.mul_(of_rows)
 
 
 def freeze_stages(backbone: nn.Module, count: int) -> None:

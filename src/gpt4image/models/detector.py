@@ -157,17 +157,25 @@ class BestBoxes(nn.Module):
     """Outputs to predictions (B, MOST_BOXES, 6): left, top, right, bottom, score, class; the best first, then zeros.
 
     Of boxes of one class that overlap, only the best is kept: greedy non-maximum suppression. Exported models do the
-    same in ROUNDS, whose shapes are known beforehand; `export` checks that they come to the same boxes.
+    same in ROUNDS, whose shapes are known beforehand; `export` checks that they come to the same boxes. ``slope`` and
+    ``shift`` of their log odds make scores say how often such boxes are right.
     """
+
+    def __init__(self, slope: float = 1.0, shift: float = 0.0) -> None:
+        super().__init__()
+        self.slope, self.shift = slope, shift
 
     def forward(self, outputs: Tensor) -> Tensor:
         """Return the predictions."""
         found = Outputs.of(outputs)
         scores = (found.classes.sigmoid() * found.centerness.sigmoid()[..., None]).sqrt()
         rows = candidates(scores, found.corners, CANDIDATES)
-        if torch.compiler.is_exporting():
-            return settled(rows)
-        return torch.stack([suppressed(each) for each in rows])
+        kept = settled(rows) if torch.compiler.is_exporting() else torch.stack([suppressed(each) for each in rows])
+        if (self.slope, self.shift) == (1.0, 0.0):
+            return kept
+        score = kept[..., 4:5]
+        sure = (self.slope * score.clamp(1e-7, 1 - 1e-7).logit() + self.shift).sigmoid()
+        return torch.cat([kept[..., :4], torch.where(score > 0, sure, score), kept[..., 5:]], dim=-1)
 
 
 def candidates(scores: Tensor, corners: Tensor, most: int) -> Tensor:

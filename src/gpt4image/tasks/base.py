@@ -9,7 +9,7 @@ Legend: N images of a set, B of a batch, K outputs of a model (one per class whe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from gpt4image.data.annotation import Labels, known
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.video import Frames
+from gpt4image.tasks.decision import Decision
 
 Target = Any
 """Targets of a batch: a tensor, or what has ``to`` as a tensor has."""
@@ -43,6 +44,7 @@ class Metric:
         return one > other if self.higher_is_better else one < other
 
 
+@dataclass(frozen=True)
 class Task:
     """A task. Implementations derive from it; they are small objects without state, pickled to worker processes."""
 
@@ -72,12 +74,10 @@ class Task:
     """Name of the output of an exported model."""
     value: ClassVar[str] = "probability"
     """What ``rows`` gives of each class."""
-    has_thresholds: ClassVar[bool] = False
-    """Whether each class has a probability of its own from which on it counts as present."""
     smooths: ClassVar[bool] = True
     """Whether its loss has labels that can be smoothed."""
-    thresholds: tuple[float, ...] | None = None
-    """Probability of each class from which on it counts as present; None for tasks that decide otherwise."""
+    decision: Decision = field(default=Decision(), kw_only=True)
+    """What the validation images of a run spoke for."""
 
     @property
     def boxes(self) -> bool:
@@ -175,10 +175,19 @@ class Task:
         """Yield what ``predict`` writes for each image: JSON-serialisable, the ``top`` most probable classes."""
         yield from ({self.output: prediction} for prediction in predictions.tolist())
 
-    def best_thresholds(self, predictions: Predictions, labels: Labels) -> tuple[float, ...]:
-        """Return the ``thresholds`` that predictions of validation images (N, ...) and their labels speak for."""
-        return ()
+    def temperature(self, predictions: Predictions, labels: Labels, soft: Any) -> tuple[float, ...]:
+        """Return by what to divide the logits behind predictions (N, ...): one number, or one per class. The labels of
+        their images say so, or a teacher's targets (N, K) where there is no label."""
+        return (1.0,)
 
-    def with_thresholds(self, thresholds: tuple[float, ...] | None) -> Task:
-        """Return the task with the thresholds of a run or an exported model."""
-        return self
+    def calibrated(self, predictions: Predictions, temperature: tuple[float, ...]) -> Predictions:
+        """Return predictions (N, ...) with their logits divided by a temperature."""
+        return predictions
+
+    def decide(self, predictions: Predictions, labels: Labels) -> Decision:
+        """Return what calibrated predictions (N, ...) and labels speak for beside the temperature."""
+        return Decision()
+
+    def with_decision(self, decision: Decision) -> Task:
+        """Return the task with what was decided for a run or an exported model."""
+        return replace(self, decision=decision)

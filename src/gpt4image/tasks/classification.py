@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from gpt4image.artifacts.probabilities import Probabilities, from_blocks, to_columns
@@ -21,6 +22,7 @@ from gpt4image.data.video import USUAL_FRAMES, FrameOrder, Frames
 from gpt4image.models.hugging_face import OfTransformers
 from gpt4image.parallel.processes import gather
 from gpt4image.tasks.base import Floats, Metric, Task
+from gpt4image.tasks.decision import exclusive_temperature
 
 CALIBRATION_BINS = 15
 
@@ -128,6 +130,16 @@ class Classification(Task):
 
     def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
         yield from ranked(predictions, classes, top)
+
+    def temperature(self, predictions: Probabilities, labels: NDArray[np.int64], soft: Any) -> tuple[float, ...]:
+        targets = one_hot(labels, predictions.shape[1])
+        if soft is not None:
+            targets = np.where(labels[:, None] == NO_LABEL, soft, targets)
+        there = targets.any(axis=1)
+        return (exclusive_temperature(predictions[:][there], targets[there]) if there.any() else 1.0,)
+
+    def calibrated(self, predictions: Probabilities, temperature: tuple[float, ...]) -> Floats:
+        return softmax(np.log(np.maximum(predictions[:], np.finfo(np.float32).tiny)) / temperature[0], axis=1)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from gpt4image.data.dataset import Dataset
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import LEAST_SCORE, MOST_BOXES, NO_ANNOTATION, NO_BOX, Boxes
 from gpt4image.tasks.base import Floats, Metric, Predictions, Task
+from gpt4image.tasks.decision import Decision, score_sigmoid
 
 LEAST_PART = 0.25
 """Part of a box that a crop must keep: less of it is no object to learn."""
@@ -88,7 +89,7 @@ class Detection(Task):
     def tail(self) -> nn.Module:
         from gpt4image.models.detector import BestBoxes
 
-        return BestBoxes()
+        return BestBoxes(*self.decision.score)
 
     def shape(self, classes: int, size: int) -> tuple[int, ...]:
         return MOST_BOXES, 6
@@ -145,6 +146,14 @@ class Detection(Task):
                 "boxes": found[:, :4].tolist(),
             }
 
+    def decide(self, predictions: Predictions, labels: Boxes) -> Decision:
+        there = labels.known
+        if not there.any():
+            return Decision()
+        found = Matches.of(predictions[there], labels[there], 1 + int(predictions[..., 5].max(initial=0)))
+        counted = found.counts[:, 0]
+        return Decision(score=score_sigmoid(found.score[counted], found.right[counted, 0]))
+
 
 def without_boxes(rows: Tensor, images: Tensor) -> Tensor:
     """Return rows (B, D, 6) of ``Boxes.padded`` in which some images (B,) are not annotated."""
@@ -196,6 +205,7 @@ class Matches:
 
     image: NDArray[np.int64]
     label: NDArray[np.int64]
+    score: Floats
     right: NDArray[np.bool_]
     counts: NDArray[np.bool_]
     support: NDArray[np.int64]
@@ -219,6 +229,7 @@ class Matches:
         return cls(
             image=image,
             label=predictions[image, row, 5].astype(np.int64),
+            score=predictions[image, row, 4],
             right=right[image, row],
             counts=counts[image, row],
             support=support,

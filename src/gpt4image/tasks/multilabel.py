@@ -7,14 +7,14 @@ such targets are targets again, so that mixup, soft labels and missing labels ne
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter, ValidationError
+from scipy.special import expit, logit
 from torch import Tensor, nn
 
 from gpt4image.artifacts.probabilities import to_columns
@@ -24,10 +24,9 @@ from gpt4image.data.geometry import Geometry
 from gpt4image.parallel.processes import gather
 from gpt4image.tasks.base import Floats, Metric, Task
 from gpt4image.tasks.classification import ranked
+from gpt4image.tasks.decision import TINY, USUAL, Decision, binary_temperatures
 
 NOT_KNOWN = -1
-USUAL = 0.5
-"""Threshold of a class of which nothing else is known."""
 PRIOR = 2.0
 """Present labels of a class that count as much as the model's own probabilities."""
 AT_ONCE = 50  # resamples whose sums are in memory
@@ -37,7 +36,6 @@ AT_ONCE = 50  # resamples whose sums are in memory
 class MultiLabel(Task):
     """Any number of K classes per image; labels are (N, K) int8: 1 present, 0 absent, -1 not known."""
 
-    thresholds: tuple[float, ...] | None = None
     name: ClassVar[str] = "multilabel"
     primary: ClassVar[Metric] = Metric(name="mAP", title="mean average precision")
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -48,7 +46,6 @@ class MultiLabel(Task):
     image_score: ClassVar[str] = "label ranking average precision"
     mixes: ClassVar[bool] = True
     learns_targets: ClassVar[bool] = True
-    has_thresholds: ClassVar[bool] = True
     no_target: ClassVar[float] = float("nan")
 
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
@@ -93,7 +90,7 @@ class MultiLabel(Task):
             **_f1(self.present(predictions), labels),
             "ranking_precision": float(self.scores(predictions, labels).mean()),
             "loss": float(loss[counts].mean()),
-            "thresholds": self.thresholds,
+            "thresholds": self.decision.thresholds,
             "class_metric": "average precision",
             "support": support,
             "per_class": per_class,
@@ -123,14 +120,17 @@ class MultiLabel(Task):
 
     def present(self, predictions: Floats) -> NDArray[np.int64]:
         """Return (N, K) 1 for each class that counts as present, else 0."""
-        return (predictions >= np.asarray(self.thresholds or USUAL)).astype(np.int64)
+        return (predictions >= np.asarray(self.decision.thresholds or USUAL)).astype(np.int64)
 
-    def best_thresholds(self, predictions: Floats, labels: Labels) -> tuple[float, ...]:
+    def temperature(self, predictions: Floats, labels: Labels, soft: Any) -> tuple[float, ...]:
+        return binary_temperatures(predictions, np.where(labels == NOT_KNOWN, np.nan if soft is None else soft, labels))
+
+    def calibrated(self, predictions: Floats, temperature: tuple[float, ...]) -> Floats:
+        return expit(logit(np.clip(predictions, TINY, 1 - TINY)) / np.asarray(temperature, np.float32))
+
+    def decide(self, predictions: Floats, labels: Labels) -> Decision:
         pairs = zip(predictions.astype(np.float64).T, labels.T, strict=True)
-        return tuple(_best_threshold(*pair) for pair in pairs)
-
-    def with_thresholds(self, thresholds: tuple[float, ...] | None) -> MultiLabel:
-        return replace(self, thresholds=thresholds)
+        return Decision(thresholds=tuple(_best_threshold(*pair) for pair in pairs))
 
 
 def _average_precisions(scores: Floats, labels: NDArray[np.int8], times: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -207,19 +207,3 @@ def _between(below: float, above: float) -> float:
     """Return the number of fewest digits near the middle of ``below``, which it exceeds, and ``above``."""
     rounded = (round((below + above) / 2, digits) for digits in range(2, 17))
     return next((number for number in rounded if below < number <= above), above)
-
-
-def checked_thresholds(value: Any, classes: int) -> tuple[float, ...] | None:
-    """Return the thresholds of a record, or None without them. Raises ValueError: not one in 0..1 for each class."""
-    try:
-        found = _THRESHOLDS.validate_python(value)
-    except ValidationError:
-        found = ()
-    if found is not None and len(found) != classes:
-        raise ValueError(f"thresholds must be {classes} numbers between 0 and 1, one per class, not {value!r:.200}")
-    return found
-
-
-_THRESHOLDS: TypeAdapter[tuple[float, ...] | None] = TypeAdapter(
-    tuple[Annotated[float, Field(strict=True, ge=0.0, le=1.0)], ...] | None
-)

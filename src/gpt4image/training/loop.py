@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,10 +27,11 @@ from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data import annotation
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.pixels import KeptFeatures
-from gpt4image.models.aligner import Headed
+from gpt4image.models.aligner import Headed, scale_classifier
 from gpt4image.models.weights import load_tensors, save_tensors
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, memory_format_of, peak_memory_bytes, reset_peak_memory
+from gpt4image.tasks.decision import Decision
 from gpt4image.training.augment import mix, normalised, random_geometry, recoloured
 from gpt4image.training.linear_start import features_of, fit_classifier, limits, loss_by_targets
 from gpt4image.training.objectives import Batch, Outputs
@@ -39,19 +39,14 @@ from gpt4image.training.run_model import predict
 from gpt4image.training.trainer import Trainer
 
 VALIDATIONS = 10
+FEW, SAME = 8, 1e-3
+"""Images on which a temperature in the weights is tried, and by how much probabilities may differ from what it says."""
 SAVING = 20
 """Training goes on for at least this many times as long as the last checkpoint took, before the next."""
 Modules = Mapping[str, nn.Module]
 Optimizers = Mapping[str, torch.optim.Optimizer]
 OnStep = Callable[[int, int, str], None]
 MayStop = Callable[[Mapping[str, Any]], bool | None]
-
-
-class Validated(NamedTuple):
-    """Scores of the validation images by metric, none where no image tells; and the thresholds that they speak for."""
-
-    scores: Mapping[str, float] = MappingProxyType({})
-    thresholds: tuple[float, ...] | None = None
 
 
 def seed_step(seed: int, step: int, device: torch.device) -> None:
@@ -187,32 +182,58 @@ def pixels_of(trainer: Trainer, numbers: range) -> Iterator[Tensor]:
     return pixels.stream(batches, trainer.cpu_augmentation, numbers.start)
 
 
-def validate(trainer: Trainer) -> Validated:
-    """Measure the validation split."""
+def validate(trainer: Trainer) -> dict[str, float]:
+    """Return scores of the validation images by metric; none where no image tells."""
     data, task = trainer.data, trainer.data.task
     indices = data.indices("val")
     if trainer.config.pretraining:
         return held_out_loss(trainer, indices)
     labels = data.all_labels[indices]
-    if not len(indices) or not (task.has_thresholds or annotation.known(labels).any()):
-        return Validated()
+    if not len(indices) or not annotation.known(labels).any():
+        return {}
     predictions = predict(cast("Headed", trainer.evaluated), data, indices, trainer.augmentation, trainer.config)
     if not np.isfinite(predictions).all():
         raise _diverged(trainer.config, "Predictions for the validation images are not finite")
     seen = data.without_met().usable[indices]
-    found: Any = take(predictions, seen)
-    measured = task.measure(found, labels[seen], data.classes) if annotation.known(labels[seen]).any() else {}
-    facts = {name: measured[name] for name in (task.primary.name, "loss") if measured.get(name) is not None}
-    return Validated(facts, task.best_thresholds(found, labels[seen]) if task.has_thresholds and seen.any() else None)
+    if not annotation.known(labels[seen]).any():
+        return {}
+    measured = task.measure(take(predictions, seen), labels[seen], data.classes)
+    return {name: measured[name] for name in (task.primary.name, "loss") if measured.get(name) is not None}
 
 
-def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> Validated:
+def decide(trainer: Trainer) -> Decision:
+    """Return what the validation images speak for; the weights that are kept get its temperature.
+
+    An image without a label speaks by its target of a teacher. A model whose last layer is not linear keeps its logits.
+    """
+    data, task, kept = trainer.data.without_met(), trainer.data.task, cast("Headed", trainer.kept)
+    indices = data.indices("val")
+    if trainer.config.pretraining or not len(indices):
+        return Decision()
+
+    def predicted(rows: NDArray[np.int64]) -> Any:
+        return predict(kept, data, rows, trainer.augmentation, trainer.config)
+
+    found, labels = predicted(indices), data.all_labels[indices]
+    temperature = task.temperature(found, labels, None if data.soft is None else data.soft[indices])
+    if set(temperature) != {1.0}:
+        sure = task.calibrated(found, temperature)
+        scale_classifier(kept.backbone, [1 / each for each in temperature])
+        if np.abs(predicted(indices[:FEW]) - sure[:FEW]).max() <= SAME:
+            found = sure
+        else:
+            scale_classifier(kept.backbone, temperature)
+            temperature = (1.0,)
+    return replace(task.decide(found, labels), temperature=temperature)
+
+
+def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> dict[str, float]:
     """Return the mean loss of images that no step learns from, of a run without labels."""
     config, data = trainer.config, trainer.data
     if not config.compares_views and data.text is not None:
         indices = indices[data.text.described[indices]]
     if not len(indices):
-        return Validated()
+        return {}
     batches = np.resize(indices, (-(-len(indices) // trainer.batches.size), trainer.batches.size))
     own = [batch[trainer.batches.rows] for batch in batches]
     measured = replace(trainer, parallel=trainer.evaluated)
@@ -223,7 +244,7 @@ def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> Validated:
             seed_step(config.seed, number, trainer.device)
             found.append(float(batch_losses(measured, number, own[number], pixels)["total"]))
     loss = float(np.mean(found))
-    return Validated({data.task.primary.name: loss, "loss": loss})
+    return {data.task.primary.name: loss, "loss": loss}
 
 
 def fit(
@@ -289,15 +310,15 @@ def fit(
                     raise KeyboardInterrupt
     seconds = earlier + time.monotonic() - started
     trainer.best = trainer.best or _linear_is_better(trainer)
+    decision = decide(trainer)
     save_weights(trainer, out)
-    return _summary(trainer, done, seconds) | {"set_aside": skipped(), "limits": state["limits"]}
+    found = {"set_aside": skipped(), "limits": state["limits"], runs.DECISION: asdict(decision)}
+    return _summary(trainer, done, seconds) | found
 
 
 def _summary(trainer: Trainer, done: int, seconds: float) -> dict[str, Any]:
     """Return what a run that has ended says of itself."""
     images = done * trainer.config.grad_accumulation * trainer.batches.size
-    last = trainer.history[-1]
-    kept = next(row for row in trainer.history if row["epoch"] == (trainer.best[1] if trainer.best else last["epoch"]))
     return {
         "seconds": round(seconds, 3),
         "steps": done,
@@ -305,7 +326,6 @@ def _summary(trainer: Trainer, done: int, seconds: float) -> dict[str, Any]:
         "images_per_second": round(images / max(seconds, 1e-9), 1),
         "parameters": sum(p.numel() for p in trainer.evaluated.backbone.parameters()),  # type: ignore[union-attr]
         "peak_memory_bytes": peak_memory_bytes(trainer.device),
-        **({runs.THRESHOLDS: kept[runs.THRESHOLDS]} if runs.THRESHOLDS in kept else {}),
     }
 
 
@@ -359,12 +379,10 @@ def end_epoch(
 
 def keep_if_best(trainer: Trainer, row: dict[str, Any]) -> None:
     """Validate at the end of an epoch, write the scores into its row, and keep the weights if they are the best."""
-    val, thresholds = validate(trainer)
-    if thresholds is not None:
-        row[runs.THRESHOLDS] = thresholds
+    val, primary = validate(trainer), trainer.data.task.primary
     if not val:
         return
-    row["val"], primary = dict(val), trainer.data.task.primary
+    row["val"] = val
     better = trainer.best is None or primary.better(val[primary.name], trainer.best[0])
     if trainer.config.select == "best" and better:
         trainer.best = val[primary.name], row["epoch"]
@@ -373,7 +391,7 @@ def keep_if_best(trainer: Trainer, row: dict[str, Any]) -> None:
 
 def save_weights(trainer: Trainer, out: Path) -> None:
     """Write the plain backbone and the projection head. Raises TrainingError: not finite."""
-    weights = (trainer.modules["best"] if trainer.best else trainer.evaluated).state_dict()
+    weights = trainer.kept.state_dict()
     if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
         raise _diverged(trainer.config, "The weights are not finite")
     for part, name in (("head", runs.HEAD), ("backbone", runs.MODEL)):

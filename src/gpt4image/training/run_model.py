@@ -37,7 +37,7 @@ from gpt4image.models.weights import load_tensors
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, choose_device, memory_format_of
 from gpt4image.tasks.base import Predictions, Task
-from gpt4image.tasks.multilabel import checked_thresholds
+from gpt4image.tasks.decision import Decision
 from gpt4image.tasks.registry import find_task
 from gpt4image.training.augment import Augmentation, BatchRng, eval_batch, random_geometry, recoloured
 from gpt4image.training.auto import VIEWS, stored_as
@@ -100,7 +100,7 @@ class Outputs(NamedTuple):
 class RunModel:
     """The trained model of a run, in evaluation mode.
 
-    ``task`` has the thresholds of the run, ``classes`` is their number, ``head`` maps pooled features to the text
+    ``task`` has what was decided for the run, ``classes`` is their number, ``head`` maps pooled features to the text
     space; None without alignment. ``foreign_texts`` says why the vectors of its embedding table have no place in that
     space.
     """
@@ -152,8 +152,8 @@ class RunModel:
 def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> RunModel:
     """Return the model of a finished run."""
     record = runs.read_run(run_dir)
-    config, thresholds = options_of(record), record["run"].get(runs.THRESHOLDS)
-    task = (task or find_task(config.task, config)).with_thresholds(checked_thresholds(thresholds, len(classes)))
+    config, decision = options_of(record), Decision.of(record["run"].get(runs.DECISION), len(classes))
+    task = (task or find_task(config.task, config)).with_decision(decision)
     outputs = task.outputs(classes)
     weights = load_tensors(run_dir / runs.MODEL)[0]
     untrained = config.resolved.model_copy(update={"init": "scratch"})

@@ -188,7 +188,7 @@ def _outcome(out: Path, *, finished: bool) -> TrainResult:
     thresholds = None
     if config["task"] == MultiLabel.name:
         thresholds = "one per class, chosen on the validation images"
-        if runs.THRESHOLDS not in facts:
+        if facts[runs.DECISION]["thresholds"] is None:
             thresholds = f"{USUAL} for each class, because there is no validation image"
         elif last is None:
             thresholds += " by the model's own probabilities, because none has a label"

@@ -113,6 +113,11 @@ class Trainer:
         return self.model if self.ema is None else self.ema.module
 
     @property
+    def kept(self) -> nn.Module:
+        """The model whose weights are written."""
+        return self.modules["best"] if self.best else self.evaluated
+
+    @property
     def modules(self) -> dict[str, nn.Module]:
         """What a checkpoint holds: the model, its moving average and, with ``--select best``, the best so far."""
         found = {"model": self.model, "ema": None if self.ema is None else self.ema.module, "best": self.best_model}

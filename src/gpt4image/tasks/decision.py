@@ -1,0 +1,109 @@
+"""From the outputs of a trained model to what it says: how sure it is, and from when on something counts as present.
+
+Fitted once, on validation images, when training ends. A temperature divides the logits (Guo et al. 2017, arXiv
+1706.04599); it goes into the weights of the layer that gives them, so that whatever loads the model is calibrated.
+Scores of boxes are no logits of one layer: a sigmoid of them (Platt 1999) is part of the task's last step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit, log_softmax, logit
+
+Doubles = NDArray[np.float64]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+USUAL = 0.5
+"""Threshold of a class of which nothing else is known."""
+SPREAD = 0.7
+"""Standard deviation of the logarithm of a temperature before any image is seen; few images move it little."""
+LARGEST = 20.0
+"""Temperatures are between one over this and this."""
+TINY = 1e-7
+
+
+@checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Decision:
+    """What validation images spoke for.
+
+    Attributes:
+        temperature: by which the logits were divided, one for all K classes or one per class; it is in the weights.
+        thresholds: the probability of each class from which on it counts as present (multi-label).
+        score: slope and shift of the log odds of a box's score (detection).
+    """
+
+    temperature: tuple[Finite, ...] = (1.0,)
+    thresholds: tuple[Probability, ...] | None = None
+    score: tuple[Finite, Finite] = (1.0, 0.0)
+
+    @classmethod
+    def of(cls, record: Any, classes: int) -> Decision:
+        """Return the decision of a record, or one that changes nothing where there is none.
+
+        Raises ValueError: it is malformed, or not of so many classes.
+        """
+        try:
+            found = TypeAdapter(Decision).validate_python(record or {})
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            raise ValueError(f"decision: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        if found.thresholds is not None and len(found.thresholds) != classes:
+            raise ValueError(f"thresholds must be {classes} numbers, one per class, not {len(found.thresholds)}")
+        return found
+
+
+def _least(loss: Callable[[float], float]) -> float:
+    """Return the temperature of least loss, a sum over images, given what is likely before any is seen."""
+
+    def whole(log: float) -> float:
+        return loss(math.exp(log)) + (log / SPREAD) ** 2 / 2
+
+    limit = math.log(LARGEST)
+    return math.exp(minimize_scalar(whole, bounds=(-limit, limit), method="bounded").x)
+
+
+def exclusive_temperature(probabilities: NDArray[Any], targets: NDArray[Any]) -> float:
+    """Return the temperature of a softmax that fits ``targets`` (N, K) best, by ``probabilities`` (N, K) without it."""
+    log_p = np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
+    return _least(lambda t: -float((targets * log_softmax(log_p / t, axis=1)).sum()))
+
+
+def binary_temperatures(probabilities: NDArray[Any], targets: NDArray[Any]) -> tuple[float, ...]:
+    """Return the temperature of each class of sigmoids (N, K) that fits ``targets`` (N, K) in 0..1 best, NaN where they
+    say nothing. Those of few images stay near that of all classes together."""
+    odds = logit(np.clip(probabilities.astype(np.float64), TINY, 1 - TINY))
+
+    def loss(rows: Doubles, wanted: Doubles, t: float) -> float:
+        there = ~np.isnan(wanted)
+        return float((np.logaddexp(0, rows[there] / t) - wanted[there] * rows[there] / t).sum())
+
+    wanted = targets.astype(np.float64)
+    shared = _least(lambda t: loss(odds, wanted, t))
+    own = (_least(lambda t, k=k: loss(odds[:, k], wanted[:, k], shared * t)) for k in range(odds.shape[1]))  # type: ignore[misc]
+    return tuple(shared * each for each in own)
+
+
+def score_sigmoid(scores: NDArray[Any], right: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return slope and shift by which the log odds of scores (M,) say best how often boxes are ``right`` (M,)."""
+    odds = logit(np.clip(scores.astype(np.float64), TINY, 1 - TINY))
+
+    def loss(line: Doubles) -> float:
+        slope, shift = np.exp(line[0]), line[1]
+        found = slope * odds + shift
+        return float((np.logaddexp(0, found) - right * found).sum() + (line**2).sum() / SPREAD**2 / 2)
+
+    line = minimize(loss, np.zeros(2), method="Nelder-Mead").x
+    return float(np.exp(line[0])), float(line[1])
+
+
+def sure_of(scores: NDArray[Any], line: tuple[float, float]) -> NDArray[Any]:
+    """Return scores (M,) in 0..1 as ``score_sigmoid`` moves them."""
+    return expit(line[0] * logit(np.clip(scores, TINY, 1 - TINY)) + line[1])
