@@ -136,10 +136,10 @@ class Classification(Task):
         if soft is not None:
             targets = np.where(labels[:, None] == NO_LABEL, soft, targets)
         there = targets.any(axis=1)
-        return (exclusive_temperature(predictions[:][there], targets[there]) if there.any() else 1.0,)
+        return (exclusive_temperature(predictions[there], targets[there]) if there.any() else 1.0,)
 
     def calibrated(self, predictions: Probabilities, temperature: tuple[float, ...]) -> Floats:
-        return softmax(np.log(np.maximum(predictions[:], np.finfo(np.float32).tiny)) / temperature[0], axis=1)
+        return softmax(np.log(np.maximum(predictions, np.finfo(np.float32).tiny)) / temperature[0], axis=1)
 
 
 @dataclass(frozen=True)
