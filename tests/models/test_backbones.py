@@ -96,7 +96,7 @@ class TestLoadWeights:
         monkeypatch.syspath_prepend(str(benchmarks))
         tool = runpy.run_path(str(benchmarks / "pretrained_weights.py"))
         file = str(tmp_path / "lite0.safetensors")
-        tool["main"](tool["Weights"](file))
+        tool["write"](file)
         whole = create_backbone(tool["MODEL"], classes=1000, image_size=224, init=file)
         assert whole.notes == whole.new_layers == ()
         see = timm.data.create_transform(**timm.data.resolve_data_config({}, model=whole.module))
