@@ -57,7 +57,7 @@ def of_several_labels(run: Path, out: Path, classes: Sequence[str], thresholds: 
     """Copy a run, as if it had been trained for several labels per image."""
     shutil.copytree(run, out)
     config = read_json(out / runs.CONFIG) | {"task": "multilabel"}
-    rewrite_config(out, config, classes=list(classes), thresholds=thresholds)
+    rewrite_config(out, config, classes=list(classes), decision={"thresholds": list(thresholds)})
     return out
 
 

@@ -21,6 +21,7 @@ from gpt4image.config import ExportConfig
 from gpt4image.deploying.formats import ExportedModel, write_onnx, write_timm, write_torch_export
 from gpt4image.deploying.loading import EXTRA_FILE, Classifier, load_classifier
 from gpt4image.deploying.model_card import example
+from gpt4image.tasks.decision import Decision
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.training.run_model import load_run_model
 from trained_runs import of_several_labels
@@ -129,7 +130,7 @@ def test_every_format_gives_the_sigmoid_of_the_outputs(several: ExportedModel, t
     with torch.inference_mode():
         outputs = several.model.backbone(several.metadata.preprocessing.normalised(torch.from_numpy(images)))
     classifier = load_classifier(path)
-    assert classifier.task == MultiLabel(thresholds=THRESHOLDS) and classifier.classes == CLASSES
+    assert classifier.task == MultiLabel(decision=Decision(thresholds=THRESHOLDS)) and classifier.classes == CLASSES
     assert classifier.probabilities(images) == pytest.approx(outputs.sigmoid().numpy(), abs=1e-5)
 
 

@@ -315,7 +315,7 @@ def rare(tmp_path: Path) -> dict[str, Any]:
 def test_thresholds_of_the_validation_images_raise_f1_on_the_test_images(rare: dict[str, Any]) -> None:
     outcome = train(TrainConfig(**rare))
     assert outcome.thresholds == "one per class, chosen on the validation images"
-    thresholds = read_json(rare["out"] / runs.RUN)["thresholds"]
+    thresholds = read_json(rare["out"] / runs.RUN)["decision"]["thresholds"]
     evaluate(EvaluateConfig(run_dir=rare["out"]))
     facts = read_json(rare["out"] / "evaluation-test.json")
     assert facts["thresholds"] == thresholds and facts["classes"] == ["day", "spark"] and thresholds[1] < 0.4
@@ -339,5 +339,5 @@ def test_without_validation_labels_the_probabilities_of_the_model_choose_thresho
     assert all(row["val"] is None for row in read_json_lines(rare["out"] / runs.METRICS))
     evaluate(EvaluateConfig(run_dir=rare["out"]))
     facts = read_json(rare["out"] / "evaluation-test.json")
-    assert facts["thresholds"] == read_json(rare["out"] / runs.RUN)["thresholds"]
+    assert facts["thresholds"] == read_json(rare["out"] / runs.RUN)["decision"]["thresholds"]
     assert facts["thresholds"][1] < 0.4 and facts["f1_macro"] > 0.65  # at one half no picture has the rare class

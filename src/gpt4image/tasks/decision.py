@@ -67,7 +67,8 @@ def _least(loss: Callable[[float], float]) -> float:
         return loss(math.exp(log)) + (log / SPREAD) ** 2 / 2
 
     limit = math.log(LARGEST)
-    return math.exp(minimize_scalar(whole, bounds=(-limit, limit), method="bounded").x)
+    found: Any = minimize_scalar(whole, bounds=(-limit, limit), method="bounded")
+    return math.exp(found.x)
 
 
 def exclusive_temperature(probabilities: NDArray[Any], targets: NDArray[Any]) -> float:
