@@ -202,19 +202,21 @@ def validate(trainer: Trainer) -> dict[str, float]:
 
 
 def decide(trainer: Trainer) -> Decision:
-    """Return what the validation images speak for; the weights that are kept get its temperature.
+    """Return what the validation images, or the judges, speak for; the weights that are kept get its temperature.
 
     An image without a label speaks by its target of a teacher. A model whose last layer is not linear keeps its logits.
     """
     data, task, kept = trainer.data.without_met(), trainer.data.task, cast("Headed", trainer.kept)
-    indices = data.indices("val")
+    indices, given = data.indices("val"), data.all_labels
+    if len(trainer.judges):
+        indices, given = trainer.judges[data.usable[trainer.judges]], data.labels
     if trainer.config.pretraining or not len(indices):
         return Decision()
 
     def predicted(rows: NDArray[np.int64]) -> Any:
         return predict(kept, data, rows, trainer.augmentation, trainer.config)
 
-    found, labels = predicted(indices), data.all_labels[indices]
+    found, labels = predicted(indices), given[indices]
     temperature = task.temperature(found, labels, None if data.soft is None else data.soft[indices])
     if set(temperature) != {1.0}:
         sure = task.calibrated(found, temperature)
@@ -322,7 +324,7 @@ def _summary(trainer: Trainer, done: int, seconds: float) -> dict[str, Any]:
     return {
         "seconds": round(seconds, 3),
         "steps": done,
-        "kept_epoch": kept["epoch"],
+        "kept_epoch": trainer.best[1] if trainer.best else trainer.history[-1]["epoch"],
         "images_per_second": round(images / max(seconds, 1e-9), 1),
         "parameters": sum(p.numel() for p in trainer.evaluated.backbone.parameters()),  # type: ignore[union-attr]
         "peak_memory_bytes": peak_memory_bytes(trainer.device),
