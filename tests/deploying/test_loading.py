@@ -164,7 +164,7 @@ def test_what_is_no_model_is_said(small_run: Path, tmp_path: Path) -> None:
         ({"model_args": {"pretrained_custom": "{}"}}, "pretrained_custom"),
         ({"model_args": {"act_layer": "{}/x"}}, "act_layer = .* is not allowed"),
         ({"model_args": {"stem_width": 100_000}}, "they do not belong together"),
-        ({"image_size": 100_000}, "image-size"),
+        ({"image_size": 100_000}, "image_size"),
     ],
     ids=str,
 )
