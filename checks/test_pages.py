@@ -10,7 +10,7 @@ import re
 import pytest
 
 from doc_pages import DOCS, PAGES, ROOT, anchors, blocks
-from gpt4image import cli, config
+from gpt4image import cli
 from idle_commands import parse_commands
 
 OTHERS = ("CHANGELOG.md", "CONTRIBUTING.md", "THIRD_PARTY_NOTICES.md", "recipes/README.md")
@@ -39,8 +39,9 @@ def test_the_docs_have_every_command_and_all_its_options() -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     named = set(re.findall(r"--(?:no-)?([a-z][a-z-]*[a-z])", text)) | {"as-json"}
     for name, command in cli.COMMANDS.items():
-        fields = getattr(config, command.config).model_fields
-        options = {each.replace("_", "-") for each, field in fields.items() if "positional" not in field.metadata}
+        fields = command.options.model_fields
+        given = (each for each, field in fields.items() if "positional" not in field.metadata and not field.exclude)
+        options = {each.replace("_", "-") for each in given}
         assert f"gpt4image {name}" in text and options - named == set(), name
 
 

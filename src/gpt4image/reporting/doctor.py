@@ -131,7 +131,8 @@ def check(path: Path) -> dict[Path, str]:
     """Return what is wrong, or nothing, with each file at or below a path that a stage wrote. Raises ConfigError."""
     if not path.exists():
         raise ConfigError(f"{path} does not exist; give a file or folder that gpt4image wrote.")
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    below = path.rglob("*") if path.is_dir() else (path,)
+    files = sorted(file for file in below if file.is_file())
     manifests = [file for file in files if file.name == MANIFEST or file.name.endswith(f".{MANIFEST}")]
     if path.is_file():
         manifests = [file for file in (manifest_of(path), path.with_name(MANIFEST)) if file.is_file()]
