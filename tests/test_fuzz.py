@@ -34,6 +34,7 @@ if sys.platform != "win32":  # where all of these tests are skipped
 import all_artifacts
 from gpt4image.artifacts import runs, table, targets
 from gpt4image.artifacts.answers import PROMPTS
+from gpt4image.artifacts.comparisons import load_comparisons
 from gpt4image.artifacts.stage_records import StageRecords
 from gpt4image.artifacts.store import ClassOption, DescriptionStore
 from gpt4image.base.errors import Gpt4ImageError
@@ -127,7 +128,7 @@ TARGETS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "box-table": ("boxes.parquet", targets.BoxLabels.load),
     **{f"run-{name.partition('.')[0]}": (f"model/run/{name}", lambda path: runs.load_run(path.parent))
        for name in ("run.json", "config.json", "environment.json", "metrics.jsonl", "evaluation-test.json")},
-    "comparison": ("comparison/comparison.json", lambda path: runs.load_comparisons(path.parent)),
+    "comparison": ("comparison/comparison.json", lambda path: load_comparisons(path.parent)),
     "stage-record": ("model/distill.json", lambda path: StageRecords(path.parent).finished("describe", {})),
 }  # fmt: skip
 """Where the valid inputs of a parser are, and what reads the first of them."""

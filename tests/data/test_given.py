@@ -96,13 +96,10 @@ def test_images_to_predict_are_files_for_as_long_as_they_are_needed(tmp_path: Pa
         assert (paths[0], paths[2], list(names.values())) == ("a.png", "b", ["1"])
         assert np.array_equal(np.asarray(Image.open(paths[1])), PIXELS[0])
     assert not Path(paths[1]).exists()
-    with pytest.raises(DataError, match="images is a NoneType; give paths"), as_files(None):
-        pass
     with pytest.raises(DataError, match="The table has the columns photo"):
-        as_files(pandas.DataFrame({"photo": ["a.png"]})).__enter__()
-    column, one = pandas.Series(["a", "b"]), Image.fromarray(PIXELS[0])
-    for images, count in ((PIXELS, 4), (PIXELS[0], 1), (one, 1), ("photos/*.png", 1), (column, 2)):
-        with as_files(images) as (paths, _):
+        as_files([pandas.DataFrame({"photo": ["a.png"]})]).__enter__()
+    for image, count in ((PIXELS, 4), (PIXELS[0], 1), (Image.fromarray(PIXELS[0]), 1), ("photos/*.png", 1)):
+        with as_files([image]) as (paths, _):
             assert len(paths) == count
-    with as_files(pandas.DataFrame({"path": ["a.png", "b.png"], "photographer": "me"})) as (paths, _):
+    with as_files([pandas.DataFrame({"path": ["a.png", "b.png"], "photographer": "me"})]) as (paths, _):
         assert paths == ("a.png", "b.png")

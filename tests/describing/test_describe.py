@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy as np
 import pytest
 
 import gpt4image.describing.asking
-from gpt4image.base.errors import ConfigError, DescriberError, StoreError
+from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import DescribeConfig
 from gpt4image.data.dataset import Dataset
 from gpt4image.describing.describe import USELESS, describe
@@ -88,17 +86,6 @@ def test_every_distinct_image_is_asked_once_and_a_second_run_asks_nothing(run: R
     assert {row.digest: row.text for row in rows_of(tmp_path / "a.db")} == {
         digest: f"text of {images.read(i).decode()}" for i, digest in enumerate(images.digests)
     }
-
-
-def test_a_store_with_a_changed_bit_is_refused_before_anything_is_asked(run: Run, tmp_path: Path) -> None:
-    run(Scripted(ok), of(10))
-    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
-        connection.execute("UPDATE results SET text = 'uext' || substr(text, 5) WHERE id = 4")
-    more = Scripted(ok)
-    with pytest.raises(StoreError, match="row 4 of its results does not match its checksum"):
-        run(more, of(12))
-    assert not more.asked
-    assert run(more, of(10)).described == 0, "where nothing is asked, nothing is checked either"
 
 
 def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_with_its_text(

@@ -13,9 +13,9 @@ from PIL import Image
 from encoded_images import encoded
 from gpt4image.artifacts.store import Prompt
 from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.artifacts.table import write_manifest as finish_table
 from gpt4image.artifacts.targets import BoxLabels, Targets
 from gpt4image.base.errors import ConfigError, DataError, TableError
-from gpt4image.base.files import write_json
 from gpt4image.config import DescribeConfig, ImportDescriptionsConfig, LabelConfig
 from gpt4image.data import load_dataset, load_with_splits
 from gpt4image.data.regions import Boxes
@@ -146,7 +146,7 @@ def test_the_page_shows_the_texts_that_were_read_and_no_others(tmp_path, given):
     rows = ({"prompt": prompt, "text": f"By {prompt.name}."} for prompt in (told, *manifest.prompts))
     write_store(tmp_path / "texts.db", rows, digest=digest)
     made_of = dataclasses.replace(manifest, store=str(tmp_path / "texts.db"))
-    write_json(tmp_path / "table" / "manifest.json", made_of.to_json())
+    finish_table(tmp_path / "table", made_of)
     run(tmp_path, spec)
     page = (tmp_path / "out.html").read_text(encoding="utf-8")
     assert "“By paper.”" in page
@@ -174,7 +174,7 @@ def test_sets_and_texts_that_cannot_be_learned_from_are_refused(tmp_path, given)
     spec = write_manifest(tmp_path, given["label"], given["split"])
     manifest = table_of(tmp_path, spec).manifest
     told = dataclasses.replace(manifest.prompts[0], class_conditioned=True)
-    write_json(tmp_path / "table" / "manifest.json", dataclasses.replace(manifest, prompts=(told,)).to_json())
+    finish_table(tmp_path / "table", dataclasses.replace(manifest, prompts=(told,)))
     with pytest.raises(TableError, match="told the class"):
         run(tmp_path, spec)
     assert not (tmp_path / "out.parquet").exists()
