@@ -303,7 +303,7 @@ def test_bad_items_are_named_and_cost_nothing_else(tmp_path: Path, name: str) ->
         (manifest, "{}/set.parquet,images=/no/where", "images=/no/where is no folder"),
         (coco_boxes, "coco:{}/train.json,images=photos", r"none of its images is .*photos; give .*images=FOLDER"),
         (coco_boxes, "coco:{}/train", "there is none of train.json, .* give coco:FILE.json"),
-        (yolo, "yolo:{},train=pictures", r"'train' of data.yaml, 'pictures' .*give .*,path=.,train=FOLDER"),
+        (yolo, "yolo:{},train=pictures", r"'train' of the SPEC, 'pictures', .*give yolo:[^,]*,train=FOLDER"),
         (yolo, "yolo:{}/images", "there are no images in .*,train=FOLDER"),
         (voc, "voc:{}/JPEGImages", "there is no folder .*JPEGImages; give .*,images=FOLDER"),
         (voc, "voc:{},annotations=JPEGImages", "0 XML files in .* annotations=FOLDER"),

@@ -160,7 +160,7 @@ class _Files:
                 outline = one.get("segmentation") if masks else None
                 record.objects.append(Object(name, label, from_sides(one.get("bbox")), weight, fault, outline))
         where = self.images or "beside the file, or in NAME for annotations/instances_NAME.json"
-        none = f"{self.spec}: none of its images is {where}; give {self.spec},images=FOLDER."
+        none = f"{self.spec}: none of its images is {where}; give {self.spec.having('images')}."
         require_some(self.records, none, self.skipped)
         return FileSource(self.root, [record.key for record in self.records])
 

@@ -83,8 +83,13 @@ class Spec:
         """Return the folder that an option names, relative to WHERE. Raises DataError that names the option."""
         folder = self.path / expanded(self.options.get(option, usual))
         if not folder.is_dir():
-            raise DataError(f"{self}: there is no folder {folder}; give {self.text},{option}=FOLDER.")
+            raise DataError(f"{self}: there is no folder {folder}; give {self.having(option)}.")
         return folder
+
+    def having(self, option: str, value: str = "FOLDER") -> str:
+        """Return the text with an option, in the place of what it was given as: an example for messages."""
+        options = {**self.options, option: value}
+        return ",".join([f"{self.name}:{self.where}", *(f"{name}={own}" for name, own in options.items())])
 
 
 def parse(text: str) -> Spec:

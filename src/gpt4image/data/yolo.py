@@ -37,7 +37,7 @@ def load_yolo(spec: Spec) -> Dataset:
             skipped.append(Skipped(path, fault))
         else:
             records.append(Record(key=path, split=split_of[path]))
-    where = f"{root / 'images'} or where data.yaml says; give {spec},train=FOLDER"
+    where = f"{root / 'images'} or where data.yaml says; give {spec.having('train')}"
     require_some(records, f"{spec}: there are no images in {where}.", skipped)
     texts = [PurePosixPath(_in_labels(record.key)).with_suffix(".txt").as_posix() for record in records]
     for record, (path, fault) in zip(records, locate_all(root, texts), strict=True):
@@ -72,8 +72,11 @@ def _images(root: Path, settings: Mapping[str, Any], skipped: list[Skipped], spe
         place = base / one if isinstance(one, str) else base
         real = os.path.realpath(place)
         if not isinstance(one, str) or not os.path.exists(real) or not f"{real}/".startswith(f"{real_root}/"):  # noqa: PTH110
-            said = f"{name!r} of data.yaml, {_shown(one)!r} below path {_shown(stated)!r},"
-            raise DataError(f"{spec}: {said} is no folder or list in {root}; give {spec},path=.,{name}=FOLDER.")
+            origin = "the SPEC" if name in spec.options else "data.yaml"
+            below = "" if stated is None else f" below path {_shown(stated)!r}"
+            said = f"{name!r} of {origin}, {_shown(one)!r}{below},"
+            example = spec.having(name) if stated is None else f"{spec.having(name)},path=."
+            raise DataError(f"{spec}: {said} is no folder or list in {root}; give {example}.")
         if place.is_dir():
             files, faults = files_below(root, place)
             skipped += faults

@@ -84,7 +84,7 @@ class Server:
 
     @property
     def client_options(self) -> dict[str, Any]:
-        """Arguments of the official clients. Their retries are off: each call is counted before it is sent."""
+        """Arguments of the official clients. Retries are off: what may be billed is counted before it is sent."""
         headers = {"Accept-Encoding": "identity", **self.headers}
         given = {"default_query": dict(self.query), "default_headers": headers, "max_retries": 0}
         return {"api_key": self.key, "base_url": self.url, **given}
