@@ -59,7 +59,7 @@ def test_distill_and_all_that_reads_its_folder_keep_no_login_and_no_key(
     assert "--base-url 'http://***@127.0.0.1" in Path("out/run/environment.json").read_text(encoding="utf-8")
     for command in (("report", "out/run"), ("predict", "out/model", "photos"), ("doctor",), ("doctor", "out")):
         assert give(*command) == cli.OK, command
-    assert give("descriptions", "view", "--store", "out/answers.db", "--data", "photos", "--out", "v.html") == cli.OK
+    assert give("inspect", "out/answers.db", "--data", "photos", "--page", "v.html") == cli.OK
     assert any(watched.folder.rglob("*.html"))
 
 

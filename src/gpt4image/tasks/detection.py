@@ -150,7 +150,8 @@ class Detection(Task):
         there = labels.known
         if not there.any():
             return Decision()
-        found = Matches.of(predictions[there], labels[there], 1 + int(predictions[..., 5].max(initial=0)))
+        classes = 1 + int(max(labels.labels.max(initial=0), predictions[..., 5].max(initial=0)))
+        found = Matches.of(predictions[there], labels[there], classes)
         counted = found.counts[:, 0]
         return Decision(score=score_sigmoid(found.score[counted], found.right[counted, 0]))
 
