@@ -47,10 +47,7 @@ def throughput() -> list[Row]:
 
 def capped() -> list[Row]:
     """A server that takes 20 requests a second, and refuses those beyond."""
-    servers = {
-        "windows of 1 s": {"cap": 20},
-        "token bucket, Retry-After": {"cap": 20, "bucket": 20, "retry_after": 1},
-    }
+    servers = {"windows of 1 s": {"cap": 20}, "token bucket, Retry-After": {"cap": 20, "bucket": 20, "retry_after": 1}}
     return [row for name, behaviour in servers.items() for row in _capped(f"cap of 20/s ({name})", 500, behaviour)]
 
 
@@ -171,11 +168,7 @@ def many() -> list[Row]:
             raise SystemExit("a finished store asked for descriptions again")
     return [
         Row(
-            name=f"asking a finished store of {MANY:,} images again",
-            ours=seconds,
-            limit=2.0,
-            unit="s",
-            goal=("<=", 1),
+            name=f"asking a finished store of {MANY:,} images again", ours=seconds, limit=2.0, unit="s", goal=("<=", 1)
         ),
         Row(
             name=f"memory from 1,000 to {MANY:,} images, for each",

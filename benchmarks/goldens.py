@@ -55,7 +55,7 @@ TRAIN = (
     "train --data {data} --task {task} --epochs {epochs} --model test_resnet --init scratch --image-size 32 "
     "--batch-size 8 --precision fp32 --threads 1 --device cpu --out {task}"
 )
-EXPORT = "export {task} --format onnx --out {task}.onnx"
+EXPORT = "export {task} --format onnx --out {task}-model"
 TASKS = {
     "classification": ("folder:classes", 1), "multilabel": ("masks:masks", 1), "segmentation": ("masks:masks", 8),
     "detection": ("coco:boxes/train.json", 30), "video": ("clips:clips", 1),
@@ -141,7 +141,7 @@ def exports() -> dict[str, Any]:
     for task, (data, epochs) in TASKS.items():
         call(TRAIN, task=task, data=data, epochs=str(epochs))
         call(EXPORT, task=task)
-        model = onnxruntime.InferenceSession(f"{task}.onnx")
+        model = onnxruntime.InferenceSession(f"{task}-model/model.onnx")
         entry, files = model.get_inputs()[0], sorted(Path("boxes").rglob("*.jpg"))[:2]
         pixels = np.stack([np.asarray(Image.open(file).resize((32, 32)), np.float32) / 255 for file in files])
         pixels = np.broadcast_to(pixels.transpose(0, 3, 1, 2)[:, None], (2, 8, 3, 32, 32))

@@ -79,11 +79,11 @@ def _exported(folder: Path, **options: Any) -> Path:
         path = folder / f"data-{name}" / str(number % 2) / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
-    run, out = folder / f"run-{name}", folder / f"{name}.onnx"
+    run, out = folder / f"run-{name}", folder / f"model-{name}"
     plain = {"epochs": 1, "device": "cpu", "precision": "fp32", "memory_format": "contiguous"}
     train(TrainConfig(data=f"folder:{folder / f'data-{name}'}", out=run, **plain, **options))
     export(ExportConfig(run_dir=run, format="onnx", out=out))
-    return out
+    return out / "model.onnx"
 
 
 def _emoji() -> Iterator[Image.Image]:

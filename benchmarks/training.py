@@ -79,8 +79,8 @@ def over_one_batch(ready: Prepared, trainer: Any, steps: int = STEPS) -> Row:
                 logits, _ = trainer.model(ready_made.contiguous(memory_format=layout))
             loss = data.task.loss(logits, targets, ready.config.label_smoothing)
             loss.backward()
-            trainer.optimizers["optimizer"].step()
-            trainer.optimizers["optimizer"].zero_grad(set_to_none=True)
+            trainer.optimizer.step()
+            trainer.optimizer.zero_grad(set_to_none=True)
             float(loss.detach())
 
     ours, limit = seconds_in_turn(as_it_is, one_batch)

@@ -1,7 +1,5 @@
 """What pip brings is locked and under known licences; floors, cards of the hub and the Dockerfile are right."""
 
-from __future__ import annotations
-
 import ast
 import importlib.metadata
 import re
@@ -15,13 +13,12 @@ from huggingface_hub import DatasetCard, ModelCard
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from dockerfile import copied, values
 from gpt4image.deploying.model_card import front_matter
 from gpt4image.tasks.classification import Classification, Video
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.segmentation import Segmentation
-from project_file import EXTRAS, PROJECT
+from repository import EXTRAS, PROJECT, copied, values
 
 ROOT = Path(__file__).parents[1]
 FLOORS = runpy.run_path(str(ROOT / ".ci" / "floors.py"))

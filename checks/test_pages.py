@@ -1,7 +1,5 @@
 """Pages are consistent: links, names, commands, options, marked numbers. tests/test_docs.py runs them."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import json
@@ -9,9 +7,8 @@ import re
 
 import pytest
 
-from doc_pages import DOCS, PAGES, ROOT, anchors, blocks
 from gpt4image import cli
-from idle_commands import parse_commands
+from repository import DOCS, PAGES, ROOT, anchors, blocks, parse_commands
 
 OTHERS = ("CHANGELOG.md", "CONTRIBUTING.md", "THIRD_PARTY_NOTICES.md", "recipes/README.md")
 ALL_TEXTS = [*PAGES, *(ROOT / name for name in OTHERS)]

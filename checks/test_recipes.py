@@ -1,18 +1,14 @@
 """Recipes load, their headers say how they were run, and every command there is one that the command line takes."""
 
-from __future__ import annotations
-
 import importlib
 import re
 from pathlib import Path
 
 import pytest
 
-from doc_pages import ROOT, Block
 from gpt4image.config import CompareConfig
 from gpt4image.options import load_recipe
-from idle_commands import parse_commands
-from recipe_files import README, RECIPES, SHIPPED, command_of, header_of
+from repository import README, RECIPES, ROOT, SHIPPED, Block, command_of, header_of, parse_commands
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(RECIPES)))

@@ -106,11 +106,7 @@ class AlignedTask(ClassificationTask):
             return {"loss": self.criterion(logits, target), "output": logits}
         task_loss = self.criterion(logits, target.classes if target.soft is None else target.soft)
         align_loss = unwrap_model(self.trainable_module).alignment_loss(
-            image_emb,
-            target.text,
-            mixing=target.mixing,
-            described=target.described,
-            text_ids=target.text_id,
+            image_emb, target.text, mixing=target.mixing, described=target.described, text_ids=target.text_id
         )
         loss = task_loss + self.align_weight * align_loss
         return {"loss": loss, "output": logits, "task_loss": task_loss, "align_loss": align_loss}
@@ -141,11 +137,7 @@ class AlignedTask(ClassificationTask):
         return {name: part.state_dict() for name, part in self._own_parts(module, ema).items()}
 
     def load_task_state(
-        self,
-        state: Mapping[str, Any] | None,
-        strict: bool = True,
-        module: nn.Module | None = None,
-        ema: bool = False,
+        self, state: Mapping[str, Any] | None, strict: bool = True, module: nn.Module | None = None, ema: bool = False
     ) -> None:
         """Load what ``get_task_state`` gave; a checkpoint of a run without alignment has none, which is no mistake."""
         parts = self._own_parts(module, ema)

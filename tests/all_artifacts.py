@@ -1,7 +1,5 @@
 """One small folder of everything that stages write."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil
@@ -14,7 +12,7 @@ from torch import nn
 
 from gpt4image import cli
 from gpt4image.artifacts.runs import CHECKPOINT
-from gpt4image.artifacts.targets import BoxLabels
+from gpt4image.artifacts.targets import BoxLabels, Facts
 from gpt4image.data import load_dataset
 from gpt4image.data.regions import Boxes
 from gpt4image.training.loop import save_checkpoint
@@ -37,7 +35,7 @@ COMMANDS = {
     "train": TRAIN,
     "search": SEARCH,
     "compare": COMPARE,
-    "export": ["export", "model/run", "--format", "onnx", "--out", "model.onnx"],
+    "export": ["export", "model/run", "--format", "onnx", "--out", "exported"],
 }
 
 
@@ -56,7 +54,8 @@ def boxes() -> None:
     images = load_dataset("folder:photos")
     middle, sure = np.array([[0.25, 0.25, 0.75, 0.75]], np.float32), np.ones(1, np.float32)
     each = Boxes.of_images([(middle, np.array([label]), sure) for label in images.labels.tolist()])
-    found = BoxLabels(keys=images.keys, digests=images.digests, boxes=each, classes=images.classes)
+    facts, human = Facts(task="detection", classes=images.classes), np.zeros(len(images), np.bool_)
+    found = BoxLabels(keys=images.keys, digests=images.digests, boxes=each, human=human, facts=facts)
     found.save(Path("boxes.parquet"))
 
 
@@ -77,7 +76,7 @@ def make(folder: Path) -> None:
         boxes()
         linear, optimizer = model()
         Path("begun").mkdir()
-        save_checkpoint(Path("begun") / CHECKPOINT, {"model": linear}, {"optimizer": optimizer}, {"step": 1})
+        save_checkpoint(Path("begun") / CHECKPOINT, {"model": linear}, optimizer, {"step": 1})
         unread = "*.html *.db-* *.lock .lock comparison/examples.json"  # the last is large, and as model/run's
         for path in (path for pattern in unread.split() for path in Path().rglob(pattern)):
             path.unlink()

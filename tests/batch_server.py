@@ -3,8 +3,6 @@
 Chat completions are answered too.
 """
 
-from __future__ import annotations
-
 import email
 import email.policy
 import json

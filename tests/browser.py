@@ -3,8 +3,6 @@
 ``fits`` looks at pages at four widths, light and dark.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import functools

@@ -1,7 +1,5 @@
 """Secrets that can be told from everything else, in every place where a user keeps one, and a search for what leaks."""
 
-from __future__ import annotations
-
 import base64
 import os
 import threading

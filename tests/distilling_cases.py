@@ -1,7 +1,5 @@
 """Pictures of three colours, answers about them, and a server that gives such answers for money."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields

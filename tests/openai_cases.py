@@ -1,7 +1,5 @@
 """What tests of openai:MODEL share: requests, a describer of a stub server, and what it answers."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -10,13 +8,13 @@ import pytest
 from PIL import Image
 
 import openai_stub as server
-from encoded_images import encoded
 from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
 from gpt4image.config import DescribeConfig, DescriberOptions
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.openai import describer as openai_describer
 from gpt4image.describing.describers.openai.describer import OpenAIDescriber
+from worlds import encoded
 
 PROMPT = Prompt("paper", 1, "Describe it.", class_conditioned=False)
 KEY = "sk-secret-0123456789"

@@ -4,8 +4,6 @@ with serve(lambda call: answer("a red square")) as stub:
     ...  # stub.url is the base URL; stub.calls, stub.most_in_flight
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import contextlib

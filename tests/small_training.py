@@ -1,7 +1,5 @@
 """Small trainings for tests: their options, how one is stopped, and whether two runs have the same weights."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Made-up records in the shape that `train` and `compare` write, to test what a report makes of them."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping, Sequence

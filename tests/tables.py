@@ -1,7 +1,5 @@
 """Stores, embedding tables and text labels made from given values, for tests of what reads them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What each command prints as the next one, given as it stands, leads from a folder of pictures to predictions."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re
@@ -98,8 +96,8 @@ CHAINS: dict[str, tuple[Callable[[], str], str]] = {
     "distilled, masks": (lambda: masks().replace("describe --data", "distill").replace("--store street.db", TINY),
                          "distill predict"),
 }  # fmt: skip
-WRITTEN = {"few labels": "work/run-timm/model.safetensors", "reviewed, with answers": "run-2/run.json",
-           "boxes, as ONNX": "run.onnx"}  # fmt: skip
+WRITTEN = {"few labels": "work/run-model/model.safetensors", "reviewed, with answers": "run-2/run.json",
+           "boxes, as ONNX": "run-model/model.onnx"}  # fmt: skip
 LEARNED = {
     "few labels": "label --data 'my photos' --embeddings 'work/my photos.emb' --answers 'work/my photos.db'",
     "reviewed, with answers": "--embeddings photos.emb --answers photos.db --classes cat,dog",

@@ -4,8 +4,6 @@ MISTAKES are those of a newcomer, one a row: the command, and texts that standar
 way out; exit code 2, no traceback, nothing left.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re
@@ -71,7 +69,7 @@ describe --data photos --store s.db --describer replay:other.jsonl -> none of it
 inspect other.db --data photos -> belongs to other images
 encode --store other.db --encoder minillm --out new.emb -> Did you mean 'minilm'?
 train --data photos --out new --embeddings other.emb -> the table is of other images
-export run --format onx --out model.onnx -> --format | Did you mean 'onnx'?
+export run --format onx --out model -> --format | Did you mean 'onnx'?
 predict run empty -> No image is found: 'empty': holds no image
 compare --data photos --out new --targets other.parquet -> labels that an arm must not see
 compare --data photos --out new --arms alinged -> Did you mean 'aligned'?
@@ -85,9 +83,12 @@ evaluate photos
 compare --data photos --answers gone.db --out new
 report gone
 export gone --format timm --out new
-predict model.onnx photos
+benchmark nowhere --data folder:photos
+predict model photos
 search gone cat --data photos
 distill gone --describer openai:m --classes cat,dog
+improve gone photos
+history gone
 describe --data photos --store new.db --describer replay:gone.jsonl
 descriptions import gone.jsonl --store new.db --data photos
 descriptions export new.jsonl --store gone.db

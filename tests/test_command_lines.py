@@ -1,7 +1,5 @@
 """Random command lines: whatever is typed ends with an exit code and a sentence, and never with a traceback."""
 
-from __future__ import annotations
-
 import os
 import random
 from pathlib import Path

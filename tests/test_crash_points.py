@@ -7,8 +7,6 @@ process, which stops before the durable operation that was asked for: names (ren
 are made or cut, fsync, and commits of SQLite.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import errno
@@ -34,7 +32,7 @@ import pytest
 
 import openai_stub
 from batch_server import BatchServer, images_of, serving
-from worlds import write_colours, write_shapes
+from worlds import write_colours, write_photos, write_shapes
 
 Tree = dict[str, bytes | None]  # content by path below the folder of a test; None is a folder
 SHM = "/dev/shm"  # memory, where fsync takes no time
@@ -70,6 +68,7 @@ STAGES: dict[str, tuple[str, str]] = {  # a command, and what lies in the folder
     "review": ("review --data folder:pictures --labels labels.csv", "pictures"),
     "distill": (DISTILL, "pictures answers.jsonl"),
     "distill: changed": (f"{DISTILL} --lr 0.01", "pictures answers.jsonl all"),
+    "improve": ("improve all newer --looks 1 --ask 2 --force --out better", "pictures newer answers.jsonl all"),
 }  # fmt: skip
 FAULTS: dict[str, tuple[Sequence[int], str]] = {  # exit codes, and what is said then
     "SIGKILL": ([-9], ""), "SIGINT": ([130], "Interrupted"), "SIGTERM": ([130], "Interrupted"),
@@ -170,6 +169,7 @@ def make_inputs(root: Path) -> int:
          "description": f"A {path.parent.name} sheet, number {path.stem}."}
         for path in sorted(write_colours(root / "pictures", each=6).glob("*/*"))
     ]  # fmt: skip
+    rows += write_photos(root / "newer", 0, each=2)
     (root / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     write_shapes(root / "shapes", train=8, test=4)
     return 0
@@ -278,7 +278,7 @@ def rows_of(content: bytes) -> list[Any]:
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         connection.deserialize(content[:18] + b"\1\1" + content[20:])
         return connection.execute(
-            "SELECT hex(digest), sample, status, results.text, finish_reason, error, answer, prompts.name, settings "
+            "SELECT hex(digest), sample, status, results.text, finish_reason, error, answer, prompts.content, settings "
             "FROM results JOIN prompts ON prompt = prompts.id JOIN describers ON describer = describers.id "
             "ORDER BY 1, 2, 8"
         ).fetchall()

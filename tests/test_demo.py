@@ -1,7 +1,5 @@
 """The demo, short: a part of its photographs, a small model, few steps and no processes; `make demo` has them all."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +44,7 @@ def test_the_demo_distills_compares_and_says_how_to_go_on(
     record = read_json(short / "comparison.json")
     assert [*record["comparisons"]] == ["few", "none"] and record["arms"].keys() == {"baseline", "asked"}
     assert record["comparisons"]["none"]["data"]["labelled"] == 0
-    assert all((short / name).is_file() for name in ("report.html", "model.onnx", "answers.db"))
+    assert all((short / name).is_file() for name in ("report.html", "model/model.onnx", "answers.db"))
     page = (short / "report.html").read_text(encoding="utf-8")
     assert page.count('<ol class="strip') == 2 and "<nav" not in page
     head, folded = page.split("<details", 1)

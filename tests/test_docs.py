@@ -5,8 +5,6 @@ A comment on the line before a block changes that: `<!-- not run: REASON -->` le
 `<!-- exit code 1: REASON -->` says how its last command ends.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import os
@@ -24,10 +22,10 @@ from torchvision import models
 from torchvision.models.resnet import BasicBlock
 
 import gpt4image
-from doc_pages import DOCS, PAGES, ROOT, Block, blocks, command_lines, options_of
 from gpt4image import cli, config
 from gpt4image.labelling.label import label
 from openai_stub import Call, Reply, answer, serve
+from repository import DOCS, PAGES, ROOT, Block, blocks, command_lines, options_of
 from trained_runs import CLASSES, described, write_pictures
 from worlds import some, write_answers
 

@@ -7,8 +7,6 @@ A parser that meets a damaged input reads it, or raises an error of this package
 change at once. An input that fails stays in fuzz-out; put it into fuzz_corpus/PARSER, where tests try it first.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json
@@ -34,6 +32,7 @@ if sys.platform != "win32":  # where all of these tests are skipped
 import all_artifacts
 from gpt4image.artifacts import runs, table, targets
 from gpt4image.artifacts.answers import PROMPTS
+from gpt4image.artifacts.class_lists import ClassNames
 from gpt4image.artifacts.comparisons import load_comparisons
 from gpt4image.artifacts.stage_records import StageRecords
 from gpt4image.artifacts.store import ClassOption, DescriptionStore
@@ -42,7 +41,6 @@ from gpt4image.data.decode import decode_square
 from gpt4image.data.video import Frames, decode_frames
 from gpt4image.deploying.loading import load_classifier
 from gpt4image.describing.answer_json import parse_answer
-from gpt4image.describing.class_lists import ClassNames
 from gpt4image.describing.describers.base import Request
 from gpt4image.describing.describers.openai import chat
 from gpt4image.describing.describers.openai.server import find_server
@@ -121,11 +119,11 @@ TARGETS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     **{f"mask-{name}": (f"masks/{name}", partial(read_set, "masks", 1)) for name in ("tags.csv", "classes.txt")},
     "weights": ("begun/checkpoint.safetensors", load_tensors),
     "timm-config": ("model/model/config.json", lambda path: load_classifier(path.parent, threads=1)),
-    "onnx": ("model.onnx", lambda path: load_classifier(path, threads=1)),
+    "onnx": ("exported/model.onnx", lambda path: load_classifier(path, threads=1)),
     "store": ("model/answers.db", read_store),
     "table-manifest": ("model/embeddings/manifest.json", lambda path: table.EmbeddingTable.open(path.parent)),
-    "targets": ("model/targets.parquet", targets.Targets.load),
-    "box-table": ("boxes.parquet", targets.BoxLabels.load),
+    "targets": ("model/targets.parquet", targets.load_targets),
+    "box-table": ("boxes.parquet", targets.load_targets),
     **{f"run-{name.partition('.')[0]}": (f"model/run/{name}", lambda path: runs.load_run(path.parent))
        for name in ("run.json", "config.json", "environment.json", "metrics.jsonl", "evaluation-test.json")},
     "comparison": ("comparison/comparison.json", lambda path: load_comparisons(path.parent)),

@@ -1,7 +1,5 @@
 """The command that follows another one, with the paths that were given."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +48,7 @@ VIEW = "gpt4image inspect p.db --data photos --page p-2.html"
 TABLE, ANSWERS = Path("p.emb"), Path("p.db")
 STEPS: list[tuple[tuple[str, Any], dict[str, Any], str]] = [
     (describe(describer=REPLAY, dry_run=True, billed=1.5), {},
-     f"gpt4image describe --describer {REPLAY} --data photos --store p.db"),
+     f"gpt4image describe --data photos --describer {REPLAY} --store p.db"),
     (describe(), {"failed": 3}, ENCODE),
     # A sample, to be looked at before more is paid for.
     (describe(limit=300), {"stopped_by": "limit"}, VIEW),
@@ -59,7 +57,7 @@ STEPS: list[tuple[tuple[str, Any], dict[str, Any], str]] = [
     (describe("w/p.db", ask="class"), {}, "gpt4image label --data photos --answers w/p.db --out w/targets.parquet"),
     (describe("w/b.db", ask="boxes"), {}, BOXES),
     (label(embeddings=TABLE, test_fraction=0.3), {"teacher_boxes": None},
-     "gpt4image train --data photos --test-fraction 0.3 --targets w/t.parquet --out w/run"),
+     "gpt4image train --test-fraction 0.3 --data photos --targets w/t.parquet --out w/run"),
     (review(), {"labelled": 0}, ""),
     (review(), {"labelled": 5}, "gpt4image train --data manifest:l.csv --out run"),
     # Labels add to what was known: whatever the review read, and all classes.
@@ -71,14 +69,14 @@ STEPS: list[tuple[tuple[str, Any], dict[str, Any], str]] = [
     (("descriptions import", config.ImportDescriptionsConfig(file="a", store="w/b.db", data="photos")),
      {"counted": {"descriptions": 0, "boxes": 3}}, BOXES),
     (train(), SPLITS | {"test_images": 0}, "gpt4image evaluate run --split val"),
-    (train("trained"), NONE, "gpt4image export trained --format timm --out trained-timm"),
+    (train("trained"), NONE, "gpt4image export trained --format timm --out trained-model"),
     (train("w/run", task="pretrain"), SPLITS,
      "gpt4image train --data photos --init w/run/model.safetensors --out w/run-tuned"),
     (("evaluate", config.EvaluateConfig(run_dir="run", split="val")), {}, "gpt4image evaluate run"),
     (("compare", config.CompareConfig(data="photos", out="cmp")), {},
-     "gpt4image export cmp --format timm --out cmp-timm"),
-    (("export", config.ExportConfig(run_dir="run", format="onnx", out="m.onnx")), {},
-     "gpt4image predict m.onnx new-photos --out predictions.csv"),
+     "gpt4image export cmp --format timm --out cmp-model"),
+    (("export", config.ExportConfig(run_dir="run", format="onnx", out="m")), {},
+     "gpt4image predict m new-photos --out predictions.csv"),
     (("doctor", config.DoctorConfig()), {}, "gpt4image demo"),
 ]  # fmt: skip
 

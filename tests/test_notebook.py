@@ -1,7 +1,5 @@
 """The notebook is true: it runs as a whole, and shows the results and pictures that its text speaks of."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Options, recipes, help and public names: every mistake is named, with the nearest valid name, all at once."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The recipes of the paper: the models it names on the sets it names, with the schedules of its code."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The Python interface: commands as functions with types, and objects of Python in place of files and names."""
 
-from __future__ import annotations
-
 import json
 import pydoc
 import subprocess

@@ -1,7 +1,5 @@
 """Recipes are true: the commands of recipes/README.md run, in two steps, on small data. checks/ parses the others."""
 
-from __future__ import annotations
-
 import json
 import re
 import runpy
@@ -19,7 +17,7 @@ from torchvision.datasets import ImageFolder
 from gpt4image import cli
 from gpt4image.data import load_dataset
 from gpt4image.data.known_sets import load_openmoji
-from recipe_files import RECIPES, ROOT, command_of, commands_of
+from repository import RECIPES, ROOT, command_of, commands_of
 from worlds import COLOURS, SHAPES, write_colours, write_dots, write_shapes
 
 SMALL = (

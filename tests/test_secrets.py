@@ -3,8 +3,6 @@
 What servers answer, with every fault, is in describing/describers/openai/test_server_faults.py, under the same watch.
 """
 
-from __future__ import annotations
-
 import shutil
 import socket
 import sys

@@ -1,7 +1,5 @@
 """The wheel, whole and enough to work with where nothing of the source tree is."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -13,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dockerfile import copied
-from project_file import DEVELOPMENT
+from repository import DEVELOPMENT, copied
 
 ROOT = Path(__file__).parents[1]
 

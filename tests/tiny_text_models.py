@@ -1,7 +1,5 @@
 """Tiny text models with random weights and a tokenizer of a few words, in the layout of each library."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ It describes nothing, but all else is real: processor, chat template with a syst
 that depend on the image.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Small finished runs on real pictures, one of each family of models whose first layers differ."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Sequence

@@ -1,8 +1,5 @@
 """Small datasets that tests draw: photographs, boxes, masks and clips, in memory and on disk, and what they compare."""
 
-from __future__ import annotations
-
-import hashlib
 import io
 import json
 import tempfile
@@ -16,17 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from encoded_images import encoded
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import Prompt
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data import NO_LABEL, Dataset, MemorySource, load_dataset
+from gpt4image.data.decode import decode
 from gpt4image.data.known_sets import ANSWERS, DESCRIPTIONS, load_clothes, load_openmoji
 from gpt4image.data.regions import Boxes, ImageBoxes, Masks
 from tables import write_store
 
 # Images in memory
+
+RED = (255, 0, 0)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(decode(data))
 
 
 def png(seed: int, side: int = 8) -> bytes:
@@ -58,8 +67,8 @@ class MasksInMemory:
     def read(self, row: int) -> NDArray[np.uint8]:
         return self.masks[row]
 
-    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
-        return tuple(hashlib.sha256(self.masks[row].tobytes()).hexdigest() for row in rows)
+    def content(self, row: int) -> bytes:
+        return self.masks[row].tobytes()
 
 
 def masks_of(values: Sequence[NDArray[np.uint8]], *, classes: int = 4, background: int = 0) -> Masks:

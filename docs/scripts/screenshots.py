@@ -54,14 +54,7 @@ def screenshot(address: str, out: Path) -> None:
 def of_review(demo: Path, out: Path) -> None:
     """Write a picture of the page of `gpt4image review` about the packaged photographs, before any is labelled."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [
-            "--data",
-            "clothes-unlabelled",
-            "--labels",
-            f"{folder}/labels.csv",
-            "--answers",
-            str(demo / ANSWERS),
-        ]
+        words = ["--data", "clothes-unlabelled", "--labels", f"{folder}/labels.csv", "--answers", str(demo / ANSWERS)]
         command = [sys.executable, "-m", "gpt4image", "review", *words]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
             try:

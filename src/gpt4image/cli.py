@@ -3,8 +3,6 @@
 A stage's module is imported when the stage runs, so that start-up and help load nothing heavy.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

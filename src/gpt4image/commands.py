@@ -53,10 +53,14 @@ COMMANDS: dict[str, Command] = {}
 
 
 def command(
-    name: str, options: Callable[P, StageConfig], result: type[Result], stage: str, *traits: Trait
+    name: str, options: Callable[P, StageConfig], result: type[Result], module: str, *traits: Trait
 ) -> Callable[P, Result]:
-    """Add a command, and return its function; its parameters are the options, as keywords."""
+    """Add a command, and return its function; its parameters are the options, as keywords.
+
+    Its stage is the function of its name in ``module``; that of two words has them the other way round.
+    """
     kind: Any = options
+    stage = f"{module}:{'_'.join(reversed(name.split())).replace('-', '_')}"
     COMMANDS[name] = added = Command(kind, result, stage, frozenset(traits))
 
     def function(*positional: P.args, **keywords: P.kwargs) -> Result:
@@ -79,39 +83,28 @@ def command(
     return function
 
 
-demo = command("demo", config.DemoConfig, results.CompareResult, "distilling.demo:demo", "resumes")
-distill = command("distill", config.DistillConfig, results.DistillResult, "distilling.distill:distill", "resumes")
-describe = command("describe", config.DescribeConfig, results.DescribeResult, "describing.describe:describe", "resumes")
-command(
-    "descriptions import",
-    config.ImportDescriptionsConfig,
-    results.StoreResult,
-    "describing.descriptions:import_descriptions",
-)
-command(
-    "descriptions export",
-    config.ExportDescriptionsConfig,
-    results.StoreResult,
-    "describing.descriptions:export_descriptions",
-)
-inspect = command("inspect", config.InspectConfig, results.InspectResult, "describing.inspection:inspect")
-encode = command("encode", config.EncodeConfig, results.EncodeResult, "encoding.encode:encode", "resumes")
-label = command("label", config.LabelConfig, results.LabelResult, "labelling.label:label")
-review = command("review", config.ReviewConfig, results.ReviewResult, "reviewing.review:review", "resumes")
-audit = command("audit", config.AuditConfig, results.AuditResult, "reviewing.review:audit", "resumes")
-discover = command("discover", config.DiscoverConfig, results.DiscoverResult, "reviewing.discover:discover", "resumes")
+demo = command("demo", config.DemoConfig, results.CompareResult, "distilling.demo", "resumes")
+distill = command("distill", config.DistillConfig, results.DistillResult, "distilling.distill", "resumes")
+improve = command("improve", config.ImproveConfig, results.ImproveResult, "improving.improve", "resumes")
+history = command("history", config.HistoryConfig, results.HistoryResult, "improving.line")
+describe = command("describe", config.DescribeConfig, results.DescribeResult, "describing.describe", "resumes")
+command("descriptions import", config.ImportDescriptionsConfig, results.StoreResult, "describing.descriptions")
+command("descriptions export", config.ExportDescriptionsConfig, results.StoreResult, "describing.descriptions")
+inspect = command("inspect", config.InspectConfig, results.InspectResult, "describing.inspection")
+encode = command("encode", config.EncodeConfig, results.EncodeResult, "encoding.encode", "resumes")
+label = command("label", config.LabelConfig, results.LabelResult, "labelling.label")
+review = command("review", config.ReviewConfig, results.ReviewResult, "reviewing.review", "resumes")
+audit = command("audit", config.AuditConfig, results.AuditResult, "reviewing.review", "resumes")
+discover = command("discover", config.DiscoverConfig, results.DiscoverResult, "reviewing.discover", "resumes")
 export_labels = command(
-    "export-labels", config.ExportLabelsConfig, results.ExportLabelsResult, "deploying.export_labels:export_labels"
+    "export-labels", config.ExportLabelsConfig, results.ExportLabelsResult, "deploying.export_labels"
 )
-train = command(
-    "train", config.TrainConfig, results.TrainResult, "training.train:train", "recipes", "shared", "resumes"
-)
-evaluate = command("evaluate", config.EvaluateConfig, results.EvaluateResult, "evaluating.evaluate:evaluate", "shared")
-compare = command(
-    "compare", config.CompareConfig, results.CompareResult, "comparing.compare:compare", "recipes", "resumes"
-)
-report = command("report", config.ReportConfig, results.ReportResult, "reporting.report:report")
-export = command("export", config.ExportConfig, results.ExportResult, "deploying.export:export")
-predict = command("predict", config.PredictConfig, results.PredictResult, "deploying.predict:predict", "keeps_rows")
-search = command("search", config.SearchConfig, results.SearchResult, "searching.search:search")
-doctor = command("doctor", config.DoctorConfig, results.DoctorResult, "reporting.doctor:doctor")
+train = command("train", config.TrainConfig, results.TrainResult, "training.train", "recipes", "shared", "resumes")
+evaluate = command("evaluate", config.EvaluateConfig, results.EvaluateResult, "evaluating.evaluate", "shared")
+compare = command("compare", config.CompareConfig, results.CompareResult, "comparing.compare", "recipes", "resumes")
+report = command("report", config.ReportConfig, results.ReportResult, "reporting.report")
+export = command("export", config.ExportConfig, results.ExportResult, "deploying.export")
+benchmark = command("benchmark", config.BenchmarkConfig, results.BenchmarkResult, "deploying.benchmark")
+predict = command("predict", config.PredictConfig, results.PredictResult, "deploying.predict", "keeps_rows")
+search = command("search", config.SearchConfig, results.SearchResult, "searching.search")
+doctor = command("doctor", config.DoctorConfig, results.DoctorResult, "reporting.doctor")

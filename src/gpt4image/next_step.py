@@ -1,7 +1,5 @@
 """The command that follows another one, with its paths, as the command line prints it."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import shlex
@@ -101,14 +99,12 @@ def _after_train(options: Any, result: Any) -> Step | None:
 
 def _export(folder: Path) -> Step:
     own = folder if runs.has_begun(folder) else next(path.parent for path in folder.rglob(runs.CONFIG))
-    form, ending = ("onnx", ".onnx") if runs.read_config(own)["task"] in BEYOND_TIMM else ("timm", "-timm")
-    return "export", {"run_dir": folder, "format": form, "out": _new(folder.with_name(f"{folder.name}{ending}"))}
+    form = "onnx" if runs.read_config(own)["task"] in BEYOND_TIMM else "timm"
+    return "export", {"run_dir": folder, "format": form, "out": _new(folder.with_name(f"{folder.name}-model"))}
 
 
-def _predict(model: Path) -> Step | None:
+def _predict(model: Path) -> Step:
     """Return how new photographs are predicted: of those that a model has learned from, its answers tell nothing."""
-    if model.suffix == ".pt2":
-        return None
     return "predict", {"model": model, "images": (NEW_PHOTOS,), "out": _new(Path("predictions.csv"))}
 
 
@@ -137,7 +133,7 @@ _NEXT: Mapping[str, Callable[[Any, Any], Step | Path | None]] = {
     ),
     "compare": lambda options, _: _export(options.out),
     "report": lambda _, result: result.path,
-    "export": lambda options, _: _predict(options.out),
+    "export": lambda options, _: None if options.format == "torch-export" else _predict(options.out),
     "search": lambda options, _: options.html,
     "doctor": lambda options, _: None if options.path else ("demo", {}),
 }

@@ -3,8 +3,6 @@
 Only words are sorted here. What a value may be is checked by the configuration, for shell, recipe and Python alike.
 """
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import inspect

@@ -1,7 +1,5 @@
 """Answers, prompts and results as values, as JSON and back, and in the store."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

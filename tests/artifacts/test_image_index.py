@@ -1,7 +1,5 @@
 """The index of a dataset: only new images are read, and the most similar ones are found."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

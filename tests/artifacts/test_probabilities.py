@@ -1,7 +1,5 @@
 """Probabilities: arrays in memory or mapped from a file, what files keep of them, and what follows from blocks."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The embedding table: joins by digest whatever the order, and never opens what is unfinished."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

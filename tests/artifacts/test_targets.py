@@ -1,7 +1,5 @@
 """Targets on disk are read as they were written, and say what they were made from."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpt4image.artifacts import targets
-from gpt4image.artifacts.targets import BoxLabels, Facts, LabelEvidence, Targets
+from gpt4image.artifacts.targets import BoxLabels, Facts, Targets, load_targets
 from gpt4image.base.errors import Gpt4ImageError
-from gpt4image.data.regions import Boxes
 from tables import made
 from worlds import any_boxes
 
@@ -58,22 +55,20 @@ def test_what_was_read_is_told_from_what_was_given(
     tmp_path: Path, evidence: str, embeddings: tuple[str, ...], answers: str, read: tuple[bool, bool]
 ) -> None:
     facts = replace(FACTS, evidence=evidence, embeddings=embeddings, answers=answers)
-    found = LabelEvidence.of(written(tmp_path / "labels.parquet", facts))
-    assert found is not None and (found.texts_read, found.answers_read) == read
+    found = Facts.of(written(tmp_path / "labels.parquet", facts))
+    assert (found.texts_read, found.answers_read) == read
     assert (found.asked, found.seed) == ("class", 3)
 
 
 def test_boxes_and_several_classes_are_asked_for_by_their_name(tmp_path: Path) -> None:
-    found = LabelEvidence.of(written(tmp_path / "labels.parquet", replace(FACTS, task="multilabel", answers="/a.db")))
-    assert found is not None and found.asked == "tags"
-    facts = {"evidence": "fused", "answers": "/a.db", "embeddings": "", "seed": 2}
-    BoxLabels(keys=(), digests=(), boxes=Boxes.of_images([]), classes=("a",), facts=facts).save(tmp_path / "b.parquet")
-    boxes = LabelEvidence.of(tmp_path / "b.parquet")
-    assert boxes == LabelEvidence(task="detection", evidence="fused", answers="/a.db", seed=2)
-    assert boxes is not None and boxes.asked == "boxes" and boxes.answers_read and not boxes.texts_read
-    (tmp_path / "text.parquet").write_text("no table")
-    for name in ("none", "text"):
-        assert LabelEvidence.of(tmp_path / f"{name}.parquet") is None, "nothing is known of it"
+    found = Facts.of(written(tmp_path / "labels.parquet", replace(FACTS, task="multilabel", answers="/a.db")))
+    assert found.asked == "tags"
+    replace(some(0, 0), facts=replace(BOXES, answers="/a.db")).save(tmp_path / "b.parquet")
+    boxes = Facts.of(tmp_path / "b.parquet")
+    assert boxes.asked == "boxes" and boxes.answers_read and not boxes.texts_read
+
+
+BOXES = Facts(task="detection", classes=("cat", "dög", "fish"), evidence="fused", seed=2)
 
 
 def some(seed: int, images: int = 5) -> BoxLabels:
@@ -81,8 +76,8 @@ def some(seed: int, images: int = 5) -> BoxLabels:
         keys=tuple(f"images/{number}.png" for number in range(images)),
         digests=tuple(f"{number:064x}" for number in range(images)),
         boxes=any_boxes(seed, images, classes=3),
-        classes=("cat", "dög", "fish"),
-        facts={"seed": seed, "noise": 0.25, "tables": ["a", "ü"]},
+        human=np.arange(images) % 2 == 0,
+        facts=BOXES,
     )
 
 
@@ -91,10 +86,10 @@ def some(seed: int, images: int = 5) -> BoxLabels:
 def test_what_is_read_is_what_was_written(tmp_path: Path, seed: int, images: int) -> None:
     written = some(seed, images)
     written.save(tmp_path / "boxes.parquet")
-    found = BoxLabels.load(tmp_path / "boxes.parquet")
+    found = load_targets(tmp_path / "boxes.parquet")
     assert found.boxes.content() == written.boxes.content()
     assert (found.keys, found.digests, found.classes) == (written.keys, written.digests, written.classes)
-    assert found.facts == written.facts
+    assert found.facts == written.facts and np.array_equal(found.human, written.human)
 
 
 def test_another_file_or_none_is_an_error(tmp_path: Path) -> None:
@@ -104,8 +99,8 @@ def test_another_file_or_none_is_an_error(tmp_path: Path) -> None:
     whole = (tmp_path / "boxes.parquet").read_bytes()
     (tmp_path / "bit.parquet").write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
     for name, reason in {
-        "none": "there are no targets here", "text": "cannot be read as Parquet", "other": "is not a file of targets",
-        "boxes": "is not a file of targets", "bit": "cannot be read as Parquet",
+        "none": "there is no file of targets here", "bit": "cannot be read as Parquet",
+        "boxes": "is a file of boxes", **dict.fromkeys(("text", "other"), "is not a file of targets"),
     }.items():  # fmt: skip
         with pytest.raises(Gpt4ImageError, match=reason):
             Targets.load(tmp_path / f"{name}.parquet")

@@ -1,7 +1,5 @@
 """Errors: what messages quote, and what libraries raise becomes an error of ours."""
 
-from __future__ import annotations
-
 import pytest
 
 from gpt4image.base.errors import ConfigError, DataError, first_few, first_line, nearest, parsing

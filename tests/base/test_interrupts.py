@@ -1,7 +1,5 @@
 """Ctrl-C: the first one is noted, the second one is heard, though not in the middle of what must be finished."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """95 % intervals: known values, and how often they hold."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """What commands return: facts as typed fields, as a terminal, JSON and a notebook show them."""
 
-from __future__ import annotations
-
 import pickle
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Progress: bars with rates on a terminal, plain lines every few seconds without one."""
 
-from __future__ import annotations
-
 import io
 
 import pytest

@@ -1,7 +1,5 @@
 """Text that is safe to print: without secrets, and without what acts and is not seen."""
 
-from __future__ import annotations
-
 import html
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A small comparison on colours."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

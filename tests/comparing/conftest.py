@@ -1,7 +1,5 @@
 """An embedding table and answers for the small comparisons, whose runs are made in the process of the tests."""
 
-from __future__ import annotations
-
 import pytest
 
 from comparing.cases import answers, small, table

@@ -1,7 +1,5 @@
 """Arms: each differs from the baseline in what it says, and no control sees more than the labels that are left."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
@@ -47,11 +45,7 @@ def arm_inputs(labels: np.ndarray = LEFT, described: np.ndarray | None = None) -
     names = np.zeros((3, 20), np.float32)
     names[[0, 1, 2], [0, 1, 2]] = 1.0
     return ArmInputs(
-        data=data,
-        true_labels=TRUE,
-        class_names=names,
-        targets=lambda: np.full((18, 3), 1 / 3, np.float32),
-        seed=0,
+        data=data, true_labels=TRUE, class_names=names, targets=lambda: np.full((18, 3), 1 / 3, np.float32), seed=0
     )
 
 

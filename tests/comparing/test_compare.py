@@ -1,7 +1,5 @@
 """Comparisons: every arm and seed once, shared and finished runs not made again, the record as promised."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Few masks: which are kept, and what each arm is told of the images that lost theirs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

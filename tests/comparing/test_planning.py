@@ -1,7 +1,5 @@
 """What a comparison will run, what is taken away, how its runs are told apart, and what it refuses before."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import replace

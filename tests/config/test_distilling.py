@@ -1,7 +1,5 @@
 """Every option of the stages is one of distill, and reaches its stage."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

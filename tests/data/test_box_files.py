@@ -1,7 +1,5 @@
 """What is written as COCO, YOLO, VOC and masks is read again as it was."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The dataset refuses what no later stage could mend, and keeps what belongs together."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -48,7 +46,7 @@ def test_a_selection_keeps_key_label_and_bytes_together(chosen: list[int]) -> No
         assert part.splits[position] == images.splits[index]
         assert part.digests[position] == hashlib.sha256(part.read(position)).hexdigest() == images.digests[index]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MemorySource, "digests", lambda self, rows: pytest.fail("computed again"))
+        patch.setattr(MemorySource, "read", lambda self, row: pytest.fail("computed again"))
         assert images.select(chosen).revised(labels=np.ones(len(chosen), int)).digests == part.digests
 
 

@@ -1,7 +1,5 @@
 """Every kind of picture gives the right pixels; every bad one a reason."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib
@@ -10,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from encoded_images import RED, encoded, pixels
 from gpt4image.base.errors import DecodeError
 from gpt4image.data import decode as decoding
 from gpt4image.data.decode import decode, decode_numbers, decode_square, sides
+from worlds import RED, encoded, pixels
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

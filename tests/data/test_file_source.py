@@ -1,7 +1,5 @@
 """Files as images: what is read, what is found, and digests."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from pathlib import Path

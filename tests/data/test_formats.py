@@ -1,7 +1,5 @@
 """What each format says of a small dataset is read as it was meant: classes, boxes, masks, splits, keys, columns."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

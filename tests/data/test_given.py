@@ -1,7 +1,5 @@
 """Images and labels that a call in Python is given: lists, arrays, tables of pandas."""
 
-from __future__ import annotations
-
 import hashlib
 import pickle
 import subprocess

@@ -1,7 +1,5 @@
 """Cells of labels: names, several, what is no label and what is refused."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The packaged sets and CIFAR: same pictures, labels and splits everywhere."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import pickle

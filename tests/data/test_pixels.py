@@ -1,7 +1,5 @@
 """Pixels in memory and by workers: same interface, same pictures, broken ones named."""
 
-from __future__ import annotations
-
 import gc
 import os
 from pathlib import Path

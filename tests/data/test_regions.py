@@ -1,7 +1,5 @@
 """Boxes and masks: cut at their picture, counted where they cannot be used, and kept with their pixels."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -51,7 +49,7 @@ def test_faults_name_a_few_and_count_all_and_an_image_that_lost_all_it_had_is_no
     for place in range(1200):
         faults.add(f"box {place}", "it is wrong")
     assert [(item.name, item.reason) for item in faults.skipped("a.json")] == [
-        ("a.json: 1,200 annotations", "it is wrong: 'box 0', 'box 1', 'box 2', 'box 3', 'box 4' and 1195 more"),
+        ("a.json: 1,200 annotations", "it is wrong: 'box 0', 'box 1', 'box 2', 'box 3', 'box 4' and 1195 more")
     ]
     assert [number(3), number("3")] == [3, 3] and math.isnan(number(10**400)) and math.isnan(number(True))
     lost, broken = Object("a", 0, (5, 5, 9, 9)), Object("b", 0, (0, 0, 1, 1), fault="it is wrong")

@@ -1,15 +1,11 @@
 """SPEC strings: what a path is taken for, options, and what is wrong with others."""
 
-from __future__ import annotations
-
-import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.data import full_spec, load_dataset, require_apart
+from gpt4image.data import full_spec, load_dataset
 from gpt4image.data.spec import parse
 from worlds import write_images
 
@@ -33,7 +29,9 @@ from worlds import write_images
         ("manifest:bad.parquet", "not a Parquet file"),
         *((f"{name}:~nosuch/x", "there is no such f") for name in ("folder", "hf")),
         ("cifar10:~nosuch/x", "does not hold the official files"),
-        ("folder:linked", r"holds no image; .* The first: 'cat' a link to a folder"),
+        ("folder:linked", r"holds no image; .* The first: cat: a link to a folder"),
+        ("tables", "its Parquet files are read by hf:tables"),
+        ("hf:nobody/no-such-dataset", "is no local path .* the hub"),
     ],
 )
 def test_a_spec_that_cannot_be_loaded_says_why(
@@ -41,7 +39,9 @@ def test_a_spec_that_cannot_be_loaded_says_why(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").touch()
-    (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
+    (tmp_path / "tables").mkdir()
+    for name in ("bad", "tables/train"):
+        (tmp_path / f"{name}.parquet").write_bytes(b"PAR1 no")
     for name in ("empty", "far/cat", "linked"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "linked" / "cat").symlink_to(tmp_path / "far" / "cat")
@@ -99,20 +99,3 @@ def test_a_folder_may_be_called_as_a_kind_of_dataset_or_a_packaged_one(
     assert load_dataset("./clothes").classes == ("cat", "dog")
     assert len(load_dataset("clothes:")) == 1722
     assert load_dataset("folder").spec == "folder:folder"
-
-
-@pytest.mark.parametrize(
-    ("data", "out", "refused"),
-    [("us", "us/run", True), ("us", "run", False), ("clothes", "clothes", True), ("clothes", "run", False)],
-)
-def test_results_do_not_lie_among_the_images(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, out: str, refused: bool
-) -> None:
-    write_images(tmp_path, "us/cat/1.png")
-    monkeypatch.chdir(tmp_path)
-    try:
-        require_apart(SimpleNamespace(data=data, out=Path(out)))
-    except ConfigError as error:
-        assert refused and f"--out {out}" in str(error)
-    else:
-        assert not refused and os.path.exists("us")  # noqa: PTH110

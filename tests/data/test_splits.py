@@ -1,7 +1,5 @@
 """Cuts by digest: deterministic, stratified, blind to names and order, and never through equal images."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

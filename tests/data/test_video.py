@@ -1,7 +1,5 @@
 """Videos: sets of clips, which frames make one, and what hostile, damaged and endless files come to."""
 
-from __future__ import annotations
-
 import builtins
 from pathlib import Path
 

@@ -4,8 +4,6 @@ with serve_hub(token="hf_...") as hub:
     ...  # hub.url for HF_ENDPOINT; hub.files["me/model"]["config.json"], hub.private, hub.commits
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import hashlib

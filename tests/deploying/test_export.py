@@ -1,10 +1,7 @@
 """Exports are the model of their run to everybody (plain timm, onnxruntime, torch), or nothing is written."""
 
-from __future__ import annotations
-
 import hashlib
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -29,34 +26,22 @@ from synthetic_records import comparison_record, write_comparison
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 
-NAMES = {"timm": "model", "onnx": "model.onnx", "torch-export": "model.pt2"}
+HANDED_OVER = ["README.md", "config.json", "example.py", "manifest.json", "model.safetensors", "small_stem.py"]
 Runs = Callable[[str], Path]
 
 
-def card_code(card: Path) -> str:
-    found = re.search(r"^```python\n(.*?)^```$", card.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert found, card
-    return found[1]
-
-
 def predicted_elsewhere(folders: list[Path], allowed: str) -> list[dict[str, Any]]:
-    """Run the code of each folder's card in one new process, elsewhere, and return what it found for its picture.jpg.
+    """Run each folder's example in one new process, elsewhere, and return what it found for its picture.jpg.
 
     The process fails where the code imports this package, or anything heavy that is not ``allowed``.
     """
-    cases: list[dict[str, str]] = []
-    for folder in folders:
-        (folder / "elsewhere").mkdir()
-        shutil.copy(folder / "picture.jpg", folder / "elsewhere")
-        cases.append({"folder": str(folder / "elsewhere"), "code": card_code(next(folder.rglob("*.md")))})
+    cases = [(str(folder / "model" / "example.py"), str(folder / "picture.jpg")) for folder in folders]
     script = f"""
-import json, os, sys
+import json, runpy, sys
 found = []
-for case in json.load(sys.stdin):
-    os.chdir(case["folder"])
+for sys.argv in json.load(sys.stdin):
     sys.modules.pop("small_stem", None)
-    names = {{}}
-    exec(case["code"], names)
+    names = runpy.run_path(sys.argv[0])
     found.append({{"classes": list(names["classes"]), "probabilities": names["probabilities"]}})
 imported = {{name.partition(".")[0] for name in sys.modules}}
 assert not imported & ({{"gpt4image", "torch", "timm", "onnxruntime", "onnx"}} - set({allowed.split()!r})), imported
@@ -75,7 +60,7 @@ def spec_of(run: Path) -> str:
 
 def exported(run: Path, form: str, folder: Path, **options: Any) -> Path:
     """Export a run into a folder, and put a picture of its test split there."""
-    export(ExportConfig(run_dir=run, format=form, out=folder / NAMES[form], **options))  # pyright: ignore
+    export(ExportConfig(run_dir=run, format=form, out=folder / "model", **options))  # pyright: ignore
     image_set = load_with_splits(spec_of(run), val_fraction=0.1, test_fraction=0.2)
     (folder / "picture.jpg").write_bytes(image_set.read(int(image_set.indices("test")[0])))
     return folder
@@ -102,7 +87,7 @@ def assert_as_recorded(found: dict[str, Any], run: Path) -> None:
         ("torch-export", "torch", ("vit-small-stem",)),
     ],
 )
-def test_the_code_of_the_card_predicts_what_the_run_recorded_without_this_package(
+def test_the_example_predicts_what_the_run_recorded_without_this_package(
     form: str, allowed: str, families: tuple[str, ...], run_of: Runs, tmp_path: Path
 ) -> None:
     if form == "onnx":
@@ -114,6 +99,22 @@ def test_the_code_of_the_card_predicts_what_the_run_recorded_without_this_packag
         assert has_small_stem is (form == "timm" and family == "resnet-small-stem"), "only where it is needed"
 
 
+@pytest.mark.slow
+def test_the_example_in_javascript_predicts_what_the_run_recorded(
+    run_of: Runs, node_modules: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript", reason="pip install 'gpt4image[onnx]'")
+    run = run_of("vit-small-stem")
+    folder = exported(run, "onnx", tmp_path)
+    (tmp_path / "node_modules").symlink_to(node_modules)
+    command = ["node", "model/example.mjs", "picture.jpg"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    classes, probabilities = recorded(run)
+    name, _, probability = done.stdout.strip().rpartition(" ")
+    assert name == classes[int(np.argmax(probabilities))], done.stderr
+    assert float(probability) == pytest.approx(max(probabilities), abs=0.05), "sharp resizes a little differently"
+
+
 def test_the_outcome_says_what_was_checked_and_what_is_needed(run_of: Runs, tmp_path: Path) -> None:
     run, out = run_of("resnet-small-stem"), tmp_path / "model"
     outcome = export(ExportConfig(run_dir=run, format="timm", out=out))
@@ -121,7 +122,8 @@ def test_the_outcome_says_what_was_checked_and_what_is_needed(run_of: Runs, tmp_
     assert float(outcome.largest_difference) < 1e-5 and outcome.skipped == ()
     assert "import small_stem" in outcome.needs
     names = sorted(path.name for path in out.iterdir())
-    assert names == ["README.md", "config.json", "manifest.json", "model.safetensors", "small_stem.py"]
+    assert names == HANDED_OVER
+    assert (out / "example.py").read_text(encoding="utf-8") in (out / "README.md").read_text(encoding="utf-8")
     same = [hashlib.sha256((folder / runs.MODEL).read_bytes()).hexdigest() for folder in (run, out)]
     assert same[0] == same[1] == read_json(out / "config.json")["source"]["weights_sha256"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"], "nothing is left beside it"
@@ -161,10 +163,8 @@ def test_images_that_are_gone_have_a_way_out(run_of: Runs, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"format": "onnx", "out": "model.bin"}, ConfigError, r"model.bin: a file of --format onnx ends with \.onnx"),
-        ({"format": "torch-export", "out": "model"}, ConfigError, r"ends with \.pt2"),
+        ({"format": "onnx", "out": "a/m.onnx"}, ConfigError, r"m\.onnx: an export is a folder; give --out a/m\."),
         ({"format": "timm", "out": "taken"}, ConfigError, "taken exists already"),
-        ({"format": "onnx", "out": "card.onnx"}, ConfigError, r"card\.onnx\.md exists already"),
         ({"format": "timm", "out": "model", "run_dir": "nowhere"}, RunError, "nowhere does not exist"),
         *(({"format": "timm", "out": "model", "push_to_hub": name}, ConfigError, "a repository is named USER/NAME")
           for name in ("me", "me/", "a/b/c", "https://huggingface.co/me/model", "me/mo del")),
@@ -175,10 +175,8 @@ def test_mistakes_are_refused_at_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").mkdir()
-    (tmp_path / "card.onnx.md").write_text("mine", encoding="utf-8")
     with pytest.raises(kind, match=message):
         export(ExportConfig(**{"run_dir": Path("run"), **options}))  # pyright: ignore
-    assert (tmp_path / "card.onnx.md").read_text(encoding="utf-8") == "mine"
 
 
 @pytest.mark.slow
@@ -190,16 +188,10 @@ def test_what_is_pushed_is_loaded_from_the_hub_by_plain_timm(
     run, folder = run_of("resnet-small-stem"), tmp_path / "exported"
     exported(run, "timm", folder, push_to_hub="me/model")
     (folder / "model").rename(tmp_path / "away")
-    assert set(hub.files["me/model"]) == {
-        "README.md",
-        "config.json",
-        "manifest.json",
-        "model.safetensors",
-        "small_stem.py",
-    }
+    assert sorted(hub.files["me/model"]) == HANDED_OVER
     assert hub.private["me/model"]
-    shutil.copy(tmp_path / "away" / "README.md", folder)
-    assert str(tmp_path) not in card_code(folder / "README.md")
+    (folder / "model").mkdir()
+    shutil.copy(tmp_path / "away" / "example.py", folder / "model")
     assert_as_recorded(predicted_elsewhere([folder], "timm torch")[0], run)
     assert not [path for path in folder.rglob("*") if path.is_file() and hub.token.encode() in path.read_bytes()]
 
@@ -245,17 +237,17 @@ def test_files_are_one_commit_of_a_private_repository_and_a_refused_token_is_not
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_login()
-    model = ExportConfig(run_dir=tmp_path, format="onnx", out=tmp_path / "a.onnx")
-    for name in ("a.onnx", "a.onnx.md"):
-        (tmp_path / name).write_bytes(name.encode() * 1000)
+    model = ExportConfig(run_dir=tmp_path, format="onnx", out=tmp_path / "a")
+    (tmp_path / "a" / "inner").mkdir(parents=True)
+    for name in ("model.onnx", "inner/README.md"):
+        (tmp_path / "a" / name).write_bytes(name.encode() * 1000)
     assert push(model, "me/model") == f"{hub.url}/me/model"
-    assert hub.files == {"me/model": {"README.md": b"a.onnx.md" * 1000, "a.onnx": b"a.onnx" * 1000}}
+    assert hub.files == {"me/model": {name: name.encode() * 1000 for name in ("model.onnx", "inner/README.md")}}
     assert hub.private == {"me/model": True} and hub.commits == ["gpt4image export --format onnx"]
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
     with pytest.raises(ExportError, match="set HF_TOKEN") as login:
         require_login()
     with pytest.raises(ExportError, match="complete on this machine, but not at me/model") as pushed:
         push(model, "me/model")
-    both = f"hf upload --private me/model {model.out} a.onnx && hf upload --private me/model {model.out}.md README.md"
-    assert f"try `{both}`" in str(pushed.value), "the card of a file is beside it"
+    assert f"try `hf upload --private me/model {model.out}`" in str(pushed.value)
     assert "hf_expired" not in f"{login.value}{pushed.value}"

@@ -1,7 +1,5 @@
 """Labels that other programs read: each format goes around by its own reader."""
 
-from __future__ import annotations
-
 import csv
 import errno
 import hashlib
@@ -19,7 +17,7 @@ import yaml
 from PIL import Image
 
 import gpt4image
-from gpt4image.artifacts.targets import BoxLabels
+from gpt4image.artifacts.targets import BoxLabels, Facts, load_targets
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.regions import Boxes
@@ -52,7 +50,8 @@ def boxes(data: str, path: Path) -> Path:
     one = (np.array([[0.1, 0.2, 0.5, 0.8]], np.float32), np.array([1]), np.array([0.75], np.float32))
     none = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
     found = Boxes.of_images([one, none, one])
-    BoxLabels(keys=images.keys, digests=tuple(images.digests), boxes=found, classes=CLASSES).save(path)
+    facts, human = Facts(task="detection", classes=CLASSES), np.zeros(len(images), np.bool_)
+    BoxLabels(keys=images.keys, digests=tuple(images.digests), boxes=found, human=human, facts=facts).save(path)
     return path
 
 
@@ -143,7 +142,7 @@ def test_images_that_differ_only_in_their_ending_keep_their_own_boxes(
         Image.new("RGB", (20, 10), (60 * number, 0, 0)).save(tmp_path / "photos" / name)
     file = boxes(data, tmp_path / "b.parquet")
     gpt4image.export_labels(data=data, targets=file, format=format_, out=tmp_path / "out")
-    own, again = BoxLabels.load(file), load_dataset(f"{format_}:{tmp_path / 'out'}")
+    own, again = load_targets(file), load_dataset(f"{format_}:{tmp_path / 'out'}")
     assert isinstance(again.regions, Boxes) and sorted(again.digests) == sorted(own.digests)
     assert np.diff(again.regions.starts).tolist() == np.diff(own.by_digest(again.digests).starts).tolist()
 

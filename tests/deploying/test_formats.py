@@ -1,7 +1,5 @@
 """Formats: the run's weights, any number of images, nothing pickled, nothing of this machine; and the same model."""
 
-from __future__ import annotations
-
 import json
 import sys
 import zipfile
@@ -20,7 +18,7 @@ from gpt4image.base.errors import ExportError
 from gpt4image.config import ExportConfig
 from gpt4image.deploying.formats import ExportedModel, write_onnx, write_timm, write_torch_export
 from gpt4image.deploying.loading import EXTRA_FILE, Classifier, load_classifier
-from gpt4image.deploying.model_card import example
+from gpt4image.deploying.model_card import examples
 from gpt4image.tasks.decision import Decision
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.training.run_model import load_run_model
@@ -122,7 +120,7 @@ def several(small_run: Path, tmp_path: Path) -> ExportedModel:
 
 @pytest.mark.parametrize("form", ["run", "timm", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_every_format_gives_the_sigmoid_of_the_outputs(several: ExportedModel, tmp_path: Path, form: str) -> None:
-    path = several.run_dir if form == "run" else tmp_path / "model.onnx"
+    path = several.run_dir if form == "run" else tmp_path / ("model.onnx" if form == "onnx" else "")
     if form != "run":
         (write_timm if form == "timm" else write_onnx)(path, several)
     side = several.metadata.preprocessing.size
@@ -136,7 +134,8 @@ def test_every_format_gives_the_sigmoid_of_the_outputs(several: ExportedModel, t
 
 @pytest.mark.parametrize("form", ["timm", "onnx", "torch-export"])
 def test_the_code_of_the_card_prints_the_classes_present(several: ExportedModel, form: str) -> None:
-    code = example(several, ExportConfig(run_dir=several.run_dir, format=form, out=Path("model")))  # pyright: ignore
+    asked = ExportConfig(run_dir=several.run_dir, format=form, out=Path("model"))  # pyright: ignore
+    code = examples(several, asked)["example.py"]
     compile(code, "card", "exec")
     assert "softmax" not in code and (".sigmoid()" in code) is (form == "timm")
     found: dict[str, Any] = {

@@ -1,7 +1,5 @@
 """Every format is the same classifier that sees the same pixels, and what is none is refused with a reason."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys
@@ -18,7 +16,6 @@ from PIL import Image
 from timm.models import save_for_hf
 from torch import Tensor
 
-from encoded_images import encoded
 from gpt4image import cli
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, ModelError, RunError
@@ -28,6 +25,7 @@ from gpt4image.deploying.loading import ONNX_KEY, Metadata, load_classifier
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
 from gpt4image.training.augment import Augmentation, eval_batch
 from trained_runs import rewrite_config
+from worlds import encoded
 
 HOW = Preprocessing(size=32, resize=36, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
@@ -141,7 +139,7 @@ def test_what_is_no_model_is_said(small_run: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not exist"):
         load_classifier(tmp_path / "none.onnx")
     (tmp_path / "model.h5").touch()
-    with pytest.raises(ModelError, match="is no run folder, no folder in timm"):
+    with pytest.raises(ModelError, match="is no run folder, no folder that `gpt4image export`"):
         load_classifier(tmp_path / "model.h5")
     with pytest.raises(RunError, match="holds no finished run"):
         load_classifier(tmp_path)

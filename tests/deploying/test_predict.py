@@ -1,14 +1,14 @@
 """Every image that is named gets its row and drawing, in order, in every format; what is broken costs nothing else."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import csv
 import io
 import json
 import os
+import runpy
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -179,11 +179,11 @@ def test_an_image_for_which_the_model_gives_nonsense_is_skipped_by_name(
     model, images = load_classifier(small_run), sorted(map(str, (pictures / "food").iterdir()))[:3]
 
     def spoilt(pixels: Any) -> Any:
-        found = model.probabilities(pixels)
+        found, *known = model.read(pixels)
         found[1, 0] = value
-        return found
+        return (found, *known)
 
-    monkeypatch.setattr(loading, "load_classifier", lambda *_, **__: replace(model, probabilities=spoilt))
+    monkeypatch.setattr(loading, "load_classifier", lambda *_, **__: replace(model, read=spoilt))
     outcome = predict(PredictConfig(model=small_run, images=tuple(images), out=tmp_path / "a.csv"))
     assert [(item.name, reason in item.reason) for item in outcome.skipped] == [(images[1], True)]
     assert [row["image"] for row in csv_rows(tmp_path / "a.csv")] == [images[0], images[2]]
@@ -268,17 +268,16 @@ def numbers_in(file: str) -> np.ndarray:
 def test_an_onnx_file_gives_the_masks_of_its_run_and_timm_has_no_such_model(
     drawn_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    export(ExportConfig(run_dir=drawn_run / "run", format="onnx", out=tmp_path / "model.onnx"))
+    export(ExportConfig(run_dir=drawn_run / "run", format="onnx", out=tmp_path / "model"))
     first = predicted(drawn_run / "run", drawn_run, tmp_path / "a")
-    second = predicted(tmp_path / "model.onnx", drawn_run, tmp_path / "b")
+    second = predicted(tmp_path / "model", drawn_run, tmp_path / "b")
     differing = [numbers_in(a["mask"]) != numbers_in(b["mask"]) for a, b in zip(first, second, strict=True)]
     assert np.mean(differing) < 1e-3
-    card = (tmp_path / "model.onnx.md").read_text(encoding="utf-8")
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     assert "A model for semantic segmentation" in card and "The output `mask` is (N, 32, 32)" in card
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(drawn_run / "set" / "images" / "test" / "000.png", "picture.jpg")
+    monkeypatch.setattr(sys, "argv", ["example.py", str(drawn_run / "set" / "images" / "test" / "000.png")])
     capsys.readouterr()  # an early torch says what it rewrote
-    exec(card.split("```python\n")[1].split("```")[0], {})
+    runpy.run_path(str(tmp_path / "model" / "example.py"))
     assert ast.literal_eval(capsys.readouterr().out) == set(first[0]["present"])
     with pytest.raises(ExportError, match="timm has no models for segmentation; use --format onnx"):
         export(ExportConfig(run_dir=drawn_run / "run", format="timm", out=tmp_path / "timm"))
@@ -331,11 +330,11 @@ def test_a_large_picture_is_drawn_smaller_and_one_that_is_gone_costs_no_other(
     def then_removed(*given: Any, **more: Any) -> Any:
         model = own(*given, **more)
 
-        def probabilities(pixels: Any) -> Any:
+        def read(pixels: Any) -> Any:
             (photos / "b.png").unlink(missing_ok=True)
-            return model.probabilities(pixels)
+            return model.read(pixels)
 
-        return replace(model, probabilities=probabilities)
+        return replace(model, read=read)
 
     monkeypatch.setattr(loading, "load_classifier", then_removed)
     given = {"model": detector_run, "images": (str(photos),), "threads": 1, "out": rows, "draw": tmp_path / "drawn"}

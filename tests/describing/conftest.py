@@ -1,7 +1,5 @@
 """Describers find a key, no address in the environment, and wait little."""
 
-from __future__ import annotations
-
 import pytest
 
 from openai_cases import openai_settings

@@ -1,7 +1,5 @@
 """Answers as models write them: JSON within anything, broken in any way, and hostile; kept, rejected or a failure."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import replace
@@ -11,6 +9,7 @@ from typing import Any
 import pytest
 
 from gpt4image.artifacts.answers import PROMPTS, Answer
+from gpt4image.artifacts.class_lists import ClassNames, class_list
 from gpt4image.config import Flaw
 from gpt4image.describing.answer_json import (
     LONGEST_WORD,
@@ -23,7 +22,6 @@ from gpt4image.describing.answer_json import (
     parse_answer,
     share,
 )
-from gpt4image.describing.class_lists import ClassNames, class_list
 from gpt4image.describing.describe import Judged, judge
 from gpt4image.describing.describers import base
 from gpt4image.describing.questions import asking_for

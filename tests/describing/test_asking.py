@@ -1,7 +1,5 @@
 """Asking within the money: everything that is missing, once, and a budget that is never overrun."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Collection, Sequence

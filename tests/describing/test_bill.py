@@ -3,8 +3,6 @@
 A step of a history is a function in STEPS, of ``History``; another way of asking adds its own there.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Boxes from servers in other conventions than asked for, cut, broken and hostile; what is good is kept."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +10,6 @@ import pytest
 from PIL import Image
 
 import gpt4image.describing.asking
-from encoded_images import encoded
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import BOX_FORMATS, InspectConfig
 from gpt4image.data.dataset import Dataset
@@ -21,7 +18,7 @@ from gpt4image.describing.boxes import probed_images
 from gpt4image.describing.inspection import inspect
 from openai_cases import answers_of, describe_by
 from openai_stub import Call, Handler, Reply, answer
-from worlds import in_memory, masks_of
+from worlds import encoded, in_memory, masks_of
 
 SIZE, MAX_SIDE, SENT = (160, 80), 64, (64, 32)
 Make = Callable[[int, int], Dataset]

@@ -1,7 +1,5 @@
 """describe --second-describer: asked where it is expected to correct most, and nothing is paid for twice."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """describe: asks once, keeps every answer, goes on after kill -9 and Ctrl-C."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections import Counter

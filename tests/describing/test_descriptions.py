@@ -1,7 +1,5 @@
 """Files of descriptions and answers: rows join by key and digest only, import is idempotent, export is its inverse."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

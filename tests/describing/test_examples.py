@@ -1,7 +1,5 @@
 """--examples: labelled training pictures that every question begins with."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """inspect: every count is of what is in the store; a page shows everything and trusts nothing."""
 
-from __future__ import annotations
-
 import json
 import re
 from html.parser import HTMLParser
@@ -12,14 +10,13 @@ import pytest
 from PIL import Image
 
 import gpt4image.describing.asking
-from encoded_images import encoded
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, StoreError
 from gpt4image.config import InspectConfig
 from gpt4image.data.dataset import NO_LABEL, Dataset
 from gpt4image.describing.inspection import inspect, stored_flaws
-from worlds import in_memory
+from worlds import encoded, in_memory
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", class_conditioned=False)
 TOLD = Prompt("told", 3, "This is a {class_name}. Describe it.", class_conditioned=True)

@@ -1,7 +1,5 @@
 """What is asked: the question, its schema, class lists, and what is missing of an image."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from gpt4image.artifacts.answers import PROMPTS
+from gpt4image.artifacts.answers import NONE_OF_THESE, PROMPTS
+from gpt4image.artifacts.class_lists import ClassNames, class_list, is_none
 from gpt4image.artifacts.store import ClassOption
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import DescribeConfig
 from gpt4image.describing.asking import brings
-from gpt4image.describing.class_lists import NONE_OF_THESE, ClassNames, class_list, is_none
 from gpt4image.describing.questions import asking_for, question, schema_of
 
 SHORT = PROMPTS["short"]

@@ -1,7 +1,5 @@
 """Pictures and the command that pays a server for answers about them."""
 
-from __future__ import annotations
-
 from distilling_cases import bare, paid, photos
 from openai_cases import openai_settings
 

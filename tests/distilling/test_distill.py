@@ -1,7 +1,5 @@
 """From a folder to a model: labelled or not, paid for or refused, stopped and gone on with."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex
@@ -19,7 +17,7 @@ import worlds
 from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Paid, Photos, colour_of, good
 from gpt4image import cli
 from gpt4image.artifacts.stage_records import RECORD
-from gpt4image.artifacts.targets import Facts, Targets, holds_boxes
+from gpt4image.artifacts.targets import Facts, Targets
 from gpt4image.base.errors import ConfigError, DataError, DescriberError, Gpt4ImageError, ModelError, RunError
 from gpt4image.base.files import read_json
 from gpt4image.base.outcome import Outcome
@@ -28,8 +26,8 @@ from gpt4image.config.results import ExportResult
 from gpt4image.data import load_dataset
 from gpt4image.distilling import distill
 from gpt4image.distilling.distill import STAGES, worth_of_labels
-from gpt4image.labelling.audited import order_of
 from gpt4image.models.weights import load_tensors
+from gpt4image.selecting.order import at_random
 from openai_stub import Call, Handler, Reply, answer, failure, serve
 from worlds import COLOURS, NAMES, boxes_answered, in_memory, write_dots, write_squares
 
@@ -99,7 +97,7 @@ def test_looks_take_the_place_of_labels(bare: Photos, tmp_path: Path, monkeypatc
     monkeypatch.setattr("gpt4image.reviewing.review.serve", look)
     assert cli.main(shlex.split(words[1])[1:]) == 0
     again = gpt4image.distill(data=bare.folder, **asked)
-    assert "Accuracy of the targets, by 36 looks at 36 images: 100.0% (100.0% to 100.0%)." in again.text
+    assert "Accuracy of the targets, by 36 audited images of 36: 100.0% (100.0% to 100.0%)." in again.text
     assert "gpt4image audit --data NEW --split train --model" in again.text
 
 
@@ -233,9 +231,9 @@ def test_a_set_with_boxes_becomes_an_aligned_detector_as_onnx(
     assert cli.main([*words, "--compare", "1"]) == 0, capsys.readouterr().err
     shown, told = capsys.readouterr()
     assert f"ask       {replay} for description and boxes" in told and "mAP" in told
-    assert f"wrote: {out / 'model.onnx'}" in shown
-    assert f"next: gpt4image predict {out / 'model.onnx'}" in shown
-    assert holds_boxes(out / "targets.parquet")
+    assert f"wrote: {out / 'model'}" in shown
+    assert f"next: gpt4image predict {out / 'model'}" in shown
+    assert Facts.of(out / "targets.parquet").task == "detection"
     options = read_json(out / "run" / "config.json")
     assert options["task"] == "detection" and options["embeddings"] == str(out / "embeddings")
     assert read_json(out / "comparison" / "comparison.json")["arms"].keys() == {"baseline", "fused-aligned"}
@@ -250,7 +248,7 @@ def test_photographs_without_any_annotation_become_a_detector(tmp_path: Path, mo
     replay = replayed_boxes(spec, tmp_path / "boxes.jsonl")
     options = {**TINY, "epochs": 1, "image_size": 32, "task": "detection", "classes": ",".join(NAMES)}
     made = gpt4image.distill(data=spec, describer=replay, out=out, **options)
-    assert made.model == out / "model.onnx" and made.human_labels == 0
+    assert made.model == out / "model" and made.human_labels == 0
     assert read_json(out / "run" / "config.json")["task"] == "detection"
 
 
@@ -279,7 +277,7 @@ def test_masks_and_clips_become_models_of_theirs_as_onnx(
     made = gpt4image.distill(
         data=spec, describer=f"replay:{tmp_path / 'said.jsonl'}", out=out, **{**TINY, "epochs": 1, "image_size": 32}
     )
-    assert made.model == out / "model.onnx"
+    assert made.model == out / "model"
     options = read_json(out / RECORD)["options"]
     assert (options["ask"] or asked) == asked and options["align"] is False
     assert options["prompt"] == (["motion"] if task == "video" else ["short"])
@@ -353,7 +351,7 @@ def some_targets(labelled: int, *, right: float = 0.9, several: bool = False) ->
 def worth(folder: Path, *, looks: int, right: float = 0.9, accuracy: float | None = None) -> str:
     """What is told of N targets after looks of which a share is right."""
     targets = some_targets(100, right=right)
-    rows = order_of(targets.digests)[:looks]
+    rows = at_random(targets.digests)[:looks]
     cells = [f"{row},{'a' if place < right * looks else 'b'},checked,{row:064x}" for place, row in enumerate(rows)]
     (folder / "audit.csv").write_text("\n".join(["path,label,review,digest", *cells]), encoding="utf-8")
     return worth_of_labels(targets, folder / "audit.csv", accuracy, "gpt4image review", "gpt4image audit")
@@ -362,13 +360,13 @@ def worth(folder: Path, *, looks: int, right: float = 0.9, accuracy: float | Non
 @pytest.mark.parametrize(
     ("looks", "accuracy", "said"),
     [
-        (0, None, "400 training images are right is not known without looks. `audit` measures it:\n  gpt4image audit"),
-        (0, None, "Review the first 46 images, which by the targets hold half of the wrong ones:\n  gpt4image review"),
         (
-            100,
+            0,
             None,
-            "90.4% (83.1% to 93.9%) are right, by 100 looks. By a rule of thumb, true labels for all would now",
+            "400 training images are right is not known without an audit. `audit` measures it:\n  gpt4image audit",
         ),
+        (0, None, "Review the first 46 images, which by the targets hold half of the wrong ones:\n  gpt4image review"),
+        (100, None, "90.4% (83.1% to 93.9%) are right, by 100 audited images. By a rule of thumb, true labels for all"),
         (100, None, "add about 1.1 points of accuracy (0 to 12.7)"),
         (100, 0.99, "add about 1.0 points of accuracy (0 to 1.0)"),
     ],

@@ -1,7 +1,5 @@
 """What limits a model, and the next larger student that distill names."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
@@ -15,7 +13,8 @@ SHARES = {"targets": 0.95, "linear": 0.84, "half": 0.828}
 @pytest.mark.parametrize(
     ("model", "side", "right", "accuracy", "expected"),
     [
-        ("tf_efficientnet_lite0", 160, 0.956, 0.85, "right for 85.0%, its targets for 95.6%.*lite0 --image-size 224"),
+        ("tf_efficientnet_lite0", 160, 0.956, 0.85, "right for 85.0%, its targets for 95.6%.*side: --image-size 224"),
+        ("tf_efficientnet_lite0.in1k", 160, None, 0.85, "side: --image-size 224"),
         ("tf_efficientnet_lite0.in1k", 224, None, 0.85, "its targets for 95.0%.*--model tf_efficientnet_lite1"),
         (
             "tf_efficientnet_lite2",

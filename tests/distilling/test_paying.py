@@ -1,7 +1,5 @@
 """Nothing is paid for before somebody agrees, and nothing twice."""
 
-from __future__ import annotations
-
 import io
 import json
 import sys

@@ -1,7 +1,5 @@
 """encode: each text once, the same bytes however often it was killed, nothing encoded twice."""
 
-from __future__ import annotations
-
 import random
 import shutil
 from collections.abc import Sequence

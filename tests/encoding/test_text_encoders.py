@@ -1,7 +1,5 @@
 """Text encoders by SPEC, chunks of long texts, MiniLM as the library computes it, and a tiny CLIP."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Measuring a finished run: accuracy needs no texts, and what could not be measured is tried again."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import pytest
 import trained_runs
 from gpt4image import cli
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import DataError, RunError
+from gpt4image.base.errors import ConfigError, DataError, RunError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import EvaluateConfig, PredictConfig, TrainConfig
 from gpt4image.config.results import PredictResult
@@ -211,6 +209,8 @@ def test_looks_estimate_the_accuracy_where_no_test_image_has_a_label(colour_fold
     out = trained(f"manifest:{colour_folder / 'set.csv'}", tmp_path / "run")
     looks = tmp_path / "audit.csv"
     with pytest.raises(DataError, match="label"):
+        evaluate(EvaluateConfig(run_dir=out))
+    with pytest.raises(ConfigError, match="no such file"):
         evaluate(EvaluateConfig(run_dir=out, audit=looks))
     test = "".join(f"{key},{names[k]},test,checked,{digest}\n" for key, split, digest, k in rows if split == "test")
     looks.write_text(f"path,label,split,review,digest\n{test}", encoding="utf-8")

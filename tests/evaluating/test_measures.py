@@ -1,7 +1,5 @@
 """Measures besides the metrics of the task: of real runs, each number recomputed by hand."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A CLIP's labels as answers, by a tiny CLIP with random weights: one row per training image, which `label` reads."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Alignment inside the Trainer of transformers: training, evaluation, checkpoints, and the plain model it saves."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """The example scripts, run as a user runs them."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import re

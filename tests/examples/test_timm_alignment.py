@@ -1,7 +1,5 @@
 """Alignment inside timm's training script: its loader, mixup, task, moving average, optimiser and checkpoints."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from types import SimpleNamespace

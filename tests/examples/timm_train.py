@@ -4,8 +4,6 @@ That script is not in the package on PyPI. What matters is the same: what it imp
 moving average, optimiser of the task's module), the prefetching loader, and the saver that asks the task.
 """
 
-from __future__ import annotations
-
 import argparse
 
 import torch

@@ -1,7 +1,5 @@
 """The teacher of boxes: votes, what annotators skip, suspected errors, and boxes that a detector predicts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +13,7 @@ from gpt4image.data import annotation, load_dataset
 from gpt4image.data.regions import Boxes, ImageBoxes
 from gpt4image.data.splits import keep_labels_per_class
 from gpt4image.describing.descriptions import import_descriptions
-from gpt4image.labelling.boxes import (
-    TaughtBoxes,
-    convention,
-    features,
-    prior,
-    quality,
-    suspected_boxes,
-    teach,
-)
+from gpt4image.labelling.boxes import TaughtBoxes, convention, features, prior, quality, suspected_boxes, teach
 from gpt4image.labelling.evidence import AnsweredBoxes, read_boxes
 from gpt4image.labelling.texts import Texts
 from worlds import NAMES, store_boxes

@@ -1,7 +1,5 @@
 """The one model that joins sources, and answers that are not about their image."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import csv
 import dataclasses
 import json
@@ -10,11 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoded_images import encoded
 from gpt4image.artifacts.store import Prompt
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.table import write_manifest as finish_table
-from gpt4image.artifacts.targets import BoxLabels, Targets
+from gpt4image.artifacts.targets import Targets, load_targets
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.config import DescribeConfig, ImportDescriptionsConfig, LabelConfig
 from gpt4image.data import load_dataset, load_with_splits
@@ -23,7 +20,7 @@ from gpt4image.describing.describe import describe
 from gpt4image.describing.descriptions import import_descriptions
 from gpt4image.labelling.label import label
 from tables import make_table, write_lines, write_store
-from worlds import NAMES, answer_squares, write_squares
+from worlds import NAMES, answer_squares, encoded, write_squares
 
 CLASSES = ("cat", "<b>dog</b>", "owl")
 PER_CLASS = 30
@@ -278,13 +275,13 @@ def test_boxes_of_train_are_human_ones_and_others_follow_the_convention(tmp_path
     spec = write_squares(tmp_path / "set")
     store = answer_squares(spec, tmp_path / "a.db")
     outcome = label(config(spec, store, val_fraction=0.3))
-    found = BoxLabels.load(tmp_path / "boxes.parquet")
+    found = load_targets(tmp_path / "boxes.parquet")
     images = load_dataset(spec)
     assert isinstance(images.regions, Boxes)
     assert found.classes == images.classes == NAMES
-    assert len(found.facts["human"]) == outcome.labelled < len(found.keys) == len(images)
+    assert found.human.sum() == outcome.labelled < len(found.keys) == len(images)
     true = images.regions[[images.keys.index(key) for key in found.keys]]
-    learned = np.isin(np.arange(len(found.keys)), found.facts["human"])
+    learned = found.human
     for image in range(len(found.keys)):
         corners, labels, weights = found.boxes.image(image)
         assert np.array_equal(labels[weights > 0], true.image(image)[1])
@@ -316,8 +313,8 @@ def test_no_human_box_is_needed(tmp_path: Path) -> None:
     store = answer_squares(spec, tmp_path / "a.db", truncated=False)
     folder = f"folder:{tmp_path / 'set' / 'images'}"
     outcome = label(config(folder, store, task="detection", classes=",".join(NAMES)))
-    found = BoxLabels.load(tmp_path / "boxes.parquet")
-    assert found.facts["human"] == [] and (found.boxes.weights > 0.5).all()
+    found = load_targets(tmp_path / "boxes.parquet")
+    assert not found.human.any() and (found.boxes.weights > 0.5).all()
     assert len(found.boxes.labels) == 2 * len(found.keys)
     assert "Annotate a few images" in outcome.text
     with pytest.raises(ConfigError, match=r"labels of .* are of multilabel"):

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,6 +203,25 @@ def test_pictures_are_read_beside_answers_and_correct_them():
     assert np.linalg.norm(principal[:490], axis=1) == pytest.approx(1, abs=1e-4)
 
 
+def test_images_without_an_answer_have_the_classes_of_similar_pictures_as_surely_as_these_are_right():
+    true, rng = np.random.default_rng(6).integers(0, CLASSES, 900), np.random.default_rng(7)
+    answers, asked = too_sure(true, 6), np.arange(900) < 300
+    first, none = np.where(asked, answers.first, -1), np.arange(900) == 899
+    answers = Answers(first, np.full(900, -1), answers.confidence, none=none)
+    features = (np.eye(CLASSES, 40)[true] + 0.35 * rng.normal(size=(900, 40))).astype(np.float32)
+    seen = np.arange(900) != 898
+    found = predict_labels(
+        Texts.none(900), kept(true, 0), CLASSES, 0, answers=answers, pictures=Pictures(features, seen)
+    )
+    assert found.known.sum() == 898, "neither a picture that cannot be read nor one of no class has a target"
+    others = found.probabilities[300:898]
+    assert accuracy(others, true[300:898]) > 0.85 and np.isclose(others.sum(axis=1), 1.0, atol=1e-4).all()
+    assert others.max(axis=1).mean() < accuracy(others, true[300:898]), "a fifth of the answers is wrong, and it knows"
+    noise = Pictures(rng.normal(size=(900, 40)).astype(np.float32), seen)
+    empty = predict_labels(Texts.none(900), kept(true, 0), CLASSES, 0, answers=answers, pictures=noise)
+    assert empty.known.sum() == 300, "pictures that tell nothing make no target"
+
+
 def test_labelled_pictures_outweigh_answers_that_are_often_wrong():
     """Right for 45 %, as sure as they are right: labels alone would teach more, and are not taken for wrong ones."""
     rng = np.random.default_rng(10)
@@ -299,7 +316,8 @@ def test_label_writes_shows_and_measures_them(spec: str, tmp_path: Path) -> None
     assert (found.labels[found.splits != "train"] == -1).all()
     assert outcome.labelled == 30 and outcome.classes_without_label == 0
     assert outcome.quality["val_mAP"] > 0.9 and outcome.quality["cross_validated_mAP"] > 0.8
-    assert 0.3 < outcome.quality["labels_explained"] < 1 and outcome.quality["calibration_error"] < 0.3
+    assert 0.3 < outcome.quality["labels_explained"] < 1
+    assert outcome.quality["calibration_error"] is None, "of so few labels it would be chance"
     row = found.keys.index(next(key for key in found.keys if key.endswith("05.png")))
     assert found.doubt[row, found.classes.index("hat")] == np.nanmax(found.doubt) > 0.5
     assert outcome.suspected >= 1
@@ -316,11 +334,7 @@ def test_an_arm_of_a_comparison_learns_from_texts(spec: str, tmp_path: Path) -> 
     found = predict_training(data, 0, None)
     assert found.probabilities.shape == found.out_of_fold.shape == (len(train), 3)
     given = ArmInputs(
-        data=data,
-        true_labels=data.labels,
-        class_names=None,
-        targets=lambda: targets_of(found, data, None),
-        seed=0,
+        data=data, true_labels=data.labels, class_names=None, targets=lambda: targets_of(found, data, None), seed=0
     )
     soft, expected = training_data(ARMS["text-labels"], given).soft, found.probabilities
     assert soft is not None and np.isnan(np.delete(soft, train, axis=0)).all()

@@ -1,7 +1,5 @@
 """Text labels of what a run reads: of training images alone, as the options say."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.targets import BoxLabels, Targets
+from gpt4image.artifacts.targets import Targets, load_targets
 from gpt4image.base.errors import ConfigError, TableError
 from gpt4image.base.files import read_json
 from gpt4image.comparing.compare import compare
@@ -189,7 +187,7 @@ def test_a_file_of_boxes_is_enough_where_nobody_drew_any(given: tuple[str, Path]
     train_rows = found.data.indices("train")
     assert found.config.task == "detection" and found.data.labels.known[train_rows].all()
     assert not np.delete(found.data.labels.known, train_rows).any(), "others are held out"
-    made = BoxLabels.load(file)
+    made = load_targets(file)
     fewer = replace(made, boxes=made.boxes.only(made.boxes.image_of > 0))
     fewer.save(tmp_path / "fewer.parquet")
     assert prepare(box_options(data, tmp_path, targets=tmp_path / "fewer.parquet")).fingerprint != found.fingerprint

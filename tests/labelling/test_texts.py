@@ -1,7 +1,5 @@
 """The text classifier and its inputs: embeddings that are centred and smoothed, and which image is worth a label."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 
@@ -14,7 +12,6 @@ from numpy.typing import NDArray
 from gpt4image.artifacts import probabilities
 from gpt4image.base.interrupts import Stopped, stopped_by
 from gpt4image.labelling import texts as text_classifier
-from gpt4image.labelling.audited import to_label
 from gpt4image.labelling.texts import Texts, classify, smooth, unit
 from tables import make_table
 
@@ -151,30 +148,3 @@ def test_many_texts_are_read_and_kept_in_blocks_on_disk(monkeypatch: pytest.Monk
     assert found[:] == pytest.approx(whole, abs=1e-6)
     assert np.array_equal(found[np.array([48, 3])], found[:][[48, 3]])
     assert np.array_equal(vectors.take(np.array([7, 2]))[:], vectors[:][[7, 2]])
-
-
-def groups(*sizes: int):
-    """Points around one corner each."""
-    rng = np.random.default_rng(0)
-    centres = np.repeat(np.eye(len(sizes)), sizes, axis=0)
-    return centres + rng.normal(0, 0.02, centres.shape), np.repeat(np.arange(len(sizes)), sizes)
-
-
-def test_chosen_images_are_unlike_each_other_and_the_doubt_they_stand_for_orders_them():
-    points, group = groups(10, 30, 20)
-
-    def chosen(points: np.ndarray, doubt: np.ndarray, count: int) -> list[int]:
-        probabilities = np.stack([1 - doubt / 2, doubt / 2], axis=1)
-        return to_label(points, probabilities, np.arange(len(points)), count, 0).tolist()
-
-    rows = chosen(points, np.full(60, 0.5), 3)
-    assert group[rows].tolist() == [1, 2, 0]
-    nearest = [
-        np.flatnonzero(group == g)[((points[group == g] - points[group == g].mean(0)) ** 2).sum(1).argmin()]
-        for g in (1, 2, 0)
-    ]
-    assert rows == nearest
-    sure = np.where(group == 1, 0.0, 1.0)
-    assert set(group[chosen(points, sure, 2)]) == {0, 2}, "images that are sure are passed over"
-    assert len(chosen(np.ones((20, 3)), np.ones(20), 4)) == 1, "equal texts are suggested once"
-    assert sorted(chosen(points[:3], np.ones(3), 9)) == [0, 1, 2], "fewer than asked for"

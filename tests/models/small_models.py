@@ -1,7 +1,5 @@
 """Small backbones and images for tests of models and aligners, and files of a cache of the hub."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

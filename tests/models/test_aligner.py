@@ -1,7 +1,5 @@
 """The aligner around backbones of every common family."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

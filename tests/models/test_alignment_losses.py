@@ -1,7 +1,5 @@
 """Alignment losses against loops that follow their definition word by word."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

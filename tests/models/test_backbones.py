@@ -1,7 +1,5 @@
 """Backbones of every common family, their stems and weights."""
 
-from __future__ import annotations
-
 import ast
 import pickle
 import runpy

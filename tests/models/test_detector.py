@@ -1,7 +1,5 @@
 """Feature pyramids, and FCOS, whose reference is torchvision's: what points learn, the loss, and suppression."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

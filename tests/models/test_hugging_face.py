@@ -1,7 +1,5 @@
 """Models in the Hugging Face layout, and those of transformers."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,7 @@ from safetensors.torch import save_file
 from gpt4image.base.errors import ModelError
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.models.aligner import Aligner
-from gpt4image.models.backbones import (
-    compile_training,
-    convolves,
-    create_backbone,
-    has_batch_norm,
-    has_small_stem,
-)
+from gpt4image.models.backbones import compile_training, convolves, create_backbone, has_batch_norm, has_small_stem
 from gpt4image.models.hugging_face import find_folder
 from models.small_models import in_hub_cache
 

@@ -1,7 +1,5 @@
 """A backbone in two parts: what stays as it is, and what learns."""
 
-from __future__ import annotations
-
 import pytest
 import timm
 import torch

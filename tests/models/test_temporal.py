@@ -1,7 +1,5 @@
 """Models of clips: what is shifted between frames, how frames are weighed, and what stays as it was."""
 
-from __future__ import annotations
-
 import pytest
 import timm
 import torch

@@ -1,7 +1,5 @@
 """Images joined to embeddings, as a user's own loop reads them."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +11,12 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from encoded_images import encoded
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.data import Dataset
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.own_loop.pairs import IGNORED_LABEL, NO_TEXT, DescribedImages, Texts, WithTexts
 from tables import make_table
-from worlds import in_memory
+from worlds import encoded, in_memory
 
 WIDTH = 8
 TO_TENSOR = v2.Compose([v2.Resize((16, 16)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])

@@ -1,7 +1,5 @@
 """One card for all pages: what it says is escaped, what is missing is said, and a broken picture costs no other."""
 
-from __future__ import annotations
-
 import base64
 import io
 

@@ -3,8 +3,6 @@
 Starting a process takes seconds, so all checks share one start.
 """
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

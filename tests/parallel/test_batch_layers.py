@@ -1,7 +1,5 @@
 """Layers that see the batch of all processes, and who speaks. Steps of several processes: see test_processes.py."""
 
-from __future__ import annotations
-
 import copy
 import sys
 from collections.abc import Callable

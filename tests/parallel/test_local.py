@@ -1,7 +1,5 @@
 """Jobs in worker processes: all results in order, errors as they were raised, nobody left behind."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Several processes train what one trains: the same losses, gradients, weights and metrics."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The engine ray on a real cluster of two workers: same results as locally, workers that die, faults that stop all."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Charts show what the records say, whatever names are in them, and notebooks and pages the same ones."""
 
-from __future__ import annotations
-
 import base64
 import re
 from pathlib import Path
@@ -91,6 +89,16 @@ def test_classes_are_sorted_by_gain_and_few_pictures_are_named(tmp_path: Path) -
     plot, _ = charts.classes([evaluation("before", dog=0.6, cat=0.2)], [evaluation("after", cat=0.6, dog=0.55)])
     assert plot is not None and plot.words.endswith("cat: 20 to 60 % of 100 pictures; dog: 60 to 55 % of 7 pictures")
     assert {"+40", "−5", "dog (n = 7)"} <= set(texts(plot))
+
+
+def test_a_reliability_curve_shows_what_is_stated_and_what_is_right(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    assert charts.reliability(load_run(folder).evaluation) is None, "its record is of a task without it"
+    groups = {"calibration": {"bins": [[0.4, 0.5, 20], [0.9, 0.75, 40]]}}
+    write_json(folder / "evaluation-test.json", read_json(folder / "evaluation-test.json") | groups)
+    plot = charts.reliability(load_run(folder).evaluation)
+    assert plot is not None and "stated 90.0 %, right 75.0 % of 40 pictures" in plot.words
+    assert "stated probability" in texts(plot)
 
 
 def test_notebooks_show_runs_comparisons_and_evaluations(run: Path, tmp_path: Path) -> None:

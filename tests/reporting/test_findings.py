@@ -1,7 +1,5 @@
 """Findings, shares and tables of a comparison: every number where it belongs, no stronger than its seeds allow."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What the tests of the review share: pictures, a session and a client of its server."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path

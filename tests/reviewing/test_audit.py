@@ -1,7 +1,5 @@
 """The stage audit, with looks by a person who knows the truth."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,7 +78,7 @@ def test_looks_are_kept_and_more_of_them_narrow_the_interval(
 def test_what_cannot_be_audited_is_named(options: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Nothing to audit: give"):
         gpt4image.audit(data=options["data"])
-    with pytest.raises(TableError, match="there are no targets here"):
+    with pytest.raises(TableError, match="there is no file of targets here"):
         gpt4image.audit(**options | {"targets": tmp_path / "gone.parquet"})
     with pytest.raises(DataError, match="no images to audit in its test split"):
         gpt4image.audit(**options, split="test")

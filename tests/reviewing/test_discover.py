@@ -1,7 +1,5 @@
 """The stage discover, with a person who names and merges clusters."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,11 @@ from PIL import Image
 from sklearn.metrics import homogeneity_score
 
 import gpt4image
+from gpt4image.artifacts.class_lists import class_list
 from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import ConfigError, TableError
 from gpt4image.base.files import write_text
 from gpt4image.cli import main
-from gpt4image.describing.class_lists import class_list
 from gpt4image.labelling.texts import Texts, unit
 from gpt4image.reviewing import discover
 from gpt4image.reviewing.discover import FEWEST, find_clusters, propose_names, telling_words

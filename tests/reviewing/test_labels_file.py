@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping
 from pathlib import Path
@@ -117,7 +115,8 @@ def test_a_label_stays_while_its_image_cannot_be_read(pictures: Path, tmp_path: 
     sitting(path, images, {0: CAT, 1: UNSURE})
     for copy in copies.iterdir():
         copy.unlink()
-    file = LabelsFile(path, in_memory(contents, [-1, -1, -1], spec="hf:x", source=_Unplugged(contents)))
+    assert images.digests  # known from before
+    file = LabelsFile(path, images.revised(source=_Unplugged(contents)))
     assert [item.name for item in file.skipped] == ["k0", "k1", "k2"]
     file.set({2: Mark("", "")})
     file.close()

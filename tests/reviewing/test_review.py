@@ -1,7 +1,5 @@
 """The stage as a person meets it: a command, a page in Chromium, a file, and a model that learns from it."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

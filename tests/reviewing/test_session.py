@@ -1,7 +1,5 @@
 """One sitting at the page: what comes first, what is saved, tags and boxes."""
 
-from __future__ import annotations
-
 import shutil
 import threading
 import time
@@ -13,16 +11,16 @@ import numpy as np
 import pytest
 
 import gpt4image
-from gpt4image.artifacts.targets import BoxLabels
+from gpt4image.artifacts.targets import BoxLabels, Facts
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.interrupts import stop_here
 from gpt4image.data import load_dataset
 from gpt4image.data.regions import Boxes
-from gpt4image.labelling.audited import order_of
 from gpt4image.reviewing import review
 from gpt4image.reviewing.labels_file import cell_of
 from gpt4image.reviewing.queue import Teacher
 from gpt4image.reviewing.session import Session, new_class
+from gpt4image.selecting.order import at_random
 from tables import made_of
 
 
@@ -178,7 +176,8 @@ def targets_of(pictures: Path, kind: str) -> Path:
         return path
     corners = np.array([CAT[1:], DOG[1:]], np.float32)
     boxes = Boxes.of_images([(corners, np.array([0, 1]), np.full(2, share, np.float32)) for share in sure])
-    BoxLabels(keys=images.keys, digests=tuple(images.digests), boxes=boxes, classes=("cat", "dog")).save(path)
+    facts, human = Facts(task="detection", classes=("cat", "dog")), np.zeros(len(images), np.bool_)
+    BoxLabels(keys=images.keys, digests=tuple(images.digests), boxes=boxes, human=human, facts=facts).save(path)
     return path
 
 
@@ -242,7 +241,7 @@ def test_a_part_of_each_page_is_sampled_at_random_without_a_proposal_and_the_fil
         (bare / key.replace("/", "-")).write_bytes(images.read(row))
     given = {"data": f"folder:{bare}", "targets": targets, "labels": bare / "labels.csv"}
     session = opened(**given)
-    order = [session.digests[item] for item in order_of(session.digests)]
+    order = [session.digests[item] for item in at_random(session.digests)]
     page = session.cards("label", 12)
     drawn = [card for card in page if card.sampled == "random"]
     assert [card.id for card in drawn] == order[:3]

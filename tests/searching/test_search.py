@@ -1,7 +1,5 @@
 """Search: what is asked for comes first, images are read once, and what cannot be searched says why."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

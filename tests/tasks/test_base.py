@@ -1,7 +1,5 @@
 """A task that nothing but this file knows is trained, evaluated, compared and reported through the interface alone."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What validation images decide: temperatures, scores of boxes, and records of both."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

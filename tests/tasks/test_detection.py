@@ -1,7 +1,5 @@
 """Detection as a task: it learns, resumes to the same bits, is used like the others and measured as by pycocotools."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -49,14 +47,14 @@ def test_an_export_predicts_the_boxes_of_the_run(detector_run: Path, tmp_path: P
     import onnx
     import onnxruntime
 
-    out = tmp_path / "model.onnx"
+    out = tmp_path / "model"
     outcome = export(ExportConfig(run_dir=detector_run, format="onnx", out=out))
     assert float(outcome.largest_difference) < 1e-4
-    card = out.with_name(f"{out.name}.md").read_text()
+    card = (out / "README.md").read_text()
     assert "pipeline_tag: object-detection" in card and "An object detector: FCOS on a resnet10t" in card
-    weights = {weight.name for weight in onnx.load(str(out)).graph.initializer}
+    weights = {weight.name for weight in onnx.load(str(out / "model.onnx")).graph.initializer}
     assert not {name for name in weights if name.startswith("backbone.backbone.fc")}, "the classifier stays behind"
-    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
     assert session.get_outputs()[0].name == "boxes"
     (found,) = session.run(None, {"images": np.zeros((1, 3, 64, 64), np.float32)})
     assert found.shape == (1, 100, 6)

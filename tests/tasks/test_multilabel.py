@@ -1,7 +1,5 @@
 """Multi-label classification: its loss against a naive loop, its metrics against torchmetrics and scikit-learn."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import numpy as np

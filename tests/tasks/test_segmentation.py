@@ -1,7 +1,5 @@
 """Segmentation: its losses against loops, metrics against torchmetrics, and runs on drawn pictures."""
 
-from __future__ import annotations
-
 import io
 import math
 from dataclasses import replace
@@ -28,14 +26,7 @@ from gpt4image.data import annotation, load_dataset
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import VOID
 from gpt4image.evaluating.evaluate import evaluate
-from gpt4image.tasks.segmentation import (
-    PixelTargets,
-    Segmentation,
-    beyond_usual,
-    pixel_loss,
-    presence_loss,
-    share_loss,
-)
+from gpt4image.tasks.segmentation import PixelTargets, Segmentation, beyond_usual, pixel_loss, presence_loss, share_loss
 from gpt4image.training.prepare import prepare
 from gpt4image.training.trainer import build
 from worlds import masks_of

@@ -1,9 +1,9 @@
 """Video: a class that only the order of frames tells is learned, and every stage knows clips."""
 
-from __future__ import annotations
-
 import csv
 import json
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,20 +98,20 @@ def test_predict_names_what_is_no_video(run: Path, dots: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_an_export_takes_clips_and_agrees_with_the_run(run: Path, dots: Path, tmp_path: Path) -> None:
-    outcome = gpt4image.export(run_dir=run, format="onnx", out=tmp_path / "m.onnx")
+def test_an_export_takes_clips_and_agrees_with_the_run(
+    run: Path, dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = gpt4image.export(run_dir=run, format="onnx", out=tmp_path / "m")
     assert outcome.checked_on.startswith("24 images")
-    card = (tmp_path / "m.onnx.md").read_text()
+    card = (tmp_path / "m" / "README.md").read_text()
     assert "float32 (N, 4, 3, 16, 16)" in card and "video-classification" in card
-    for model, out in ((run, "run.jsonl"), (tmp_path / "m.onnx", "onnx.jsonl")):
+    for model, out in ((run, "run.jsonl"), (tmp_path / "m", "onnx.jsonl")):
         gpt4image.predict(model=model, images=[str(dots / "test")], out=tmp_path / out, top=2)
     names = ("run.jsonl", "onnx.jsonl")
     one, other = ([json.loads(line) for line in (tmp_path / name).read_text().splitlines()] for name in names)
     assert [row["image"] for row in one] == [row["image"] for row in other]
     best, same = (rows[0]["predictions"][0]["probability"] for rows in (one, other))
     assert best == pytest.approx(same, abs=1e-4)
-    code = card.split("```python\n")[1].split("```")[0]
-    code = code.replace("'m.onnx'", repr(str(tmp_path / "m.onnx"))).replace("clip.mp4", one[0]["image"])
-    found: dict[str, Any] = {}
-    exec(compile(code, "card", "exec"), found)
+    monkeypatch.setattr(sys, "argv", ["example.py", one[0]["image"]])
+    found = runpy.run_path(str(tmp_path / "m" / "example.py"))
     assert max(found["probabilities"]) == pytest.approx(best, abs=1e-3)

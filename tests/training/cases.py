@@ -1,7 +1,5 @@
 """Trainers of a small run with texts."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

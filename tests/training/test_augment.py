@@ -1,7 +1,5 @@
 """Augmentation of whole batches, and which images make one up."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from typing import Any

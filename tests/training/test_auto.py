@@ -1,7 +1,5 @@
 """Options chosen from the set: what the user gave is kept, what is chosen is named, the rules are monotone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +67,14 @@ def test_what_is_left_open_follows_from_what_is_given(
     assert found == {k: pytest.approx(v) if isinstance(v, float) else v for k, v in expected.items()}
     assert all(value is not None and getattr(config, name, value) == value for name, value in chosen.items())
     assert chosen["precision"] == suited_precision("cpu")
+
+
+def test_a_batch_is_no_larger_than_the_training_images(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"class{number % 2}").mkdir(exist_ok=True)
+        Image.new("RGB", (40, 40), (12 * number, 0, 0)).save(tmp_path / f"class{number % 2}" / f"{number}.png")
+    config, _ = choose(tmp_path, init="pretrained", model=RESNET, task="classification")
+    assert (config.freeze, config.batch_size) == ("3", 14)
 
 
 def test_what_was_given_is_kept_and_not_named(colour_folder: Path) -> None:

@@ -1,7 +1,5 @@
 """The loop: steps, checkpoints on the way, and losses that are not finite."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,12 +110,9 @@ def advance(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> No
 @pytest.mark.parametrize("name", ["adamw", "sgd", "muon", "lamb", "adanw", "lookahead_adamw"])
 def test_a_restored_run_goes_on_bitwise_as_if_it_had_never_stopped(name: str, tmp_path: Path) -> None:
     model, optimizer = trained(name, 3)
-    save_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}, {"step": 3, "loss": [0.1, 2 / 3]})
+    save_checkpoint(tmp_path / "c", {"model": model}, optimizer, {"step": 3, "loss": [0.1, 2 / 3]})
     fresh, fresh_optimizer = trained(name, 0, seed=1)
-    assert load_checkpoint(tmp_path / "c", {"model": fresh}, {"optimizer": fresh_optimizer}) == {
-        "step": 3,
-        "loss": [0.1, 2 / 3],
-    }
+    assert load_checkpoint(tmp_path / "c", {"model": fresh}, fresh_optimizer) == {"step": 3, "loss": [0.1, 2 / 3]}
     for step in range(3, 6):
         advance(model, optimizer, step)
         advance(fresh, fresh_optimizer, step)
@@ -127,24 +122,24 @@ def test_a_restored_run_goes_on_bitwise_as_if_it_had_never_stopped(name: str, tm
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
     model, optimizer = trained("adamw", 1)
-    save_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}, {})
+    save_checkpoint(tmp_path / "c", {"model": model}, optimizer, {})
     other = nn.Linear(3, 3)
     with pytest.raises(RunError, match="belongs to another model"):
-        load_checkpoint(tmp_path / "c", {"model": other}, {"optimizer": torch.optim.AdamW(other.parameters())})
+        load_checkpoint(tmp_path / "c", {"model": other}, torch.optim.AdamW(other.parameters()))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the full device of Linux")
 def test_a_full_disk_is_explained_and_what_was_there_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, optimizer = trained("adamw", 1)
-    save_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}, {"step": 1})
+    save_checkpoint(tmp_path / "c", {"model": model}, optimizer, {"step": 1})
 
     def full(tensors: object, path: Path, metadata: object) -> None:
         Path("/dev/full").write_bytes(b"weights")
 
     monkeypatch.setattr(weights, "save_file", full)
     with pytest.raises(RunError, match=r"No space left.*what was there is kept.*--resume"):
-        save_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}, {"step": 2})
-    assert load_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}) == {"step": 1}
+        save_checkpoint(tmp_path / "c", {"model": model}, optimizer, {"step": 2})
+    assert load_checkpoint(tmp_path / "c", {"model": model}, optimizer) == {"step": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 

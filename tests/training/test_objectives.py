@@ -1,7 +1,5 @@
 """FixMatch and SimCLR against loops that follow their papers word by word, and runs that learn by them."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any
@@ -115,9 +113,7 @@ def test_images_without_a_label_take_part_through_consistency_alone_where_it_is_
     assert losses(trainer_of(few_labels, confidence=1.0, label_smoothing=0.99))["consistency"] > 0
 
 
-def test_the_weak_view_is_only_moved_whatever_labelled_images_are_trained_with(
-    few_labels: dict[str, Any],
-) -> None:
+def test_the_weak_view_is_only_moved_whatever_labelled_images_are_trained_with(few_labels: dict[str, Any]) -> None:
     plain = trainer_of(few_labels)
     busy = trainer_of(few_labels, mixup=0.8, colour=0.5, erase=1.0, auto_augment="rand-m9-p1")
     seen: list[torch.Tensor] = []

@@ -1,7 +1,5 @@
 """Training: it learns, it resumes to the same bits, and it refuses mistakes before it starts."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

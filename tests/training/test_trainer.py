@@ -1,7 +1,5 @@
 """The parts of a run, built from its options."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,7 +79,7 @@ def test_an_option_without_effect_is_named(
 
 def of_parameters(trainer: Trainer, option: str) -> dict[str, float]:
     """Return an option of the optimiser's groups by the names of parameters."""
-    groups = trainer.optimizers["optimizer"].param_groups
+    groups = trainer.optimizer.param_groups
     found = {id(parameter): group[option] for group in groups for parameter in group["params"]}
     return {name: found[id(parameter)] for name, parameter in trainer.model.named_parameters()}
 
@@ -113,11 +111,11 @@ def test_layers_that_start_anew_learn_faster_than_given_weights(
     assert bool(new) == (not changes)
     new |= {"backbone.fc.weight", "backbone.fc.bias"}
     for step, rate in ((trainer.steps // 20, 0.02), (trainer.steps, 0.01)):
-        trainer.schedulers[0].step_update(step)
+        trainer.scheduler.step_update(step)
         rates = of_parameters(trainer, "lr")
         assert rates == pytest.approx({name: rate * (5.0 if name in new else 1.0) for name in rates}, rel=0.01)
     scratch = trainer_of(described, optimizer=optimizer, new_layers_lr_scale=5.0, **changes)
-    assert all("lr_scale" not in group for group in scratch.optimizers["optimizer"].param_groups)
+    assert all("lr_scale" not in group for group in scratch.optimizer.param_groups)
 
 
 def test_sets_with_nothing_to_learn_are_refused_before_they_are_decoded(

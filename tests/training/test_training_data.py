@@ -1,7 +1,5 @@
 """What a run reads, joined by content, and what its model says of images, in batches of any size."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

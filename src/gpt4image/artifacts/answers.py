@@ -8,8 +8,6 @@ Models write boxes in the convention that they were trained with, whatever they 
 numbers as they were written, and the convention by describer: a wrong one is corrected without asking again.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import re
@@ -28,6 +26,9 @@ from gpt4image.config import BOX_FORMATS
 
 Kind = Literal["in_list", "none", "outside_list"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+DESCRIPTION, CLASS, TAGS, BOXES = "description", "class", "tags", "boxes"  # parts of an answer
+NONE_OF_THESE = "none of these"
+"""What is said of an image that shows none of the classes, by describers and by models."""
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -130,10 +131,14 @@ class Prompt:
         return tuple(option.name for option in self.classes)
 
     @cached_property
-    def row(self) -> tuple[str, int, str, int, str]:
-        """Values of its columns in the store; ``asked`` is empty for a description alone."""
-        asked = "" if self.ask == ("description",) else canonical_json({"ask": self.ask, "classes": self.classes})
-        return self.name, self.version, self.text, int(self.class_conditioned), asked
+    def content(self) -> str:
+        """All of it as JSON: its identity in the store."""
+        return canonical_json({each.name: getattr(self, each.name) for each in fields(self)})
+
+    @cached_property
+    def asked(self) -> str | None:
+        """What it asks for and the class list, as JSON; None for a description alone."""
+        return None if self.ask == ("description",) else canonical_json({"ask": self.ask, "classes": self.classes})
 
 
 @dataclass(frozen=True, kw_only=True)

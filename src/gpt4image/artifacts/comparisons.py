@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from gpt4image.artifacts.runs import RUN, R, Record, Run, fault_of, has_begun, load_run, parsed
+from gpt4image.artifacts.runs import RUN, Record, Run, has_begun, load_run, parsed
 from gpt4image.base.errors import RunError, nearest
 from gpt4image.base.files import read_json
 from gpt4image.base.intervals import Interval
@@ -173,20 +173,3 @@ def load_arm_runs(folder: Path, comparison: Comparison) -> tuple[dict[str, list[
         except (RunError, OSError) as error:
             skipped.append(Skipped(relative, str(error)))
     return runs, skipped
-
-
-def load_items(path: Path, kind: type[R]) -> tuple[list[R], list[Skipped]]:
-    """Read an optional file of one record or of a list of them; what cannot be read is skipped with its reason."""
-    if not path.is_file():
-        return [], []
-    items, skipped = list[R](), list[Skipped]()
-    try:
-        content = read_json(path)
-    except (OSError, RunError) as error:
-        return [], [Skipped(path.name, str(error))]
-    for number, value in enumerate(content if isinstance(content, list) else [content]):
-        try:
-            items.append(kind.model_validate(value))
-        except ValidationError as error:
-            skipped.append(Skipped(f"{path.name}[{number}]", fault_of(error)))
-    return items, skipped

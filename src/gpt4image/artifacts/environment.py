@@ -1,7 +1,5 @@
 """Where something was computed: versions, machine, commit and command."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

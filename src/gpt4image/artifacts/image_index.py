@@ -6,8 +6,6 @@ index.npy    (N,) records of a digest and a vector, sorted by digest: one file, 
 Only images that it lacks are read. It is written whenever it has grown by a quarter.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -5,8 +5,6 @@ An array of more than ``IN_MEMORY`` numbers lies in a temporary file and is mapp
 ``from_blocks``, ``take``, ``scatter`` and ``concat`` fill them part by part. Set TMPDIR where /tmp lies in memory.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence

@@ -25,6 +25,8 @@ RUN, CONFIG, ENVIRONMENT, METRICS = "run.json", "config.json", "environment.json
 DOUBTFUL, LOCK = "doubtful.json", ".lock"
 TEXT_SPACE = "text_space.json"
 MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.safetensors"
+KNOWN = "known.safetensors"
+"""What says how well a model knows an image; a run has it where its decision can reject."""
 
 DATA, IMAGES = "data_fingerprint", "images_fingerprint"
 """Fingerprint of all data, and of images, labels and splits only: what a run is measured on."""
@@ -100,7 +102,7 @@ def require_new(run_dir: Path) -> None:
     """Raise RunError if a folder holds a run, or files that a run would write over."""
     if has_begun(run_dir):
         raise RunError(f"{run_dir} already holds a run; give --resume to go on with it, or another --out.")
-    if foreign := [name for name in (MODEL, HEAD, METRICS, RUN, CHECKPOINT) if (run_dir / name).exists()]:
+    if foreign := [name for name in (MODEL, HEAD, KNOWN, METRICS, RUN, CHECKPOINT) if (run_dir / name).exists()]:
         raise RunError(f"{run_dir} holds {first_few(foreign)}, which a run would write over; give another --out.")
 
 
@@ -222,6 +224,12 @@ class Epoch(Record):
         return row | {"losses": {name: value for name, value in found.items() if value is not None}}
 
 
+class Calibration(Record):
+    """What is stated and what is right, by groups of images: (stated, right, images); see ``tasks.calibration``."""
+
+    bins: tuple[tuple[float, float, int], ...]
+
+
 class Evaluation(Record):
     """Metrics of one split: ``scores`` has all by name, ``metric`` is the primary one, ``ci95`` intervals of some.
 
@@ -240,6 +248,7 @@ class Evaluation(Record):
     support: tuple[int, ...]
     per_class: tuple[float | None, ...]
     confused: tuple[tuple[int, int, int], ...] | None = None
+    calibration: Calibration | None = None
 
     @property
     def score(self) -> float | None:

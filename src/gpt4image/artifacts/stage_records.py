@@ -1,7 +1,5 @@
 """Stages of distill that are done in a folder, of what they were made, and their results: one JSON file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import fields

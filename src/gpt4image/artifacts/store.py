@@ -6,8 +6,6 @@ nothing. Failures are rows too and give way to the next answer. There is one wri
 (SQLite's WAL); a commit is on disk when it returns, and the last to close merges the log into the file.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -37,11 +35,9 @@ from gpt4image.base.locks import FileLock, acquire_lock
 
 __all__ = ["ClassOption", "Description", "DescriptionStore", "Prompt", "StoredAnswer", "StoredText", "canonical_json"]
 
-FORMAT = 5
+FORMAT = 6
 APPLICATION_ID = 0x67344931
 SMALL = 64 * 2**20  # bytes up to which the structure of a store is checked before its content is read
-PROMPT = ("name", "version", "text", "class_conditioned", "asked")
-"""Columns that identify a prompt, in the order of ``Prompt.row``."""
 # Columns of a result that are fields of ``Description`` as they are, and all of its columns.
 FIELDS = ("sample", "text", "error", "finish_reason", "tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
 COLUMNS = ("digest", "prompt", "describer", "status", "answer", *FIELDS)
@@ -51,10 +47,7 @@ COLUMNS = ("digest", "prompt", "describer", "status", "answer", *FIELDS)
 # and its price at most.
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE prompts (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL, version INTEGER NOT NULL, text TEXT NOT NULL,
-    class_conditioned INTEGER NOT NULL, asked TEXT NOT NULL,
-    UNIQUE (name, version, text, class_conditioned, asked)) STRICT;
+CREATE TABLE prompts (id INTEGER PRIMARY KEY, content TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE describers (id INTEGER PRIMARY KEY, settings TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE results (
     id INTEGER PRIMARY KEY, digest BLOB NOT NULL CHECK (length(digest) = 32),
@@ -84,11 +77,6 @@ MEND = (
 )
 
 
-def prompt_columns(table: str = "") -> str:
-    """Return the columns of ``PROMPT`` as SQL has them, each after ``table``, as in "p."."""
-    return ", ".join(table + name for name in PROMPT)
-
-
 def placeholders(values: Sequence[Any]) -> str:
     """Return a question mark for each value, as SQL has them."""
     return ", ".join("?" * len(values))
@@ -99,23 +87,22 @@ class PromptIds:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self.known: dict[tuple[Any, ...], int] = {}
+        self.known: dict[tuple[str, str], int] = {}
 
     def prompt(self, prompt: Prompt) -> int:
         """Return the id of a prompt."""
-        return self._find("prompts", prompt_columns(), prompt.row)
+        return self._find("prompts", "content", prompt.content)
 
     def describer(self, settings: Mapping[str, Any]) -> int:
         """Return the id of a describer, by its settings."""
-        return self._find("describers", "settings", (canonical_json(settings),))
+        return self._find("describers", "settings", canonical_json(settings))
 
-    def _find(self, table: str, columns: str, values: tuple[Any, ...]) -> int:
-        if (table, *values) not in self.known:
-            places = placeholders(values)
-            self._connection.execute(f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({places})", values)
-            found = self._connection.execute(f"SELECT id FROM {table} WHERE ({columns}) = ({places})", values)
-            self.known[table, *values] = found.fetchone()[0]
-        return self.known[table, *values]
+    def _find(self, table: str, column: str, value: str) -> int:
+        if (table, value) not in self.known:
+            self._connection.execute(f"INSERT OR IGNORE INTO {table} ({column}) VALUES (?)", (value,))
+            found = self._connection.execute(f"SELECT id FROM {table} WHERE {column} = ?", (value,))
+            self.known[table, value] = found.fetchone()[0]
+        return self.known[table, value]
 
 
 @contextlib.contextmanager
@@ -156,13 +143,12 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 
 def _connect(path: Path, how: str, pragmas: str, *, check_same_thread: bool = True) -> sqlite3.Connection:
     """Open a file that is a store of this format. Raises StoreError, FormatError, sqlite3.Error."""
+    if not is_store(path):
+        raise StoreError(f"{path}: this is not a description store; give a file that `gpt4image describe` wrote.")
     address = f"{path.absolute().as_uri()}?{how}"
     connection = sqlite3.connect(address, uri=True, check_same_thread=check_same_thread)
     try:
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if application != APPLICATION_ID:
-            raise StoreError(f"{path}: this is not a description store but another SQLite file; give another --store.")
         require_format(path, version, FORMAT)
         connection.executescript(pragmas)
     except BaseException:
@@ -229,7 +215,7 @@ WHERE status = 'failed'
 _DESCRIBED = "r.status = 'ok' AND r.text IS NOT NULL"
 # Prompts are ranked once: rows that are sorted by a class list carry it with them, 35 KB of 2,000 classes.
 _JOINED = (
-    f"results AS r JOIN (SELECT *, row_number() OVER (ORDER BY {', '.join(PROMPT)}) AS place FROM prompts) AS p "
+    "results AS r JOIN (SELECT *, row_number() OVER (ORDER BY content) AS place FROM prompts) AS p "
     "ON p.id = r.prompt JOIN describers AS d ON d.id = r.describer"
 )
 _ORDER = "r.digest, p.place, d.settings, r.sample"
@@ -278,7 +264,6 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         self._is_checked = False
 
     def __exit__(self, *_error: object) -> None:
-        """Close the store."""
         self.close()
 
     def close(self) -> None:
@@ -365,18 +350,16 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
 
     def _of(self, column: str, prompt: Prompt, describer: Mapping[str, Any], among: str) -> Iterator[Any]:
         return self._query(
-            f"SELECT lower(hex(r.digest)), {column} FROM {_JOINED} WHERE {among} AND d.settings = ? "
-            f"AND ({prompt_columns('p.')}) = ({placeholders(PROMPT)})",
-            (canonical_json(describer), *prompt.row),
+            f"SELECT lower(hex(r.digest)), {column} FROM {_JOINED} WHERE {among} AND d.settings = ? AND p.content = ?",
+            (canonical_json(describer), prompt.content),
         )
 
     def texts(self, prompt_name: str | None = None) -> Iterator[StoredText]:
         """Yield every description, ordered by digest, prompt, describer and sample, however they were added."""
-        where, values = _of_prompt(prompt_name)
         self.require_whole()
-        prompts = self._prompts()
+        prompts, where = self._prompts(), self._of_prompt(prompt_name)
         select = f"SELECT r.digest, r.text, r.prompt, r.id FROM {_JOINED} WHERE {_DESCRIBED}{where} ORDER BY {_ORDER}"
-        for digest, text, prompt, row in self._query(select, values):
+        for digest, text, prompt, row in self._query(select):
             yield StoredText(digest.hex(), text, prompts[prompt], row)
 
     def texts_at(self, rows: Sequence[int]) -> list[str]:
@@ -395,8 +378,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         status: Literal["ok", "failed"] = "ok",
     ) -> Iterator[Description]:
         """Yield whole results, in the order of ``texts``: all, or those about some ``digests`` or of one describer."""
-        where, values = _of_prompt(prompt_name)
-        return self._results(f"r.status = ?{where}", (status, *values), digests, describer)
+        return self._results(f"r.status = ?{self._of_prompt(prompt_name)}", (status,), digests, describer)
 
     def answers(
         self,
@@ -448,7 +430,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         found = hashlib.sha256()
         self.require_whole()
         for row in self._query(
-            f"SELECT r.digest, {prompt_columns('p.')}, d.settings, r.sample, r.text, r.answer FROM {_JOINED} "
+            f"SELECT r.digest, p.content, d.settings, r.sample, r.text, r.answer FROM {_JOINED} "
             f"WHERE r.status = 'ok' ORDER BY {_ORDER}"
         ):
             found.update(repr(row).encode())
@@ -473,19 +455,23 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
 
     def require_descriptions(self, prompt_name: str | None = None) -> None:
         """Raise StoreError if there is no description (for a prompt), naming the prompts that have some."""
-        names = {name for (name,) in self._query(f"SELECT DISTINCT p.name FROM {_JOINED} WHERE {_DESCRIBED}")}
+        prompts = self._prompts()
+        names = {prompts[n].name for (n,) in self._query(f"SELECT DISTINCT r.prompt FROM {_JOINED} WHERE {_DESCRIBED}")}
         if not names:
             raise StoreError(f"{self.path}: the store has no descriptions; make some with `gpt4image describe`.")
         if prompt_name is not None and prompt_name not in names:
             raise StoreError(f"{self.path}: no description answers this prompt: {nearest(prompt_name, names)}")
 
     def _prompts(self) -> dict[int, Prompt]:
-        found: dict[int, Prompt] = {}
-        for number, *values, asked in self._query(f"SELECT id, {prompt_columns()} FROM prompts"):
-            more = self._settings(asked) if asked else {}
-            with explained(self.path):
-                found[number] = _PROMPT.validate_python(dict(zip(PROMPT, values, strict=False)) | more)
-        return found
+        with explained(self.path):
+            rows = self._connection.execute("SELECT id, content FROM prompts").fetchall()
+            return {number: _PROMPT.validate_json(content) for number, content in rows}
+
+    def _of_prompt(self, name: str | None) -> str:
+        """Return the condition that a result answers a prompt of a name, as SQL has it."""
+        if name is None:
+            return ""
+        return f" AND r.prompt IN ({', '.join(str(n) for n, prompt in self._prompts().items() if prompt.name == name)})"
 
     def _settings(self, text: str) -> dict[str, Any]:
         with explained(self.path):
@@ -585,10 +571,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     with contextlib.suppress(OSError):
         return (found := path.stat()).st_dev, found.st_ino
     return None
-
-
-def _of_prompt(name: str | None) -> tuple[str, tuple[str, ...]]:
-    return ("", ()) if name is None else (" AND p.name = ?", (name,))
 
 
 def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:

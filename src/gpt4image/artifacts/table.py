@@ -144,7 +144,6 @@ class ImageVectors:
         return self._counts > 0
 
     def __len__(self) -> int:
-        """Return n."""
         return len(self._counts)
 
     def take(self, images: NDArray[np.int64]) -> ImageVectors:
@@ -180,6 +179,8 @@ def is_table(path: Path) -> bool:
 def read_manifest(path: Path) -> Manifest:
     """Read the manifest of the table in ``path``. Raises TableError where there is no finished table."""
     if not is_table(path):
+        if path.is_file():
+            raise TableError(f"{path} is a file; an embedding table is the folder that `gpt4image encode` writes.")
         command = f"`gpt4image encode --out {path}` makes it, and goes on where it stopped"
         raise TableError(f"{path}: there is no finished embedding table here (no {MANIFEST}): {command}.")
     values = manifests.read_manifest(path / MANIFEST)

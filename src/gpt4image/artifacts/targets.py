@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
@@ -26,7 +28,7 @@ from gpt4image.artifacts.probabilities import (
     take,
     to_columns,
 )
-from gpt4image.base.errors import DamagedError, Gpt4ImageError, TableError, first_line, parsing
+from gpt4image.base.errors import DamagedError, TableError, first_line, parsing
 from gpt4image.base.files import (
     ROW_GROUP,
     damaged,
@@ -40,19 +42,39 @@ from gpt4image.base.files import (
 from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.regions import Boxes
 
-TARGETS, BOXES = "gpt4image-targets", "gpt4image-boxes"  # names of their metadata, JSON with the format
-FORMAT = 2
+METADATA = b"gpt4image-targets"  # the name of the metadata, JSON of the facts with the format
+FORMAT = 3
+PARQUET = b"PAR1"  # how its files begin
+DETECTION = "detection"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelEvidence:
-    """What targets were predicted from, by the options of ``label``; paths are absolute, and may be gone."""
+class Facts:
+    """What is known about a file of targets: what it was predicted from, by the options of ``label``, and how.
+
+    Paths are absolute, and may be gone. ``noise`` is the estimated part of wrong given labels, ``agreement`` of
+    out-of-fold predictions with them, ``c`` the inverse strength of the classifier's penalty, ``names`` the part that
+    class names have in it, ``transition`` the probability of each given label by true class, ``weights`` those of the
+    sources, ``answered`` the images with an answer, ``none_of_these`` the digests of images without a label that show
+    none of the classes, as answers say. Boxes have the first six.
+    """
 
     task: str = "classification"
+    classes: tuple[str, ...]
     evidence: str = "texts"
     embeddings: tuple[str, ...] = ()
     answers: str = ""
     seed: int = 0
+    noise: float = 0.0
+    agreement: float | None = None
+    c: float | None = None
+    folds: int = 0
+    encoders: tuple[str, ...] = ()
+    names: float = 0.0
+    transition: tuple[tuple[float, ...], ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
+    answered: int = 0
+    none_of_these: tuple[str, ...] = ()
 
     @property
     def texts_read(self) -> bool:
@@ -67,41 +89,35 @@ class LabelEvidence:
     @property
     def asked(self) -> str:
         """What answers are about, as ``describe --ask`` calls it: class, tags or boxes."""
-        return {"multilabel": "tags", "detection": "boxes"}.get(self.task, "class")
+        return {"multilabel": "tags", DETECTION: "boxes"}.get(self.task, "class")
+
+    @property
+    def metadata(self) -> dict[bytes, bytes]:
+        """The metadata of the file. Raises ValueError: a number is not finite."""
+        return {METADATA: json.dumps({"format": FORMAT, **asdict(self)}, allow_nan=False).encode()}
 
     @staticmethod
-    def of(path: Path) -> LabelEvidence | None:
-        """Return what a file of targets was made from; None where it does not say, is missing or cannot be read."""
+    def of(path: Path) -> Facts:
+        """Read the facts of a file. Raises TableError where it is missing or something else; DamagedError."""
+        if not path.is_file():
+            way = "give the file" if path.is_dir() else "make it by"
+            raise TableError(f"{path}: there is no file of targets here; {way} `gpt4image label --out FILE.parquet`.")
+        with path.open("rb") as file:
+            is_parquet = file.read(4) == PARQUET
+        with parsing(f"{path} is damaged: it cannot be read as Parquet", DamagedError):
+            metadata: dict[bytes, bytes] = (pq.read_schema(path).metadata or {}) if is_parquet else {}
+        if METADATA not in metadata:
+            raise TableError(f"{path} is not a file of targets; `gpt4image label` makes one.")
+        with parsing(f"{path} is damaged: its metadata is no JSON", DamagedError):
+            about = dict(parse_json(metadata[METADATA]))
+        require_format(path, about.pop("format", None), FORMAT)
         try:
-            if not holds_boxes(path):
-                return Targets.load(path).facts
-            known = BoxLabels.load(path).facts
-        except (Gpt4ImageError, OSError):
-            return None
-        own = {name: known[name] for name in ("evidence", "answers", "seed") if name in known}
-        return LabelEvidence(task="detection", embeddings=tuple(filter(None, [known.get("embeddings")])), **own)
+            return _FACTS.validate_python(about)
+        except ValidationError as error:
+            raise damaged(path, f"its facts are not those of targets ({first_line(error)})") from None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Facts(LabelEvidence):
-    """What is known about a file of targets.
-
-    ``noise`` is the estimated part of wrong given labels, ``agreement`` of out-of-fold predictions with them, ``c`` the
-    inverse strength of the classifier's penalty, ``names`` the part that class names have in it, ``transition`` the
-    probability of each given label by true class, ``weights`` those of the sources, ``answered`` the images with an
-    answer.
-    """
-
-    classes: tuple[str, ...]
-    noise: float
-    agreement: float | None
-    c: float | None
-    folds: int
-    encoders: tuple[str, ...]
-    names: float = 0.0
-    transition: tuple[tuple[float, ...], ...] = ()
-    weights: Mapping[str, float] = field(default_factory=dict)
-    answered: int = 0
+_FACTS = TypeAdapter(Facts)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -162,19 +178,14 @@ class Targets:
 
     def save(self, path: str | Path) -> None:
         """Write one Parquet file, atomically."""
-        metadata = {TARGETS: json.dumps({"format": FORMAT, **asdict(self.facts)}, ensure_ascii=False)}
 
         def table(rows: slice) -> Any:
-            import pyarrow as pa
-
-            return pa.table(self._columns(rows)).replace_schema_metadata(metadata)
+            return pa.table(self._columns(rows)).replace_schema_metadata(self.facts.metadata)
 
         total = len(self.keys)
         write_row_groups(Path(path), row_groups(total, ROW_GROUP if self.labels.ndim == 1 else total), table)
 
     def _columns(self, rows: slice) -> dict[str, Any]:
-        import pyarrow as pa
-
         found, labels = take(self.probabilities, rows), self.labels[rows]
         if labels.ndim == 2:
             given = as_column(labels)
@@ -197,33 +208,11 @@ class Targets:
 
     @staticmethod
     def load(path: str | Path) -> Targets:
-        """Read a file that ``save`` wrote. Raises TableError where it is missing, DamagedError, FormatError."""
-        path = Path(path)
-        names = ["key", "digest", "split", "given_label", "out_of_fold"]
-        table, values = _read(path, "targets", TARGETS, names)
-        try:
-            facts = TypeAdapter(Facts).validate_python(values)
-        except ValidationError as error:
-            raise damaged(path, f"its facts are not those of targets ({first_line(error)})") from None
-        place = {None: NO_LABEL} | {name: index for index, name in enumerate(facts.classes)}
-        with parsing(f"{path} is damaged: it does not hold targets", DamagedError):
-            given = table.column("given_label")
-            if is_matrix(given):
-                labels = as_array(given, np.int8)
-            else:
-                labels = np.array([place[name] for name in given.to_pylist()], dtype=np.int64)
-            return Targets(
-                keys=tuple(table.column("key").to_pylist()),
-                digests=tuple(table.column("digest").to_pylist()),
-                splits=np.array(table.column("split").to_pylist(), dtype=np.str_),
-                labels=labels,
-                probabilities=from_columns(table, len(facts.classes)),
-                out_of_fold=as_array(table.column("out_of_fold"), np.bool_),
-                facts=facts,
-                single_source=(
-                    as_array(table.column("single_source"), np.bool_) if "single_source" in table.column_names else None
-                ),
-            )
+        """Read a file that ``save`` wrote. Raises TableError where it is missing or of boxes; DamagedError."""
+        found = load_targets(Path(path))
+        if not isinstance(found, Targets):
+            raise TableError(f"{path} is a file of boxes, not of classes; `gpt4image label` makes one.")
+        return found
 
 
 COLUMNS = ("left", "top", "right", "bottom", "class", "weight")  # fields of a box, besides the name of its class
@@ -231,13 +220,18 @@ COLUMNS = ("left", "top", "right", "bottom", "class", "weight")  # fields of a b
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BoxLabels:
-    """Boxes of N images, by key and digest; ``facts`` say how they were made, as JSON values."""
+    """Boxes of N images, by key and digest; ``human`` (N,) are those whose boxes people drew."""
 
     keys: tuple[str, ...]
     digests: tuple[str, ...]
     boxes: Boxes
-    classes: tuple[str, ...]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    human: NDArray[np.bool_]
+    facts: Facts
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names."""
+        return self.facts.classes
 
     def by_digest(self, digests: Sequence[str]) -> Boxes:
         """Return the boxes of images; one that the file lacks is not annotated. Of equal images the first counts."""
@@ -247,69 +241,46 @@ class BoxLabels:
 
     def save(self, path: Path) -> None:
         """Write one Parquet file, atomically."""
-        import pyarrow as pa
-
         boxes = self.boxes
         values = [*boxes.corners.T, boxes.labels.astype(np.int32), boxes.weights]
         names = pa.array([self.classes[label] for label in boxes.labels.tolist()], pa.string())
         arrays = [*(pa.array(np.ascontiguousarray(one)) for one in values), names]
         rows = pa.StructArray.from_arrays(arrays, names=[*COLUMNS, "name"])
         lists = pa.ListArray.from_arrays(pa.array(boxes.starts.astype(np.int32)), rows)
-        columns = {"key": self.keys, "digest": self.digests, "known": pa.array(boxes.known), "boxes": lists}
-        about = {"format": FORMAT, "classes": list(self.classes), "facts": dict(self.facts)}
-        metadata = {BOXES: json.dumps(about, ensure_ascii=False, allow_nan=False)}
-        write_parquet(path, pa.table(columns).replace_schema_metadata(metadata))
-
-    @property
-    def human(self) -> list[int]:
-        """Positions of the images whose boxes people drew, as far as the file says so."""
-        return list(self.facts.get("human", ()))
-
-    @staticmethod
-    def load(path: str | Path) -> BoxLabels:
-        """Read a file that ``save`` wrote. Raises TableError where it is missing, damaged or something else."""
-        path = Path(path)
-        table, about = _read(path, "boxes", BOXES, ["key", "digest", "known", "boxes"])
-        with parsing(f"{path} is damaged: it does not hold boxes", DamagedError):
-            table.validate(full=True)
-            return BoxLabels(
-                keys=tuple(table.column("key").to_pylist()),
-                digests=tuple(table.column("digest").to_pylist()),
-                boxes=_boxes(table),
-                classes=tuple(about["classes"]),
-                facts=about["facts"],
-            )
+        columns = {"key": self.keys, "digest": self.digests, "known": boxes.known, "human": self.human, "boxes": lists}
+        write_parquet(path, pa.table(columns).replace_schema_metadata(self.facts.metadata))
 
 
-def _read(path: Path, what: str, name: str, columns: Sequence[str]) -> tuple[Any, Any]:
-    """Return a table that has these columns, and the JSON object in its metadata, of our format."""
-    if not path.is_file():
-        raise TableError(f"{path}: there are no {what} here; make them with `gpt4image label --out {path}`.")
+def load_targets(path: Path) -> Targets | BoxLabels:
+    """Read targets of either kind. Raises TableError where they are missing or something else; DamagedError."""
+    facts = Facts.of(path)
     table = read_parquet(path)
-    metadata = (table.schema.metadata or {}).get(name.encode())
-    if metadata is None or not set(columns) <= set(table.column_names):
-        raise TableError(f"{path} is not a file of {what}; `gpt4image label` makes one.")
-    with parsing(f"{path} is damaged: its metadata is no JSON", DamagedError):
-        about = dict(parse_json(metadata))
-    require_format(path, about.pop("format", None), FORMAT)
-    return table, about
+    with parsing(f"{path} is damaged: it does not hold targets", DamagedError):
+        table.validate(full=True)
+        names = {name: tuple(table.column(f"{name[:-1]}").to_pylist()) for name in ("keys", "digests")}
+        if facts.task == DETECTION:
+            human = as_array(table.column("human"), np.bool_)
+            return BoxLabels(**names, boxes=_boxes(table), human=human, facts=facts)
+        place = {None: NO_LABEL} | {name: index for index, name in enumerate(facts.classes)}
+        given, single = table.column("given_label"), "single_source"
+        several = is_matrix(given)
+        return Targets(
+            **names,
+            splits=np.array(table.column("split").to_pylist(), dtype=np.str_),
+            labels=as_array(given, np.int8)
+            if several
+            else np.array([place[one] for one in given.to_pylist()], np.int64),
+            probabilities=from_columns(table, len(facts.classes)),
+            out_of_fold=as_array(table.column("out_of_fold"), np.bool_),
+            single_source=as_array(table.column(single), np.bool_) if single in table.column_names else None,
+            facts=facts,
+        )
 
 
 def rows_of(known: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:
     """Return where wanted digests are among those that are known; -1 for others. Of equal ones the first counts."""
     row_of = {digest: row for row, digest in reversed(list(enumerate(known)))}
     return np.array([row_of.get(digest, -1) for digest in wanted], np.int64)
-
-
-def holds_boxes(path: Path) -> bool:
-    """Return whether a file says of itself that it is one of boxes; one that cannot be read says nothing."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return BOXES.encode() in (pq.read_schema(path).metadata or {})
-    except (OSError, pa.ArrowException):
-        return False
 
 
 def _boxes(table: Any) -> Boxes:

@@ -3,8 +3,6 @@
 Every message says what was given, what is allowed and what to do next.
 """
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 from collections.abc import Callable, Generator, Iterable

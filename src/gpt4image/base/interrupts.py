@@ -1,7 +1,5 @@
 """Ctrl-C, SIGTERM and SIGHUP: the first one asks to stop at a good place, the second one stops at once."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """95 % intervals of what is measured on images, where other images could have been drawn."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -10,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Interval = tuple[float, float]
-SHARES = ("top1", "top5", "accuracy", "zero_shot")
+SHARES = ("top1", "top5", "accuracy", "zero_shot", "refused")
 """Names of scores that are shares of images."""
 RESAMPLES = 1000
 """Bootstrap samples of the images, for a score that is no mean over images."""

@@ -1,7 +1,5 @@
 """One writer at a time; an error names the process that holds the lock."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable

@@ -1,10 +1,7 @@
 """Manifests: the sha256 of the files that a stage has written into a folder, in its ``manifest.json``.
 
 A manifest is written last. ``gpt4image doctor`` compares the files to it, and so does whatever loads an exported model.
-That of a single file, ``model.onnx``, lies beside it as ``model.onnx.manifest.json``.
 """
-
-from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -15,11 +12,6 @@ from gpt4image.base.files import damaged, file_digest, read_json, require_format
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-
-
-def manifest_of(path: Path) -> Path:
-    """Return where the manifest of a folder or of a single file is."""
-    return path.with_name(f"{path.name}.{MANIFEST}") if path.is_file() else path / MANIFEST
 
 
 def write_manifest(manifest: Path, names: Iterable[str], facts: Mapping[str, Any] | None = None) -> None:
@@ -61,9 +53,9 @@ def faults(manifest: Path) -> Iterator[tuple[Path, str]]:
         yield path, "" if is_whole else "its content has changed" if path.is_file() else "it is missing"
 
 
-def require_whole(path: Path) -> None:
-    """Compare a folder or a single file to its manifest, where there is one. Raises DamagedError, FormatError."""
-    if (manifest := manifest_of(path)).is_file():
+def require_whole(folder: Path) -> None:
+    """Compare a folder to its manifest, where there is one. Raises DamagedError, FormatError."""
+    if (manifest := folder / MANIFEST).is_file():
         for file, fault in faults(manifest):
             if fault:
                 raise damaged(file, f"{fault} since {manifest.name} was written")

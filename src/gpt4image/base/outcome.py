@@ -3,14 +3,12 @@
 The classes of the commands are in ``config.results``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from gpt4image.base.visible import visible
 
@@ -34,7 +32,8 @@ class Outcome:
     Only JSON has the facts whose field has ``repr=False``.
 
     Attributes:
-        path: file or folder of the result; None for commands that write nothing.
+        path: file or folder of the result.
+        writes: whether the command wrote ``path``, and did not only read it.
         text: text such as a table, printed under the facts and left out of JSON.
         skipped: skipped items; a command with any ends with exit code 1.
         wrote: the files and folders that were written, if not ``path`` alone.
@@ -43,6 +42,7 @@ class Outcome:
         ci95: by name, its 95 % interval over other images that could have been drawn.
     """
 
+    writes: ClassVar[bool] = True
     path: Path | None = None
     text: str = field(default="", repr=False)
     skipped: tuple[Skipped, ...] = ()
@@ -50,6 +50,11 @@ class Outcome:
     next: str = field(default="", repr=False)
     counts: Mapping[str, int] = field(default_factory=dict, repr=False)
     ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """The files and folders that were written."""
+        return self.wrote or ((self.path,) if self.path and self.writes else ())
 
     @property
     def facts(self) -> Row:
@@ -90,7 +95,7 @@ class Outcome:
         parts = {
             f"<pre>{escape(self.text)}</pre>": self.text,
             f"<p>{len(self.skipped)} skipped</p><ul>{named}</ul>": self.skipped,
-            f"<p>wrote: {escape(', '.join(map(str, self.wrote)))}</p>": self.wrote,
+            f"<p>wrote: {escape(', '.join(map(str, self.written)))}</p>": self.written,
             f"<p>next: <code>{escape(self.next)}</code></p>": self.next,
         }
         return f"<table>{''.join(cells)}</table>" + "".join(html for html, there in parts.items() if there)
@@ -112,8 +117,8 @@ def as_text(outcome: Outcome) -> str:
     """Return a result as a terminal shows it, without skipped items."""
     parts = [f"{name}: {visible(value)}".rstrip() for name, value in outcome.lines()]
     parts += [f"\n{visible(outcome.text)}\n"] if outcome.text else []
-    wrote = outcome.wrote or ((outcome.path,) if outcome.path else ())
-    return "\n".join([*parts, *([f"wrote: {visible(', '.join(map(str, wrote)))}"] if wrote else [])])
+    parts += [f"wrote: {visible(', '.join(map(str, outcome.written)))}"] if outcome.written else []
+    return "\n".join(parts)
 
 
 def as_json(outcome: Outcome) -> Row:

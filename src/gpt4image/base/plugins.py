@@ -41,7 +41,7 @@ def find(kind: Kind, name: str) -> Callable[..., Any] | None:
 
 
 @contextlib.contextmanager
-def guarded(who: str, fault: str = "failed", kind: type[Gpt4ImageError] = ConfigError) -> Generator[None]:
+def guarded(who: str, fault: str = "failed", kind: type[Exception] = ConfigError) -> Generator[None]:
     """Turn whatever code of others raises in the block, ``sys.exit`` too, into an error that names it."""
     try:
         yield
@@ -51,6 +51,29 @@ def guarded(who: str, fault: str = "failed", kind: type[Gpt4ImageError] = Config
         raise type(error)(str(error) if who in str(error) else f"{who}: {error}") from None
     except BaseException as error:  # noqa: BLE001  (code of others may raise anything)
         raise kind(f"{who} {fault} ({why(error)}); mend or update it.") from None
+
+
+class Guarded:
+    """A part of another package: what its attributes and calls raise is an error that names it."""
+
+    def __init__(self, who: str, part: Any, kind: type[Exception]) -> None:
+        self._part = who, part, kind
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the part; a call of it is guarded, too."""
+        if name.startswith("_"):  # asked for when it is copied
+            raise AttributeError(name)
+        who, part, kind = self._part
+        with guarded(who, kind=kind):
+            value = getattr(part, name)
+        if not callable(value):
+            return value
+
+        def call(*given: Any) -> Any:
+            with guarded(who, kind=kind):
+                return value(*given)
+
+        return call
 
 
 def why(error: BaseException) -> str:

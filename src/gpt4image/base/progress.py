@@ -1,7 +1,5 @@
 """Progress on standard error: bars with rate and time left; without a terminal, plain lines every few seconds."""
 
-from __future__ import annotations
-
 import importlib.util
 import time
 from typing import Any

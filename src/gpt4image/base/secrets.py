@@ -1,7 +1,5 @@
 """Secrets removed from what is printed and recorded: those in addresses and in variables of the environment."""
 
-from __future__ import annotations
-
 import functools
 import html
 import json

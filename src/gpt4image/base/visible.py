@@ -1,7 +1,5 @@
 """Text from outside, made safe to print: nothing in it is hidden, moves the cursor or turns the reading direction."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

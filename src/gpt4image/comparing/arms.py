@@ -4,8 +4,6 @@ Controls get no more than the arm they control: only described images take part 
 scarce or wrong, the class-name control uses the labels that are left, and images without one take no part.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any

@@ -3,8 +3,6 @@
 The images and texts that the report shows are those of the first seed; see evaluating/examples.py.
 """
 
-from __future__ import annotations
-
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -248,9 +246,5 @@ def arm_inputs(
         return targets_of(predictions, left, job.config.label_trust)
 
     return ArmInputs(
-        data=left,
-        true_labels=data.labels,
-        class_names=job.class_names.vectors,
-        targets=predicted,
-        seed=seed,
+        data=left, true_labels=data.labels, class_names=job.class_names.vectors, targets=predicted, seed=seed
     )

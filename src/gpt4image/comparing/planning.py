@@ -267,11 +267,7 @@ class Setup(NamedTuple):
 
 
 def set_up(
-    arm: Arm,
-    ready: Prepared,
-    options: Mapping[str, Any],
-    answers: AnyAnswers | None = None,
-    features: str = "none",
+    arm: Arm, ready: Prepared, options: Mapping[str, Any], answers: AnyAnswers | None = None, features: str = "none"
 ) -> Setup:
     """Return how the runs of an arm are set up, with ``options`` that make a variant of it.
 

@@ -1,11 +1,9 @@
 """From finished runs to the record of a comparison: means, intervals, paired differences, cost."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.comparisons import OtherImages, Pair
+from gpt4image.artifacts.comparisons import Gap, OtherImages, Pair
 from gpt4image.artifacts.environment import command
 from gpt4image.base.errors import first_few
 from gpt4image.base.files import read_json, read_parquet
@@ -33,20 +31,6 @@ EQUAL = 1e-6
 """Differences of accuracies closer than this are equal: they are float32, and one of a million images is more."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """Mean of n paired differences, its 95 % t-interval and the two-sided p-value of the paired t-test.
-
-    ``ci95`` and ``p`` are None for a single pair, and where all differences are equal and not zero: a coincidence of
-    few seeds or images that has no variance to test. If all are zero the interval has no width, and p is 1.
-    """
-
-    difference: float
-    ci95: tuple[float, float] | None
-    p: float | None
-    n: int
-
-
 def mean_ci(values: Sequence[float]) -> tuple[float, list[float] | None]:
     """Return the mean of one value at least and the ends of its 95 % t-interval, None for a single value."""
     sample = np.asarray(values, dtype=np.float64)
@@ -57,17 +41,21 @@ def mean_ci(values: Sequence[float]) -> tuple[float, list[float] | None]:
     return mean, [mean - half, mean + half]
 
 
-def paired(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """Return the paired difference ``a - b`` of as many values, one at least."""
+def paired(a: Sequence[float], b: Sequence[float]) -> Gap:
+    """Return the mean of ``a - b``, its 95 % t-interval and the two-sided p-value of the paired t-test.
+
+    Interval and p are None for a single pair, and where all differences are equal and not zero: a coincidence of few
+    seeds or images that has no variance to test. If all are zero the interval has no width, and p is 1.
+    """
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     n, mean = len(differences), float(differences.mean())
     if n == 1:
-        return Difference(difference=mean, ci95=None, p=None, n=n)
+        return Gap(difference=mean, n=n)
     error = 0.0 if np.ptp(differences) < EQUAL else float(stats.sem(differences))
     return _judged(mean, error, n - 1, n)
 
 
-def crossed(a: NDArray[Any], b: NDArray[Any], *, averaged: bool = True) -> Difference:
+def crossed(a: NDArray[Any], b: NDArray[Any], *, averaged: bool = True) -> Gap:
     """Return the paired difference ``a - b`` where other seeds *and* other test images could have been drawn.
 
     Both are crossed random factors, as readers and cases in studies of diagnosis; variance components below zero count
@@ -82,7 +70,7 @@ def crossed(a: NDArray[Any], b: NDArray[Any], *, averaged: bool = True) -> Diffe
     n, columns = differences.shape
     mean = float(differences.mean())
     if n == 1 or columns == 1:
-        return Difference(difference=mean, ci95=None, p=None, n=n)
+        return Gap(difference=mean, n=n)
     scores = columns if averaged else 1
     of_seed, of_column = differences.mean(axis=1) - mean, differences.mean(axis=0) - mean
     rest = differences - mean - of_seed[:, None] - of_column[None, :]
@@ -97,12 +85,12 @@ def crossed(a: NDArray[Any], b: NDArray[Any], *, averaged: bool = True) -> Diffe
     return _judged(mean, float(np.sqrt(variance / (n * scores))), freedom, n)
 
 
-def _judged(mean: float, error: float, freedom: float, n: int) -> Difference:
+def _judged(mean: float, error: float, freedom: float, n: int) -> Gap:
     if error == 0.0 and mean != 0.0:
-        return Difference(difference=mean, ci95=None, p=None, n=n)
+        return Gap(difference=mean, n=n)
     half = float(stats.t.ppf(0.975, freedom) * error)
     p = 1.0 if error == 0.0 else float(2.0 * stats.t.sf(abs(mean) / error, freedom))
-    return Difference(difference=mean, ci95=(mean - half, mean + half), p=p, n=n)
+    return Gap(difference=mean, ci95=(mean - half, mean + half), p=p, n=n)
 
 
 PREDICTIONS = "predictions-test.parquet"
@@ -276,7 +264,7 @@ def _metrics(task: Task, ours: Sequence[dict[str, Any]], baseline: Sequence[dict
         mean, interval = mean_ci(test)
         found[metric] = {"test": test, "mean": mean, "ci95": interval}
         if metric in others:
-            found[metric]["against_baseline"] = asdict(paired(test, others[metric]))
+            found[metric]["against_baseline"] = paired(test, others[metric]).model_dump()
     return found
 
 
@@ -314,5 +302,5 @@ def pair(
     found = resampled if by_bootstrap else scores
     images = crossed(found[arm], found[against], averaged=not by_bootstrap)
     other = OtherImages(ci95=images.ci95, p=images.p)
-    seeds = asdict(paired(values[arm], values[against]))
+    seeds = paired(values[arm], values[against]).model_dump()
     return Pair(arm=arm, against=against, **seeds, other_images=other).model_dump()

@@ -9,6 +9,7 @@ from gpt4image.config.comparing import CompareConfig as CompareConfig
 from gpt4image.config.comparing import DemoConfig as DemoConfig
 from gpt4image.config.comparing import DoctorConfig as DoctorConfig
 from gpt4image.config.comparing import ReportConfig as ReportConfig
+from gpt4image.config.deploying import BenchmarkConfig as BenchmarkConfig
 from gpt4image.config.deploying import ExportConfig as ExportConfig
 from gpt4image.config.deploying import ExportLabelsConfig as ExportLabelsConfig
 from gpt4image.config.deploying import PredictConfig as PredictConfig
@@ -24,6 +25,8 @@ from gpt4image.config.describing import Flaw as Flaw
 from gpt4image.config.describing import ImportDescriptionsConfig as ImportDescriptionsConfig
 from gpt4image.config.describing import InspectConfig as InspectConfig
 from gpt4image.config.distilling import DistillConfig as DistillConfig
+from gpt4image.config.improving import HistoryConfig as HistoryConfig
+from gpt4image.config.improving import ImproveConfig as ImproveConfig
 from gpt4image.config.learning import DataOptions as DataOptions
 from gpt4image.config.learning import EvaluateConfig as EvaluateConfig
 from gpt4image.config.learning import LabelConfig as LabelConfig

@@ -1,7 +1,5 @@
 """The arms of a comparison, in one table that options, plans, runs, records and reports read."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal

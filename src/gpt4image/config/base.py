@@ -2,8 +2,6 @@
 
 # pyright: reportAssignmentType=false
 # (see types.py: an option is read as one type and given as another)
-from __future__ import annotations
-
 import errno
 import os
 import re
@@ -78,10 +76,6 @@ class StageConfig(BaseModel):
         """Return an option by field name as the command line has it: ``--top-k``, positional ones ``RUN_DIR``."""
         is_word = name in cls.model_fields and POSITIONAL in cls.model_fields[name].metadata
         return name.upper() if is_word else flag_of(name)
-
-
-class WithData(StageConfig):
-    """The dataset and its splits."""
 
 
 def flag_of(name: str) -> str:

@@ -2,8 +2,6 @@
 
 # pyright: reportAssignmentType=false
 # (see types.py: an option is read as one type and given as another)
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -156,7 +154,7 @@ class DemoConfig(StageConfig):
     """
 
     out: APath = Path("demo-out")
-    """Folder of the demo: answers, embeddings, targets, runs, model.onnx, comparison.json and report.html."""
+    """Folder of the demo: answers, embeddings, targets, runs, model, comparison.json and report.html."""
     seeds: int = Field(default=3, ge=1)
     """Number of seeds per arm."""
     jobs: int | None = Field(default=None, ge=1)

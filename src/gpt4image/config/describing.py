@@ -2,8 +2,6 @@
 
 # pyright: reportAssignmentType=false
 # (see types.py: an option is read as one type and given as another)
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,11 +9,11 @@ from pydantic import AfterValidator, Field, NonNegativeFloat
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import nearest
-from gpt4image.config.base import StageConfig, WithData, known_list, listed
+from gpt4image.config.base import StageConfig, known_list, listed
+from gpt4image.config.learning import DataOptions, SplitOptions
 from gpt4image.config.types import (
     APath,
     ClassList,
-    DataSpec,
     DescriberSpec,
     JsonTable,
     MaybeData,
@@ -116,16 +114,11 @@ class DescriberOptions(RequestOptions):
         return {name: getattr(self, name) for name in names if getattr(self, name) != fields[name].default}
 
 
-class AskedOptions(StageConfig):
+class AskedOptions(SplitOptions):
     """Images that are asked about."""
 
     splits: str = "train"
     """Splits whose images are asked about, separated by commas: train, val, test. Models learn from train alone."""
-    val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    """Fraction of the training images held out for validation, if the dataset has no validation split; as for
-    `train`."""
-    test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    """Fraction of the images held out for test, if the dataset has no test split; as for `train`."""
 
     @check("splits", mode="before")
     @classmethod
@@ -153,8 +146,15 @@ class AskingOptions(StageConfig):
     and size). UNIT is 1000 or 1 (parts of the image), sent or original (pixels of the image sent, or of the file).
     auto finds it on images with human boxes."""
     limit: int | None = Field(default=None, ge=1)
-    """Maximum requests of this run (an image and a prompt each; retries are not counted), spread over all classes. The
-    next run continues."""
+    """Maximum requests of this run (an image and a prompt each; retries are not counted). The next run continues."""
+    share: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Ask about this share of the images, those answered by earlier runs included."""
+    until_gain: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Stop when the next 200 calls are expected to bring less than this: .002 is two right classes per 1,000 images."""
+    order: Rare[Literal["auto", "random"]] = "auto"
+    """Order of the images where not all of them may be asked about (--share, --max-cost, --until-gain, --limit). auto
+    covers all kinds of pictures, then goes where the answers so far leave the class open; it needs pretrained weights
+    on this machine and 100 images. random asks at random."""
     max_cost: float | None = Field(default=None, gt=0.0)
     """Maximum cost in US dollars: of all answers in the store, whoever gave them, earlier runs included. To ask for
     more later, give a higher number."""
@@ -180,7 +180,7 @@ class AskingOptions(StageConfig):
     """local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or one made on this machine)."""
 
 
-class DescribeConfig(AskingOptions, DescriberOptions, AskedOptions, WithData):
+class DescribeConfig(AskingOptions, DescriberOptions, AskedOptions, DataOptions):
     """Ask a model about the training images, and keep its answers in a description store.
 
     Example: gpt4image describe --data folder:photos --store photos.db --describer openai:gpt-4.1-mini --max-cost 5
@@ -190,10 +190,6 @@ class DescribeConfig(AskingOptions, DescriberOptions, AskedOptions, WithData):
         {"ask", "classes", "prompt", "base_url", "concurrency", "splits", "limit", "max_cost", "dry_run"}
     )
 
-    data: DataSpec
-    """Dataset: a folder or a table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
-    coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, label-studio:FILE.json, clips:PATH, cifar10,
-    cifar100, clothes, openmoji."""
     store: APath
     """Description store (one SQLite file); made when it does not exist."""
 
@@ -228,7 +224,7 @@ class DescriptionsConfig(StageConfig):
     """Description store (one SQLite file)."""
 
 
-class ImportDescriptionsConfig(DescriptionsConfig, WithData):
+class ImportDescriptionsConfig(DescriptionsConfig):
     """Import descriptions from JSON lines, CSV or Parquet into a store.
 
     Example: gpt4image descriptions import captions.jsonl --store photos.db --data folder:photos
@@ -250,7 +246,7 @@ class ImportDescriptionsConfig(DescriptionsConfig, WithData):
     --data."""
 
 
-class ExportDescriptionsConfig(DescriptionsConfig, WithData):
+class ExportDescriptionsConfig(DescriptionsConfig):
     """Export descriptions as JSON lines, CSV or Parquet.
 
     Example: gpt4image descriptions export captions.jsonl --store photos.db --data folder:photos
@@ -264,7 +260,7 @@ class ExportDescriptionsConfig(DescriptionsConfig, WithData):
     """Only descriptions that answer the prompt of this name."""
 
 
-class InspectConfig(AskedOptions, WithData):
+class InspectConfig(AskedOptions):
     """Count what is in a description store, compare it to a dataset, and show images with their answers.
 
     Example: gpt4image inspect photos.db --data folder:photos --page answers.html

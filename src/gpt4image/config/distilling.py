@@ -2,8 +2,6 @@
 
 # pyright: reportAssignmentType=false
 # (see types.py: an option is read as one type and given as another)
-from __future__ import annotations
-
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -13,7 +11,7 @@ from pydantic import Field, model_validator
 from gpt4image.base.errors import ConfigError
 from gpt4image.config.base import StageConfig, listed
 from gpt4image.config.comparing import CompareConfig
-from gpt4image.config.deploying import FORMAT_SUFFIXES, ExportConfig, ExportFormat, ExportOptions
+from gpt4image.config.deploying import ExportConfig, ExportFormat, ExportOptions
 from gpt4image.config.describing import (
     AskedOptions,
     AskingOptions,
@@ -168,5 +166,4 @@ class DistillConfig(
 
     def export(self) -> ExportConfig:
         """Return the options of the export."""
-        found = self.of(ExportConfig, run_dir=self.out / RUN, out=self.out / MODEL, data=None)
-        return found.model_copy(update={"out": found.out.with_suffix(FORMAT_SUFFIXES[found.format])})
+        return self.of(ExportConfig, run_dir=self.out / RUN, out=self.out / MODEL, data=None)

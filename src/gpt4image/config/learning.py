@@ -14,7 +14,7 @@ from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
 from gpt4image.config.arms import Evidence
-from gpt4image.config.base import MOST_THREADS, StageConfig, WithData, known_list, listed
+from gpt4image.config.base import MOST_THREADS, StageConfig, known_list, listed
 from gpt4image.config.results import Epoch
 from gpt4image.config.types import (
     APath,
@@ -35,17 +35,22 @@ SIMCLR, CAPTIONS = "simclr", "captions"
 """Its objectives: two views of each image, and alignment to descriptions."""
 
 
-class DataOptions(WithData):
+class SplitOptions(StageConfig):
+    """Splits that a dataset lacks."""
+
+    val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """Fraction of the training images held out for validation, if the dataset has no validation split."""
+    test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Fraction of the images held out for test, if the dataset has no test split."""
+
+
+class DataOptions(SplitOptions):
     """The dataset and its splits."""
 
     data: DataSpec
     """Dataset: a folder or table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json,
     coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, label-studio:FILE.json, clips:PATH, cifar10, cifar100, clothes,
     openmoji."""
-    val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    """Fraction of the training images held out for validation, if the dataset has no validation split."""
-    test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    """Fraction of the images held out for test, if the dataset has no test split."""
 
 
 LossName = Literal["infonce", "infonce-one-way", "siglip", "cosine"]
@@ -223,6 +228,9 @@ class RunningOptions(StageConfig):
 
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of weights, data order and augmentation."""
+    reject_share: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.02
+    """Share of good images that the model may call "none of these", so that it can say so of strange ones; for classes
+    and clips. 0 turns it off."""
     select: Literal["last", "best"] = "last"
     """Which weights are kept: the last, or the best on the validation split."""
     device: str = "auto"
@@ -359,9 +367,9 @@ class TeacherOptions(StageConfig):
     """What sees the pictures, beside answers: a model of timm whose pretrained weights lie on this machine, the folder
     of a run that has not learned these labels, or none. auto: the first of two usual models whose weights are here."""
     max_error: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """Keep only the surest targets, of which at most this share is wrong with 95 % confidence, by looks of `audit`."""
+    """Keep only the surest targets, of which at most this share is wrong with 95 % confidence, by audited images."""
     audit: APath = Path("audit.csv")
-    """File of the looks of `audit`, for --max-error."""
+    """File of the images that `audit` asked about, for --max-error."""
 
 
 class LabelConfig(TeacherOptions, DataOptions):
@@ -430,7 +438,7 @@ class TrainConfig(RunOptions, TrainOptions):
     """Function that is called at the end of each epoch, in the first process; it returns False to end training."""
 
 
-class EvaluateConfig(WithData):
+class EvaluateConfig(StageConfig):
     """Measure a run: top-1, top-5, per class, calibration, confusion.
 
     Example: gpt4image evaluate run --split test
@@ -443,4 +451,7 @@ class EvaluateConfig(WithData):
     split: Literal["train", "val", "test", "all"] = "test"
     """Split to measure on; all: every image. A dataset given by --data that has no splits is measured whole."""
     audit: APath = Path("audit.csv")
-    """File of the looks of `audit`: they estimate the accuracy with an interval, also without labels."""
+    """File of the images that `audit` asked about: they estimate the accuracy with an interval, also without labels."""
+    at_least: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Accuracy that answers must have: names the probability from which on they have it, for `predict --min-score`, and
+    the share of the images that is then answered."""

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from gpt4image.base.outcome import Facts, Outcome, Row, Rows
 
 
-def drawn(plot: str, path: Path | None) -> Any:
+def drawn(plot: str, path: Any) -> Any:
     """Return a drawing of ``reporting.charts``, which is imported when needed."""
     return getattr(import_module("gpt4image.reporting.charts"), plot)(path)
 
@@ -37,7 +37,7 @@ class DescribeResult(Outcome):
     details: Facts = field(default_factory=dict)
     cost_usd: float | None = None
     cost_usd_earlier: float | None = None
-    stopped_by: Literal["limit", "max_cost"] | None = None
+    stopped_by: Literal["limit", "share", "max_cost", "until_gain"] | None = None
     estimate_from_answers: int | None = None
     estimate_requests: int | None = None
     estimate_tokens_in: int | None = None
@@ -97,6 +97,7 @@ class LabelResult(Rows):
     described: int
     answered: int | None = None
     coverage: float
+    by_picture: int | None = None
     labelled: int
     classes_without_label: int | None = None
     answered_boxes: int | None = None
@@ -131,7 +132,7 @@ class ReviewResult(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class AuditResult(Rows):
-    """Shares that are right, estimated from ``looks``; ``shares`` has the interval of each."""
+    """Shares that are right, estimated from ``looks`` audited images; ``shares`` has the interval of each."""
 
     split: str
     images: int
@@ -169,6 +170,7 @@ class TrainResult(Outcome):
     labelled: int
     described: int
     val: Facts = field(default_factory=dict)
+    none_of_these: str | None = None
     thresholds: str | None = None
     notes: str | None = None
     seconds: float
@@ -201,7 +203,8 @@ class Epoch:
 class EvaluateResult(Rows):
     """Scores by ``evaluate``, by name; ``metric`` is the primary one. ``rows`` are the predictions of the images.
 
-    By ``looks`` of ``audit``, ``right`` is the share of predictions that are right.
+    By ``looks`` audited images, ``right`` is the share of predictions that are right. ``refused`` among the scores is
+    the share of images that the model calls none of the classes; ``at_least`` the probability that --at-least needs.
     """
 
     split: str
@@ -212,6 +215,8 @@ class EvaluateResult(Rows):
     looks: int | None = None
     right: float | None = None
     right_ci95: list[float] | None = None
+    at_least: Facts | None = field(default=None, repr=False)
+    calibration: Facts | None = field(default=None, repr=False)
     metric: str = field(default="", repr=False)
     not_measured: Facts | None = field(default=None, repr=False)
 
@@ -278,6 +283,35 @@ class DistillResult(Outcome):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImproveResult(Outcome):
+    """The model that ``improve`` made of ``new_images``; ``known_images`` were left out.
+
+    ``compared`` has the deployed model and the new one on the ``old`` and the ``new`` test images, of which ``looks``
+    were taken at random. ``taken_over`` is None where nothing was new.
+    """
+
+    path: Path
+    parent: Path | None = None
+    new_images: int
+    known_images: int
+    looks: int | None = None
+    asked: int | None = None
+    cost_usd: float | None = None
+    compared: Facts = field(default_factory=dict, repr=False)
+    taken_over: bool | None = None
+    page: Path | None = None
+    model: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryResult(Rows):
+    """The models of a line, the first one first; ``rows`` has the data, cost and accuracy of each."""
+
+    writes: ClassVar[bool] = False
+    models: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportLabelsResult(Outcome):
     """The labels that ``export_labels`` wrote, and how many images have none."""
 
@@ -301,9 +335,24 @@ class ExportResult(Outcome):
     classes: int
     checked_on: str
     largest_difference: str
+    quantised: Facts = field(default_factory=dict)
     card: Path
     needs: str | None = None
     hub: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkResult(Rows):
+    """The table of ``benchmark``; ``rows`` has one row per model: mb, ms_1, ms_32, score, ci95, ece, same."""
+
+    writes: ClassVar[bool] = False
+    data: str
+    split: str
+    images: int
+
+    def plot(self) -> Any:
+        """Return accuracy against milliseconds and megabytes, for notebooks."""
+        return drawn("plot_benchmark", self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,6 +360,8 @@ class PredictResult(Rows):
     """Predictions by ``predict``; ``rows`` has one per image, or one per box. No facts where rows are printed."""
 
     predicted: int | None = None
+    asked: int | None = None
+    none_of_these: int | None = None
     seconds: float | None = None
     images_per_second: float | None = None
 
@@ -335,6 +386,7 @@ class SearchResult(Rows):
 class DoctorResult(Outcome):
     """Packages that are installed; or, of a path, the state of its files."""
 
+    writes: ClassVar[bool] = False
     files: int | None = None
     damaged: int | None = None
     machine: Facts | None = field(default=None, repr=False)

@@ -1,20 +1,18 @@
-"""Options of the stages at which a person looks: review, audit and discover."""
+"""Options of the stages for a person: review, audit and discover."""
 
 # pyright: reportAssignmentType=false
 # (see types.py: an option is read as one type and given as another)
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 from pydantic import field_validator as check
 
-from gpt4image.config.base import WithData
+from gpt4image.config.base import StageConfig
 from gpt4image.config.types import APath, ClassList, DataSpec, MaybePath
 
 
-class ReviewConfig(WithData):
+class ReviewConfig(StageConfig):
     """Label images and correct labels in the browser; every click is on disk before the next.
 
     Example: gpt4image review --data folder:photos --labels labels.csv --embeddings photos.emb
@@ -50,7 +48,7 @@ class ReviewConfig(WithData):
         return value
 
 
-class DiscoverConfig(WithData):
+class DiscoverConfig(StageConfig):
     """Propose classes from descriptions, where there is no class list; name and merge them in the browser.
 
     Example: gpt4image discover --data folder:photos --embeddings photos.emb --out discovered
@@ -74,8 +72,8 @@ class DiscoverConfig(WithData):
     """Seed of the clusters."""
 
 
-class AuditConfig(WithData):
-    """Estimate how good targets and a model are, from a person's looks at a few images in the browser.
+class AuditConfig(StageConfig):
+    """Estimate how good targets and a model are, from a few images that a person audits in the browser.
 
     Example: gpt4image audit --data folder:photos --targets targets.parquet --model run --looks 60
     """
@@ -91,8 +89,8 @@ class AuditConfig(WithData):
     split: Literal["train", "val", "test"] | None = None
     """Images that are audited. Default: train, with --model test."""
     looks: int = Field(default=60, ge=5, le=10_000)
-    """Number of images to look at; a higher number later adds to them."""
+    """Number of images to audit; a higher number later adds to them."""
     labels: APath = Path("audit.csv")
-    """CSV file of the looks; it lies in the folder of the images, or above it."""
+    """CSV file of the audited images; it lies in the folder of the images, or above it."""
     port: int = Field(default=0, ge=0, le=65535)
     """Port of the page on 127.0.0.1; 0 takes a free one."""

@@ -4,8 +4,6 @@ For a type checker such an option is a descriptor: it has a type to read and a t
 At run time it is the type to read, with a validator that turns an object into the SPEC that stands for it.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Sequence
 from os import PathLike

@@ -1,7 +1,5 @@
 """Datasets: images, labels and splits, loaded by a SPEC string."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +8,7 @@ from typing import Any
 
 from gpt4image.base import plugins
 from gpt4image.base.errors import DataError
-from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset, ForeignSource, ImageSource, MemorySource
+from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset, ImageSource, MemorySource
 from gpt4image.data.file_source import FileSource
 from gpt4image.data.labels import note_alike, note_once, require_trained
 from gpt4image.data.spec import PACKAGED, READERS, Spec, full_spec, parse, require_apart, require_there
@@ -51,9 +49,9 @@ def _from_plugin(spec: Spec) -> Dataset:
         if not isinstance(images, Dataset):  # what a call in Python may give as ``data``
             given = importlib.import_module("gpt4image.data.given")
             images = given.load_given(parse(given.dataset(images)))
-        source = images.source
-        own: ImageSource = source if isinstance(source, FileSource | MemorySource) else ForeignSource(source, who)
-        return replace(images, spec=spec.text, source=own)
+        own = isinstance(images.source, FileSource | MemorySource)
+        source: Any = images.source if own else plugins.Guarded(who, images.source, OSError)
+        return replace(images, spec=spec.text, source=source)
 
 
 def load_with_splits(spec: str, **how: Any) -> Dataset:

@@ -1,7 +1,5 @@
 """Annotations of N images of any kind: labels (N,) or (N, K), where NO_LABEL is not known, or boxes, or masks."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,12 +1,12 @@
-"""Boxes as files that others read: COCO JSON, folders of YOLO and Pascal VOC, tables of `datasets`.
+"""Datasets as files that others read: COCO JSON, YOLO and Pascal VOC, tables of `datasets`, images beside a table.
 
 Names of pictures are paths with forward slashes, such as ``train/1.jpg``; nothing is written outside of the folder.
 Images that are not annotated get no file, and are not listed.
 """
 
-from __future__ import annotations
-
+import contextlib
 import functools
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -16,11 +16,13 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import DataError, DecodeError, MissingExtraError, first_line
-from gpt4image.base.files import row_groups, staging_folder, write_json, write_row_groups
+from gpt4image.base.errors import DataError, DecodeError, Gpt4ImageError, MissingExtraError, first_line
+from gpt4image.base.files import atomic_path, make_folder, row_groups, staging_folder, write_json, write_row_groups
 from gpt4image.base.outcome import Skipped
+from gpt4image.base.progress import progress_bar
 from gpt4image.data.dataset import SPLIT_OF, Dataset
-from gpt4image.data.decode import sides
+from gpt4image.data.decode import EXTENSIONS, sides
+from gpt4image.data.file_source import IMAGES, FileSource
 from gpt4image.data.regions import Boxes
 from gpt4image.data.voc import CORNERS
 
@@ -199,3 +201,30 @@ def _annotated(boxes: Boxes, folder: Path, names: Sequence[str], suffix: str) ->
         seen.add(file)
         file.parent.mkdir(parents=True, exist_ok=True)
         yield image, file
+
+
+def write_beside(table: Path, images: Dataset) -> tuple[list[str], dict[int, Skipped]]:
+    """Write images to a folder beside a table; return their paths from it, and the rows that cannot be read.
+
+    They are hard links where the disk allows it, else copies. A name is a digest, so that one that is there stays.
+    """
+    folder = table.with_suffix(IMAGES)
+    places, unread = list[str](), dict[int, Skipped]()
+    with progress_bar() as progress:
+        for row in progress.track(range(len(images)), description=f"writing images to {folder}"):
+            suffix = Path(images.keys[row]).suffix.lower()
+            file = folder / (images.digests[row] + (suffix if suffix in EXTENSIONS else ""))
+            places.append(f"{folder.name}/{file.name}")
+            if isinstance(images.source, FileSource):
+                with contextlib.suppress(OSError):  # it is there, or on another disk
+                    make_folder(folder)
+                    os.link(os.path.realpath(images.source.path(int(images.rows[row]))), file)
+            if not file.is_file():
+                try:
+                    content = images.read(row)
+                except (OSError, Gpt4ImageError) as error:
+                    unread[row] = Skipped(name=images.keys[row], reason=str(error))
+                    continue
+                with atomic_path(file) as temporary:
+                    temporary.write_bytes(content)
+    return places, unread

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base import plugins
 from gpt4image.base.errors import DataError, first_few
 from gpt4image.base.outcome import Skipped
+from gpt4image.data.file_source import FileSource, file_digests, is_unicode
 from gpt4image.data.labels import NO_LABEL, rarest_classes
 from gpt4image.data.regions import Regions
 
@@ -42,20 +42,11 @@ def split_in_folders(path: str) -> str | None:
     return next(filter(None, map(split_named, PurePosixPath(path).parts[:-1])), None)
 
 
-def is_unicode(name: str) -> bool:
-    """Return whether a name is valid UTF-8; others cannot be written as keys or class names."""
-    return name.isascii() or name.encode(errors="ignore").decode() == name
-
-
 class ImageSource(Protocol):
     """Where the bytes of images are."""
 
     def read(self, row: int) -> bytes:
         """Return the bytes of one image, in a format that Pillow reads. Raises OSError."""
-        ...
-
-    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
-        """Return the sha256 hex digest of the bytes of each image; many at once, so that sources can be quick."""
         ...
 
 
@@ -117,7 +108,6 @@ class Dataset:
             raise DataError(f"{self.spec}: {fault}.")
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.keys)
 
     def read(self, index: int) -> bytes:
@@ -126,8 +116,13 @@ class Dataset:
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
-        """N sha256 hex digests of the image bytes: descriptions belong to these. Equal images share one."""
-        return self.source.digests(self.rows)
+        """N sha256 hex digests of the image bytes: descriptions belong to these. Equal images share one.
+
+        One that cannot be read gets a digest of its own, which no content has; decoding it later gives the reason.
+        """
+        if isinstance(self.source, FileSource):
+            return file_digests([self.source.path(row) for row in self.rows.tolist()])
+        return tuple(_digest(self.source, row) for row in self.rows.tolist())
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
@@ -208,30 +203,6 @@ class Dataset:
         return self.revised(classes=tuple(names), labels=labels, regions=regions)
 
 
-@dataclass(frozen=True)
-class ForeignSource:
-    """Image bytes that code of another package gives; what it raises is an OSError of that image, and names it."""
-
-    source: ImageSource
-    who: str
-
-    def read(self, row: int) -> bytes:
-        """Return the bytes of one image."""
-        try:
-            with plugins.guarded(self.who, kind=DataError):
-                return bytes(memoryview(self.source.read(row)))
-        except DataError as error:
-            raise OSError(str(error)) from None
-
-    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
-        """Return the sha256 hex digest of the bytes of each image."""
-        with plugins.guarded(self.who, kind=DataError):
-            found = tuple(self.source.digests(rows))
-            if len(found) != len(rows) or not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in found):
-                raise DataError("its digests are not one sha256 per image, in hexadecimal.")
-            return found
-
-
 class MemorySource:
     """Image bytes held in a list."""
 
@@ -242,6 +213,9 @@ class MemorySource:
         """Return the bytes of one image."""
         return self._images[row]
 
-    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
-        """Return the sha256 hex digest of the bytes of each image."""
-        return tuple(hashlib.sha256(self._images[row]).hexdigest() for row in rows)
+
+def _digest(source: ImageSource, row: int) -> str:
+    try:
+        return hashlib.sha256(source.read(row)).hexdigest()
+    except OSError:
+        return hashlib.sha256(b"unreadable image\0%d" % row).hexdigest()

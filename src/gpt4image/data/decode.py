@@ -1,7 +1,5 @@
 """From image bytes to RGB pixels: the only place that decodes pictures, and names why one cannot be used."""
 
-from __future__ import annotations
-
 import io
 import struct
 import warnings

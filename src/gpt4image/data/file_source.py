@@ -1,8 +1,5 @@
 """Images that are files below one folder, and digests of files."""
 
-from __future__ import annotations
-
-import contextlib
 import functools
 import hashlib
 import itertools
@@ -12,14 +9,9 @@ from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from gpt4image.base.errors import Gpt4ImageError, parsing
-from gpt4image.base.files import atomic_path, make_folder
+from gpt4image.base.errors import parsing
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
-from gpt4image.data.dataset import Dataset, is_unicode
 from gpt4image.data.decode import EXTENSIONS
 
 IMAGES = ".images"  # suffix of the folder of images beside a table that ``review`` or ``export-labels`` writes
@@ -40,10 +32,6 @@ class FileSource:
     def read(self, row: int) -> bytes:
         """Return the bytes of one file. Raises OSError where it cannot be read or is larger than 512 MiB."""
         return read_bounded(self.path(row))
-
-    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
-        """Return the sha256 hex digest of each file's bytes."""
-        return file_digests([self.path(row) for row in rows])
 
     def path(self, row: int) -> str:
         """Return the absolute path of one file."""
@@ -90,31 +78,9 @@ def locate_all(folder: Path, paths: Iterable[str]) -> list[tuple[str, str]]:
     return [locate(path) for path in paths]
 
 
-def write_beside(table: Path, images: Dataset) -> tuple[list[str], dict[int, Skipped]]:
-    """Write images to a folder beside a table; return their paths from it, and the rows that cannot be read.
-
-    They are hard links where the disk allows it, else copies. A name is a digest, so that one that is there stays.
-    """
-    folder = table.with_suffix(IMAGES)
-    places, unread = list[str](), dict[int, Skipped]()
-    with progress_bar() as progress:
-        for row in progress.track(range(len(images)), description=f"writing images to {folder}"):
-            suffix = Path(images.keys[row]).suffix.lower()
-            file = folder / (images.digests[row] + (suffix if suffix in EXTENSIONS else ""))
-            places.append(f"{folder.name}/{file.name}")
-            if isinstance(images.source, FileSource):
-                with contextlib.suppress(OSError):  # it is there, or on another disk
-                    make_folder(folder)
-                    os.link(os.path.realpath(images.source.path(int(images.rows[row]))), file)
-            if not file.is_file():
-                try:
-                    content = images.read(row)
-                except (OSError, Gpt4ImageError) as error:
-                    unread[row] = Skipped(name=images.keys[row], reason=str(error))
-                    continue
-                with atomic_path(file) as temporary:
-                    temporary.write_bytes(content)
-    return places, unread
+def is_unicode(name: str) -> bool:
+    """Return whether a name is valid UTF-8; others cannot be written as keys or class names."""
+    return name.isascii() or name.encode(errors="ignore").decode() == name
 
 
 def expanded(path: str) -> Path:

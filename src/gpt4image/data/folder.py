@@ -4,8 +4,6 @@
 those of the files. Which frames are read is an option of the stages (``--frames``).
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections import Counter
 from collections.abc import Collection
@@ -52,7 +50,9 @@ def _class_folders(spec: Spec, extensions: Collection[str], others: Collection[s
         )
         skipped.append(Skipped(f"{kinds[kind]:,} *{kind}", f"left out: pictures of this kind {way}"))
     parts = [file.split("/") for file in files if PurePosixPath(file).suffix.lower() in extensions]
-    require_some(parts, f"{spec}: it holds no image; put images into CLASS, or into {UNLABELLED[0]}.", skipped)
+    is_table = not parts and any(spec.path.rglob("*.parquet"))
+    way = f"its Parquet files are read by hf:{spec.where}" if is_table else f"put images into CLASS, or {UNLABELLED[0]}"
+    require_some(parts, f"{spec}: it holds no image; {way}.", skipped)
     # A folder named after a split holds class folders; alone, and with images of its own, it is a class of that name.
     split_of = {part[0]: split for part in parts if len(part) > 2 and (split := _SPLITS.get(part[0].lower()))}
     if len(split_of) == 1 and split_of.keys() <= {part[0] for part in parts if len(part) == 2}:

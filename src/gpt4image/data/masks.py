@@ -5,8 +5,6 @@ there are two classes and masks of 0 and 255 only. An image without a mask is no
 ``tags.csv``. Splits are those of folders, or of VOC's lists in ImageSets/Segmentation.
 """
 
-from __future__ import annotations
-
 import contextlib
 import csv
 from collections import Counter
@@ -65,7 +63,7 @@ class MaskFiles:
     """Masks that are files of one number per pixel, see ``MaskSource``."""
 
     def __init__(self, source: ImageSource) -> None:
-        self._source, self.digests = source, source.digests
+        self._source, self.content = source, source.read
 
     def read(self, row: int) -> NDArray[np.uint8]:
         """Return the numbers of the pixels. Raises DecodeError, OSError."""
@@ -118,7 +116,7 @@ def masks_of(
         such = f"numbers above {len(names) - 1}, such as {int(np.flatnonzero(used[image, :VOID]).max())}"
         faults.add(records[image].key, f"the mask has {such}, that have no class")
     known = np.asarray(used.any(axis=1)) & ~beyond
-    require_some(np.flatnonzero(known), f"{spec}: no image has a mask that can be used.", faults.skipped(spec))
+    require_some(np.flatnonzero(known), f"{spec}: no image has a mask that can be used.", faults.skipped("masks"))
     present = np.where(known[:, None], used[:, : len(names)], np.int8(-1)).astype(np.int8)
     found = Masks(source=masks, rows=np.where(known, rows, -1), presence_of_classes=present, place=place)
     return found, tuple(names)

@@ -3,8 +3,6 @@
 With workers, a broken image gives a white picture, and is named in ``pixels.skipped`` from then on.
 """
 
-from __future__ import annotations
-
 import gc
 import os
 import signal
@@ -43,7 +41,6 @@ class MemoryPixels:
         self.images, self.size, self.skipped = images, images.shape[-1], skipped
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.images)
 
     def broken(self, indices: Indices) -> NDArray[np.bool_]:
@@ -68,7 +65,6 @@ class WorkerPixels:
         self._broken: dict[int, str] = {}
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self._image_set)
 
     @property
@@ -127,7 +123,6 @@ class KeptFeatures(MemoryPixels):
         self.rows = np.arange(len(features))[:, None] if rows is None else rows
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.rows)
 
     def broken(self, indices: Indices) -> NDArray[np.bool_]:

@@ -1,7 +1,5 @@
 """A record per image, which every format yields; here boxes are checked, and records become a dataset."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Sequence, Sized
@@ -131,7 +129,7 @@ def weight_of(ignored: bool, score: object) -> float:
 def require_some(found: Sized, message: str, skipped: Sequence[Skipped]) -> None:
     """Raise DataError where nothing is found; it tells of the first item that was skipped."""
     if not len(found):
-        raise DataError(message + "".join(f" The first: {item.name!r} {item.reason}." for item in skipped[:1]))
+        raise DataError(message + "".join(f" The first: {item.name}: {item.reason}." for item in skipped[:1]))
 
 
 def with_boxes(

@@ -58,7 +58,6 @@ class Boxes:
         )
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.known)
 
     def places(self, index: Index) -> NDArray[np.int64]:
@@ -136,8 +135,8 @@ class MaskSource(Protocol):
         """Return the classes of the pixels, upright: (height, width) uint8, or VOID. Raises DecodeError, OSError."""
         ...
 
-    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
-        """Return the sha256 hex digest of the bytes of each."""
+    def content(self, row: int) -> bytes:
+        """Return what decides the mask, for fingerprints. Raises OSError."""
         ...
 
 
@@ -157,7 +156,6 @@ class Masks:
     background: int = -1
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.rows)
 
     def __getitem__(self, index: Index) -> Masks:
@@ -207,10 +205,10 @@ class Masks:
 
     def content(self) -> str:
         """Return a digest of all of it, for fingerprints."""
-        own = iter(self.source.digests(self.rows[self.known]))
-        digests = [next(own) if known else "" for known in self.known]
-        numbers = self.place.tobytes() + np.ascontiguousarray(self.presence_of_classes).tobytes()
-        return hashlib.sha256(f"{digests}".encode() + numbers).hexdigest()
+        found = hashlib.sha256(self.place.tobytes() + np.ascontiguousarray(self.presence_of_classes).tobytes())
+        for row in self.rows.tolist():
+            found.update(hashlib.sha256(self.source.content(row) if row >= 0 else b"").digest())
+        return found.hexdigest()
 
 
 def _stretched(source: MaskSource, row: int, size: int) -> NDArray[np.uint8]:

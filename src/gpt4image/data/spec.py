@@ -1,7 +1,5 @@
 """SPEC strings: ``NAME:WHERE,OPTION=VALUE,...``, or a path, of which the layout on disk decides the name."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import re
@@ -37,6 +35,7 @@ READERS = {
     "voc": Reader("voc", "load_voc", "DIR", ("images", "annotations")),
     "masks": Reader("masks", "load_masks", "DIR", ("images", "masks")),
     "hf": Reader("hf", "load_hf", "NAME_OR_PATH", ("image", "label", "objects", "bbox", "category", "mask", "key")),
+    "joined": Reader("joined", "load_joined", "FILE.parquet"),
     "python": Reader("given", "load_given"),
     "cifar10": Reader("known_sets", "load_cifar"),
     "cifar100": Reader("known_sets", "load_cifar"),
@@ -76,7 +75,6 @@ class Spec:
         return expanded(self.where)
 
     def __str__(self) -> str:
-        """Return the text."""
         return self.text
 
     def folder(self, option: str, usual: str) -> Path:

@@ -4,8 +4,6 @@ Splits are cut by digest, so that renaming or reordering files changes nothing a
 order of sha256 digests is as good as random, and needs no seed.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 

@@ -4,8 +4,6 @@ Bytes are decoded from memory, by the demuxer that their first bytes name: refer
 addresses are never followed. FFmpeg runs in this process, so frames, pixels, streams and seconds are bounded.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import io
 import time

@@ -5,8 +5,6 @@ Lists in ImageSets/Main say which images are of which split, and annotated image
 lists, folders named after a split say it. ``difficult`` objects have weight 0. Pixels count from 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element, ParseError, fromstring

@@ -5,8 +5,6 @@ a confidence; or a class and the corners of a polygon, of which the surrounding 
 lies in ``labels`` where its path has ``images``, else beside it. Options of the SPEC replace entries of ``data.yaml``.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Mapping

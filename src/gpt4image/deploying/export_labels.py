@@ -1,7 +1,5 @@
 """The stage export-labels: targets as labels that other programs read."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json
@@ -17,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gpt4image.artifacts.targets import BoxLabels, Targets, holds_boxes
+from gpt4image.artifacts.targets import BoxLabels, Targets, load_targets
 from gpt4image.base.errors import ConfigError, DataError, first_line
 from gpt4image.base.files import make_folder, staging_folder, write_json, write_text
 from gpt4image.base.outcome import Skipped
@@ -26,9 +24,9 @@ from gpt4image.base.visible import csv_line
 from gpt4image.config import ExportLabelsConfig
 from gpt4image.config.results import ExportLabelsResult
 from gpt4image.data import Dataset, annotation, load_with_splits
-from gpt4image.data.box_files import readable, write_coco, write_hf, write_tables, write_voc, write_yolo
+from gpt4image.data.box_files import readable, write_beside, write_coco, write_hf, write_tables, write_voc, write_yolo
 from gpt4image.data.decode import EXTENSIONS
-from gpt4image.data.file_source import FileSource, is_below, write_beside
+from gpt4image.data.file_source import FileSource, is_below
 from gpt4image.data.label_studio import LABEL_STUDIO, LOCAL_FILES
 from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.manifest import BOXES
@@ -67,7 +65,8 @@ def export_labels(config: ExportLabelsConfig) -> ExportLabelsResult:
     if there := next((out for out in made if out.exists() and (not out.is_dir() or any(out.iterdir()))), None):
         raise ConfigError(f"--out {there} exists already; give a new name.")
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
-    found = (_boxes if holds_boxes(config.targets) else _classes)(config, images)
+    file = load_targets(config.targets)
+    found = _boxes(config, images, file) if isinstance(file, BoxLabels) else _classes(config, images, file)
     write, kinds = _WRITERS[config.format]
     if found.kind not in kinds:
         allowed = ", ".join(name for name, (_, others) in _WRITERS.items() if found.kind in others)
@@ -102,8 +101,7 @@ def _among(config: ExportLabelsConfig, images: Dataset, classes: tuple[str, ...]
     return Labelled(images=own.select(rows), classes=classes, human=human[rows])
 
 
-def _classes(config: ExportLabelsConfig, images: Dataset) -> Labelled:
-    targets = Targets.load(config.targets)
+def _classes(config: ExportLabelsConfig, images: Dataset, targets: Targets) -> Labelled:
     several = targets.facts.task == "multilabel"
     least = max(config.least_confidence, PRESENT if several else np.finfo(np.float32).tiny)
 
@@ -121,8 +119,7 @@ def _classes(config: ExportLabelsConfig, images: Dataset) -> Labelled:
     return replace(found, kind="multilabel" if several else "classification", named=named)
 
 
-def _boxes(config: ExportLabelsConfig, images: Dataset) -> Labelled:
-    file = BoxLabels.load(config.targets)
+def _boxes(config: ExportLabelsConfig, images: Dataset, file: BoxLabels) -> Labelled:
     found = _among(config, images, file.classes, file.by_digest(images.digests).known)
     boxes, own = file.by_digest(found.images.digests), found.images.regions
     boxes = boxes.only(boxes.weights >= config.least_confidence)

@@ -1,18 +1,17 @@
 """The formats of an exported model: timm, onnx and torch-export.
 
-timm is a folder that plain timm loads, from the disk or as a repository of the Hugging Face hub: ``config.json``,
+timm is what plain timm loads, from the disk or as a repository of the Hugging Face hub: ``config.json``,
 ``model.safetensors`` (the run's weights, byte for byte) and, for ResNets with a small stem, ``small_stem.py``, which is
 to be imported before.
 
 onnx and torch-export are one file with the whole computation. The input ``images`` is float32 (N, 3, S, S), or
 (N, T, 3, S, S) of clips, RGB in 0..1; the output is float32 (N, K) ``probabilities``, or what else the task predicts,
 for any N. Normalisation and the last step of the task (softmax, say) are inside. Class names and the rest are JSON in
-the file, see ``Metadata``.
+the file, see ``Metadata``. Where ``decision.reject`` is there, a second output is float32 (N,) ``known``, in 0..1: an
+image is none of the classes where it is below ``decision.reject.share``. timm's format has it as a file of its own.
 
 An export is checked: it predicts images as users do, the run as its evaluation does, in float32, and both must agree.
 """
-
-from __future__ import annotations
 
 import hashlib
 import importlib.util
@@ -36,17 +35,32 @@ from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Skipped
 from gpt4image.data import Dataset
 from gpt4image.data.pixels import load_pixels
-from gpt4image.deploying.loading import CONFIG, DECISION, EXTRA_FILE, ONNX_KEY, TASK, WEIGHTS, Classifier, Metadata
-from gpt4image.deploying.preprocessing import Preprocessing, as_images
+from gpt4image.deploying.benchmark import decoded
+from gpt4image.deploying.benchmark import predicted as outputs_of
+from gpt4image.deploying.loading import (
+    CONFIG,
+    DECISION,
+    EXTRA_FILE,
+    KNOWN_OUTPUT,
+    ONNX_KEY,
+    TASK,
+    WEIGHTS,
+    Classifier,
+    Metadata,
+    reader_of,
+)
+from gpt4image.deploying.preprocessing import Preprocessing
 from gpt4image.models import small_stem
+from gpt4image.models.neighbours import Neighbours
 from gpt4image.models.pyramid import PyramidModel
 from gpt4image.tasks.base import Predictions
 from gpt4image.training.auto import stored_as
-from gpt4image.training.run_model import RunModel, images_at_once, timm_form
+from gpt4image.training.run_model import RunModel, timm_form
 
 LARGEST_ONNX = 2_000_000_000  # bytes; protobuf holds no more in one message
 MOST_IMAGES = 256  # on which an export is checked
 TOLERANCE = 1e-4  # largest difference of a probability that is still rounding: measured are some 1e-7
+KNOWN_TOLERANCE = 0.01  # it is a share of some thousand images: rounding moves it by a few of them
 KEPT = ("fixed_input_size", "first_conv", "classifier")  # what timm needs for other classes, channels and sizes
 
 
@@ -71,6 +85,13 @@ class ExportedModel:
         """The comparison arm that the run belongs to."""
         return runs.read_config(self.run_dir)["arm"]
 
+    @property
+    def pretrained(self) -> tuple[str, str | None] | None:
+        """Name and licence of the published weights that training began with, if it did."""
+        facts: Any = getattr(self.model.backbone, "pretrained_cfg", None)
+        resolved = self.model.config.resolved
+        return (resolved.model, facts and facts.get("license")) if resolved.init == "pretrained" else None
+
     @cached_property
     def needs_small_stem(self) -> bool:
         """Whether timm knows the model only once ``small_stem`` was imported."""
@@ -91,8 +112,7 @@ class ExportedModel:
 
 
 def write_timm(path: Path, exported: ExportedModel) -> None:
-    """Write a folder in timm's format to ``path``, which must not exist."""
-    path.mkdir(parents=True)
+    """Write the files of timm's format into the folder ``path``."""
     architecture, args = timm_form(exported.model.config)
     backbone: Any = exported.model.backbone
     about = exported.metadata
@@ -113,20 +133,28 @@ def write_timm(path: Path, exported: ExportedModel) -> None:
     }
     write_json(path / CONFIG, config)
     shutil.copyfile(exported.weights, path / WEIGHTS)
+    if about.decision.reject is not None:
+        shutil.copyfile(exported.run_dir / runs.KNOWN, path / runs.KNOWN)
     if exported.needs_small_stem:
         shutil.copyfile(small_stem.__file__, path / "small_stem.py")
 
 
 class PixelsToProbabilities(nn.Module):
-    """A classifier with what comes before and after it: (N, 3, S, S) RGB in 0..1 to (N, K) probabilities."""
+    """A classifier with what comes before and after it: (N, 3, S, S) RGB in 0..1 to (N, K) probabilities, and to (N,)
+    ``known`` where there are ``neighbours``."""
 
-    def __init__(self, backbone: nn.Module, preprocessing: Preprocessing, tail: nn.Module) -> None:
+    def __init__(
+        self, backbone: nn.Module, preprocessing: Preprocessing, tail: nn.Module, neighbours: Neighbours | None
+    ) -> None:
         super().__init__()
         self.backbone, self.preprocessing, self.tail = backbone, preprocessing, tail
+        self.neighbours = neighbours
+        self._read = reader_of(backbone, neighbours)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the class probabilities."""
-        return self.tail(self.backbone(self.preprocessing.normalised(images)))
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the class probabilities, and ``known`` if there is one."""
+        logits, *known = self._read(self.preprocessing.normalised(images))
+        return (self.tail(logits), known[0]) if known else self.tail(logits)
 
 
 def write_torch_export(path: Path, exported: ExportedModel) -> Classifier:
@@ -141,14 +169,12 @@ def write_torch_export(path: Path, exported: ExportedModel) -> Classifier:
     module = program.module()
 
     @torch.inference_mode()
-    def probabilities(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return module(torch.from_numpy(images)).numpy()
+    def read(images: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
+        found = module(torch.from_numpy(images))
+        return tuple(each.numpy() for each in (found if isinstance(found, tuple) else (found,)))
 
     return Classifier(
-        task=exported.model.task,
-        classes=exported.classes,
-        preprocessing=exported.metadata.preprocessing,
-        probabilities=probabilities,
+        task=exported.model.task, classes=exported.classes, preprocessing=exported.metadata.preprocessing, read=read
     )
 
 
@@ -166,7 +192,8 @@ def write_onnx(path: Path, exported: ExportedModel) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch about its own parts
             warnings.simplefilter("ignore", DeprecationWarning)
-            names: Any = {"input_names": ["images"], "output_names": [exported.model.task.output]}
+            outputs = [exported.model.task.output, *([KNOWN_OUTPUT] if exported.model.neighbours else [])]
+            names: Any = {"input_names": ["images"], "output_names": outputs}
             converted: Any = torch.onnx.export(program, **names, dynamo=True, verbose=False)
     except torch.onnx.errors.OnnxExporterError as error:
         raise ExportError(
@@ -192,7 +219,8 @@ def _traced(exported: ExportedModel) -> Any:
     backbone = exported.model.backbone
     if isinstance(backbone, PyramidModel):
         backbone.classifies = False
-    whole = PixelsToProbabilities(backbone, exported.metadata.preprocessing, exported.model.task.tail()).eval()
+    how, tail = exported.metadata.preprocessing, exported.model.task.tail()
+    whole = PixelsToProbabilities(backbone, how, tail, exported.model.neighbours).eval()
     layers: Any = whole.modules()
     for layer in layers:
         if hasattr(layer, "inplace"):
@@ -200,9 +228,7 @@ def _traced(exported: ExportedModel) -> Any:
     try:
         with torch.no_grad():
             program = torch.export.export(
-                whole,
-                (torch.zeros(2, *exported.metadata.preprocessing.shape),),
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                whole, (torch.zeros(2, *how.shape),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
             )
     except (RuntimeError, ValueError) as error:  # torch._dynamo's own are RuntimeErrors
         instead = " Use --format timm." if exported.model.task.in_timm else ""
@@ -216,11 +242,13 @@ def _traced(exported: ExportedModel) -> Any:
 
 
 class Predicted(NamedTuple):
-    """Images, positions (n,) of those that can be decoded, what a run predicts of these (n, ...), and the others."""
+    """Images, positions (n,) of those that can be decoded, what a run predicts of these (n, ...), how well it knows
+    them (n,), and the others."""
 
     images: Dataset
     indices: NDArray[np.int64]
     predictions: Predictions
+    known: NDArray[np.float32] | None
     skipped: tuple[Skipped, ...]
 
 
@@ -234,20 +262,23 @@ def predicted_by_run(model: RunModel, image_set: Dataset) -> Predicted:
     stored = stored_as(options, model.task)
     pixels, skipped, usable = load_pixels(images, memory_limit_gb=float("inf"), workers=1, **stored)
     indices = np.flatnonzero(usable)
-    return Predicted(images, indices, replace(model, config=options).read(pixels, indices).predictions, skipped)
+    found = replace(model, config=options).read(pixels, indices)
+    return Predicted(images, indices, found.predictions, model.known(found.features), skipped)
 
 
 def largest_difference(classifier: Classifier, run: Predicted) -> float:
     """Return the largest difference of any prediction between an exported model and its run.
 
-    Raises ExportError: it is more than rounding, or NaN.
+    Raises ExportError: it is more than rounding, or NaN; or the exported model knows other images.
     """
-    how = classifier.preprocessing
-    at_once = min(64, images_at_once(classifier.task, len(classifier.classes), how.size))
-    own = np.stack([how.pixels(run.images.read(int(index))) for index in run.indices])
-    batches = (as_images(own[start : start + at_once]) for start in range(0, len(own), at_once))
-    theirs = np.concatenate([classifier.probabilities(batch) for batch in batches])
+    own, _ = decoded(classifier.preprocessing, run.images.select(run.indices))
+    theirs, *known = outputs_of(classifier, own)
     largest = classifier.task.difference(run.predictions, theirs)
+    if run.known is not None and not np.abs(known[0] - run.known).max() <= KNOWN_TOLERANCE:
+        raise ExportError(
+            f"The exported model does not know the images of the run: {KNOWN_OUTPUT} differs by up to "
+            f"{np.abs(known[0] - run.known).max():.2g} on {len(own)} images. Nothing was written; use another --format."
+        )
     if not largest <= TOLERANCE:
         raise ExportError(
             f"The exported model is not the model of the run: on {len(own)} images their predictions differ by up "

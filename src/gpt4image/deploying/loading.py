@@ -1,4 +1,4 @@
-"""Loading what predicts: a run folder, a folder in timm's format or an ONNX file.
+"""Loading what predicts: a run folder, an exported folder, a folder in timm's format or an ONNX file.
 
     classifier = load_classifier(Path("run"))
     pixels = classifier.preprocessing.pixels(Path("cat.jpg").read_bytes())
@@ -29,16 +29,22 @@ from gpt4image.base.manifest import require_whole
 from gpt4image.config import TrainOptions
 from gpt4image.config.learning import PRETRAIN
 from gpt4image.deploying.preprocessing import Preprocessing, wrong_value
+from gpt4image.models.aligner import Headed
+from gpt4image.models.neighbours import Neighbours
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.decision import Decision
 from gpt4image.tasks.registry import find_task
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+Read = Callable[[NDArray[np.float32]], tuple[NDArray[Any], ...]]
+KNOWN_OUTPUT = "known"  # of an exported model that can say "none of these"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+ONNX, TORCH_EXPORT = "model.onnx", "model.pt2"
+MODELS = (ONNX, TORCH_EXPORT, WEIGHTS)  # files that hold the weights of a model, in its folder
+ABOUT = "model.json"  # the metadata once more, beside the model, for programs that read no metadata of ONNX files
 FORMAT = 1
 ONNX_KEY = "gpt4image"  # of the metadata in the metadata_props of an ONNX file
 EXTRA_FILE = "gpt4image.json"  # the metadata among the extra files of a torch-export archive
@@ -93,31 +99,38 @@ class Metadata:
 class Classifier:
     """A model that is ready to predict: task, K class names, and preprocessing.
 
-    ``probabilities`` takes float32 (n, ...) inputs, RGB in 0..1 (``as_images``), to (n, K) float32 class probabilities.
+    ``read`` takes float32 (n, ...) inputs, RGB in 0..1 (``as_images``), to (n, K) float32 class probabilities, or what
+    else the task predicts; and to (n,) ``known``, how well the model knows each image, where its decision can reject.
     """
 
     task: Task
     classes: tuple[str, ...]
     preprocessing: Preprocessing
-    probabilities: Predict
+    read: Read
+
+    def probabilities(self, images: NDArray[np.float32]) -> NDArray[Any]:
+        """Return only the first."""
+        return self.read(images)[0]
 
 
 def load_classifier(
     path: Path, *, device: str = "cpu", threads: int | None = None, task: Task | None = None
 ) -> Classifier:
-    """Load a run folder, a folder in timm's format or a .onnx file; one blank image is predicted, so that what does not
-    fit is known at once.
+    """Load a run folder, an exported folder, one in timm's format or a .onnx file; one blank image is predicted, so
+    that what does not fit is known at once.
 
     ``device`` is of runs and timm folders; .onnx files compute on the CPU, with so many ``threads`` of onnxruntime, all
     cores without a number. ``task`` is that of the model, if the registry lacks it.
     """
     runs.require_model(path)
+    if path.is_dir() and not (path / runs.RUN).is_file():
+        path = next((path / name for name in (ONNX, TORCH_EXPORT) if (path / name).is_file()), path)
     if path.is_dir():
         of_timm = (path / CONFIG).is_file() and not (path / runs.RUN).is_file() and "architecture" in _config_of(path)
         classifier = (_load_timm if of_timm else _load_run)(path, device, task)
     elif path.suffix == ".onnx":
         if device not in ("auto", "cpu"):
-            raise ConfigError(f"--device {device} is for run folders and timm folders; .onnx files use the CPU.")
+            raise ConfigError(f"--device {device} is for run folders and timm folders; ONNX models use the CPU.")
         classifier = _load_onnx(path, threads, task)
     elif path.suffix == ".pt2":
         raise ModelError(
@@ -125,9 +138,7 @@ def load_classifier(
             "Give the run folder that it was exported from, or export the run with --format timm or onnx."
         )
     else:
-        raise ModelError(
-            f"{path} is no run folder, no folder in timm's format (config.json, {WEIGHTS}), no .onnx file."
-        )
+        raise ModelError(f"{path} is no run folder, no folder that `gpt4image export` or timm wrote, no .onnx file.")
     return _checked(classifier, path)
 
 
@@ -137,7 +148,7 @@ def _load_run(path: Path, device: str, task: Task | None) -> Classifier:
     classes = runs.class_names(path)
     runs.require_predicting(path)
     model = load_run_model(path, task, classes)
-    return _with_torch(model.backbone, device, Preprocessing.of_run(model), model.task, classes)
+    return _with_torch(model.backbone, device, Preprocessing.of_run(model), model.task, classes, model.neighbours)
 
 
 def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
@@ -179,7 +190,8 @@ def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
         raise ModelError(f"{path / CONFIG}: label_names must be a list or a table of names, not {names!r}.")
     classes, config = tuple(map(str, names)), _config_of(path)
     task = _task(task, config.get(TASK, Classification.name), config.get(DECISION), classes, path)
-    return _with_torch(module, device, Preprocessing.from_timm(expects), task, classes)
+    neighbours = None if task.decision.reject is None else Neighbours.load(path / runs.KNOWN)
+    return _with_torch(module, device, Preprocessing.from_timm(expects), task, classes, neighbours)
 
 
 def _load_onnx(path: Path, threads: int | None, task: Task | None) -> Classifier:
@@ -187,7 +199,8 @@ def _load_onnx(path: Path, threads: int | None, task: Task | None) -> Classifier
         import onnxruntime
     except ImportError:
         raise MissingExtraError(f"The ONNX file {path}", "onnx") from None
-    require_whole(path)
+    if (path.parent / ABOUT).is_file():
+        require_whole(path.parent)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
@@ -200,11 +213,15 @@ def _load_onnx(path: Path, threads: int | None, task: Task | None) -> Classifier
         advice = " Weights in other files are not read: save the model as one file." if "xternal" in str(error) else ""
         raise ModelError(f"{path} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}{advice}") from None
     metadata = Metadata.from_json(about, path)
+    task = _task(task, metadata.task, metadata.decision, metadata.classes, path)
+    wanted = [task.output, *([] if task.decision.reject is None else [KNOWN_OUTPUT])]
+    if missing := set(wanted) - {each.name for each in session.get_outputs()}:
+        raise ModelError(f"{path} lacks the output {min(missing)}, which its metadata promises; export the run again.")
     return Classifier(
-        task=_task(task, metadata.task, metadata.decision, metadata.classes, path),
+        task=task,
         classes=metadata.classes,
         preprocessing=metadata.preprocessing,
-        probabilities=lambda images: np.asarray(session.run(None, {name: images})[0]),
+        read=lambda images: tuple(map(np.asarray, session.run(wanted, {name: images}))),
     )
 
 
@@ -221,8 +238,26 @@ def _task(given: Task | None, name: Any, decision: Any, classes: tuple[str, ...]
         raise ModelError(f"{where}: {error}; export the run again.") from None
 
 
+def reader_of(module: nn.Module, neighbours: Neighbours | None) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Return what takes normalised images to the outputs of a module and, with ``neighbours``, to ``known``."""
+    if neighbours is None:
+        return lambda images: (module(images),)
+    model = Headed(module)
+
+    def read(images: Tensor) -> tuple[Tensor, ...]:
+        outputs, features = model.read(images)
+        return outputs, neighbours(features)
+
+    return read
+
+
 def _with_torch(
-    module: nn.Module, device: str, preprocessing: Preprocessing, task: Task, classes: tuple[str, ...]
+    module: nn.Module,
+    device: str,
+    preprocessing: Preprocessing,
+    task: Task,
+    classes: tuple[str, ...],
+    neighbours: Neighbours | None,
 ) -> Classifier:
     """Return a classifier around a module that takes normalised images."""
     import torch
@@ -230,14 +265,14 @@ def _with_torch(
     from gpt4image.parallel.devices import choose_device
 
     where, tail = choose_device(device), task.tail()
-    module.to(where)
+    outputs = reader_of(module.to(where), neighbours and neighbours.to(where))
 
     @torch.inference_mode()
-    def probabilities(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        batch = preprocessing.normalised(torch.from_numpy(images).to(where))
-        return tail(module(batch).float()).cpu().numpy()
+    def read(images: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
+        found, *known = outputs(preprocessing.normalised(torch.from_numpy(images).to(where)))
+        return (tail(found.float()).cpu().numpy(), *(each.cpu().numpy() for each in known))
 
-    return Classifier(task=task, classes=classes, preprocessing=preprocessing, probabilities=probabilities)
+    return Classifier(task=task, classes=classes, preprocessing=preprocessing, read=read)
 
 
 def _checked(classifier: Classifier, path: Path) -> Classifier:
@@ -245,11 +280,11 @@ def _checked(classifier: Classifier, path: Path) -> Classifier:
     size, classes = classifier.preprocessing.size, len(classifier.classes)
     of_image = classifier.task.shape(classes, size)
 
-    def probabilities(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def read(images: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
         count = len(images)
         what = f"{path} cannot take images of {size} x {size} pixels" + f", {count} at once" * (count > 1)
         try:
-            found = classifier.probabilities(images)
+            found, *known = classifier.read(images)
         except Exception as error:
             if type(error).__name__ == "OutOfMemoryError":  # torch's; what to do about it is said of all commands
                 raise
@@ -258,10 +293,12 @@ def _checked(classifier: Classifier, path: Path) -> Classifier:
         if found.shape != (count, *of_image):
             needed = f"{(count, *of_image)} is needed, as it names {classes} classes"
             raise ModelError(f"{path} gives an output of shape {found.shape} for {count} images; {needed}.")
-        return found
+        if any(each.shape != (count,) for each in known):
+            raise ModelError(f"{path}: its output {KNOWN_OUTPUT} is no number per image; export the run again.")
+        return (found, *known)
 
-    probabilities(np.zeros((1, *classifier.preprocessing.shape), np.float32))
-    return replace(classifier, probabilities=probabilities)
+    read(np.zeros((1, *classifier.preprocessing.shape), np.float32))
+    return replace(classifier, read=read)
 
 
 def _config_of(path: Path) -> dict[str, Any]:

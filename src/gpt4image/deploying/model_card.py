@@ -1,14 +1,12 @@
-"""The model card of an exported model: what it is, how good and how sure that is, what it learned from, in Markdown.
+"""The model card of an export, in Markdown, and the examples beside it: what the model is, how good, learned from what.
 
 All of it comes from the records of the run. Everything that is not the template's own is escaped.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from gpt4image.artifacts.runs import load_run
 from gpt4image.artifacts.store import DescriptionStore, Prompt
 from gpt4image.artifacts.table import read_manifest
-from gpt4image.artifacts.targets import LabelEvidence
+from gpt4image.artifacts.targets import Facts
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.base.visible import visible
 from gpt4image.config import ExportConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.data.decode import centre_start
+from gpt4image.deploying.benchmark import as_cells
 from gpt4image.deploying.formats import ExportedModel
-from gpt4image.deploying.loading import EXTRA_FILE, ONNX_KEY
+from gpt4image.deploying.quantise import Quantised
 from gpt4image.describing.inspection import describer_names
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.pages import numbers
@@ -42,8 +41,15 @@ class Verbatim(str):
     """Text of ours that is Markdown, YAML or code already."""
 
 
-def model_card(exported: ExportedModel, asked: ExportConfig, check: tuple[int, str]) -> str:
-    """Return the card; ``check`` is on how many images the export was compared to its run, and the largest difference.
+def model_card(
+    exported: ExportedModel,
+    asked: ExportConfig,
+    check: tuple[int, str],
+    quantised: Quantised | None = None,
+    rows: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """Return the card; ``check`` is on how many images the export was compared to its run, and the largest difference;
+    ``rows`` are those of ``benchmark``.
 
     Raises RunError: a record of the run cannot be read.
     """
@@ -52,11 +58,11 @@ def model_card(exported: ExportedModel, asked: ExportConfig, check: tuple[int, s
     options = {name: public(value) for name, value in changed.items() if value not in ({}, [], ())}
     run = load_run(exported.run_dir)
     evaluation, data = run.evaluation, run.run["data"]
-    rows: list[tuple[str, int, float | None]] = []
+    of_classes: list[tuple[str, int, float | None]] = []
     scores: list[tuple[str, float, Any]] = []
     if evaluation is not None:
         if len(evaluation.classes) <= MOST_CLASSES:
-            rows = list(zip(evaluation.classes, evaluation.support, evaluation.per_class, strict=True))
+            of_classes = list(zip(evaluation.classes, evaluation.support, evaluation.per_class, strict=True))
         shown = evaluation.scores.items()  # of five classes or fewer, top-5 is 1 by definition
         scores = [
             (metric_label(name, evaluation.titles), value, evaluation.ci95.get(name))
@@ -64,18 +70,19 @@ def model_card(exported: ExportedModel, asked: ExportConfig, check: tuple[int, s
             if name != "top5" or len(evaluation.classes) > 5
         ]
     context = {
-        "front_matter": Verbatim(front_matter(asked.format, asked.data_licence, task.hub_task)),
+        "front_matter": Verbatim(front_matter(asked.model_format, asked.data_licence, task.hub_task)),
         "title": asked.push_to_hub or asked.out.name,
         "model": public(config.model),
         "own_head": not config.resolved.model.startswith(OF_TRANSFORMERS),
         "classes": exported.classes,
         "most_classes": MOST_CLASSES,
-        "rows": rows,
+        "rows": of_classes,
         "preprocessing": about.preprocessing,
         "parameters": f"{run.run['parameters']:,}",
-        "code": Verbatim(example(exported, asked)),
-        "form": asked.format,
-        "small_stem": asked.format == "timm" and exported.needs_small_stem,
+        "code": Verbatim(examples(exported, asked)["example.py"].rstrip()),
+        "pretrained": exported.pretrained,
+        "form": asked.model_format,
+        "small_stem": asked.model_format == "timm" and exported.needs_small_stem,
         "evaluation": evaluation,
         "scores": scores,
         "exclusive": task.exclusive,
@@ -90,6 +97,10 @@ def model_card(exported: ExportedModel, asked: ExportConfig, check: tuple[int, s
         "seed": config.seed,
         "options": Verbatim(json.dumps(options, indent=1)),
         "check": check,
+        "bits": asked.quantise,
+        "quantised": quantised,
+        "compared": [as_cells(row) for row in rows],
+        "labelled_here": rows[0]["labelled"] if rows else 0,
         "data_licence": asked.data_licence,
     }
     return _environment(escaped).get_template("model_card.md").render(context)
@@ -117,7 +128,9 @@ def text_facts(exported: ExportedModel) -> dict[str, Any]:
     (None, or asked and describers); lost (whether the file of its targets is gone). A table or a store that is gone
     gives no names."""
     config, task, arm = exported.model.config, exported.model.task, ARMS.get(exported.arm or "")
-    labels = None if config.targets is None else LabelEvidence.of(config.targets)
+    labels = None
+    with contextlib.suppress(Gpt4ImageError, OSError):
+        labels = None if config.targets is None else Facts.of(config.targets)
     used = config.embeddings is not None and (arm.text if arm else config.align_weight > 0.0)
     tables = [config.embeddings] if used and config.embeddings is not None else []
     if labels is not None and labels.texts_read:
@@ -164,23 +177,30 @@ def public(value: Any) -> Any:
     return [public(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def example(exported: ExportedModel, asked: ExportConfig) -> str:
-    """Return Python code that predicts ``picture.jpg``, or ``clip.mp4``, and leaves ``classes`` and what the task
-    predicts. It runs from any folder; timm loads its format from the repository on the hub, if there is one."""
+def examples(exported: ExportedModel, asked: ExportConfig) -> dict[str, str]:
+    """Return programs by the names of their files, which predict the picture or clip that they are given.
+
+    timm loads its format from the repository on the hub, if there is one.
+    """
     task, how = exported.model.task, exported.metadata.preprocessing
-    code = _environment(lambda value: value).get_template("usage.jinja")
-    return code.render(
-        form=asked.format,
-        how=how,
-        start=centre_start(how.resize, how.size),
-        small_stem=asked.format == "timm" and exported.needs_small_stem,
-        repository=asked.push_to_hub,
-        where=str(asked.out.absolute()),
-        key=ONNX_KEY if asked.format == "onnx" else EXTRA_FILE,
-        exclusive=task.exclusive,
-        output=task.output,
-        thresholds=list(task.decision.thresholds or [USUAL] * len(exported.classes)),
-    ).strip()
+    reject = task.decision.reject
+    names = ["example.py", *(["example.mjs"] if asked.model_format == "onnx" and not how.frames else [])]
+    return {
+        name: _environment(lambda value: value)
+        .get_template(f"{name}.jinja")
+        .render(
+            form=asked.model_format,
+            how=how,
+            start=centre_start(how.resize, how.size),
+            small_stem=asked.model_format == "timm" and exported.needs_small_stem,
+            repository=asked.push_to_hub,
+            exclusive=task.exclusive,
+            output=task.output,
+            share=reject and reject.share,
+            thresholds=list(task.decision.thresholds or [USUAL] * len(exported.classes)),
+        )
+        for name in names
+    }
 
 
 def _environment(finalize: Callable[[Any], Any]) -> Environment:

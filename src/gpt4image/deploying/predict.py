@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from gpt4image.artifacts.answers import overlap
+from gpt4image.artifacts.answers import NONE_OF_THESE, overlap
 from gpt4image.base.errors import ConfigError, DataError, DecodeError
 from gpt4image.base.files import atomic_path
 from gpt4image.base.outcome import Row, Skipped
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from gpt4image.deploying.loading import Classifier
     from gpt4image.tasks.base import Predictions, Task
 
+UNSURE = "unsure"
+"""What is said of an image whose class is less probable than --min-score."""
 BATCH_BYTES = 2**26  # of the pixels of a batch: large inputs go in smaller batches
 ROUNDING = 1e-3  # by how much a probability may be outside of 0 to 1
 
@@ -85,7 +87,7 @@ def _predict(config: PredictConfig, task: Task | None, *, keep: bool) -> Predict
 
     config, ids = _with_listed(config)
     total, kinds = _count(config, EXTENSIONS | VIDEO_EXTENSIONS, ids)  # mistakes are said before a model is loaded
-    count, skipped, kept = 0, list[Skipped](), list[Row]()
+    count, refused, asked, skipped, kept = 0, 0, 0, list[Skipped](), list[Row]()
     with cpu_threads(config.threads):
         classifier = load_classifier(config.model, device=config.device, threads=config.threads, task=task)
         if not kinds <= classifier.preprocessing.extensions:
@@ -97,15 +99,26 @@ def _predict(config: PredictConfig, task: Task | None, *, keep: bool) -> Predict
             if output not in ("boxes", "mask"):
                 raise ConfigError(f"--draw {config.draw}: {config.model} predicts {output}; leave it out.")
             config.draw.mkdir(parents=True, exist_ok=True)
+        if config.ask_when_unsure is not None:
+            from gpt4image.deploying.escalating import require_askable
+
+            require_askable(config, output, exclusive=classifier.task.exclusive)
         every = len(classifier.classes)  # the largest one of a mask is the background nearly everywhere
         top = min(config.top or (every if output == "mask" else 1), every)
         started = time.monotonic()
 
         def noted() -> Iterator[Prediction]:
-            nonlocal count
-            for prediction in _predictions(config, classifier, top, total, skipped):
+            nonlocal count, refused, asked
+            rows: Rows = _predictions(config, classifier, top, total, skipped)
+            if config.ask_when_unsure is not None:
+                from gpt4image.deploying.escalating import with_answers
+
+                rows = with_answers(config, classifier.classes, [*rows])
+            for prediction in rows:
                 yield prediction
                 count += 1
+                refused += prediction.none
+                asked += bool(prediction.asked)
                 if keep:
                     kept.extend(prediction.fields(classifier.task.value))
 
@@ -117,6 +130,8 @@ def _predict(config: PredictConfig, task: Task | None, *, keep: bool) -> Predict
     return PredictResult(
         path=config.out,
         predicted=count,
+        asked=None if config.ask_when_unsure is None else asked,
+        none_of_these=None if classifier.task.decision.reject is None else refused,
         seconds=round(seconds, 2),
         images_per_second=round(count / seconds, 1),
         skipped=tuple(skipped),
@@ -194,20 +209,24 @@ def _predictions(
         threads=config.threads or available_cores(),
         sized=classifier.task.output == "boxes",
     )
-    drawings = itertools.count(1)
+    drawings, reject = itertools.count(1), classifier.task.decision.reject
     rows_are_watched = config.out is None and sys.stdout.isatty()
     with progress_bar(quiet=rows_are_watched) as bar, contextlib.closing(batches):
         task = bar.add_task("Predicting", total=total, note="")
         for batch in batches:
             skipped.extend(batch.skipped)
             if batch.paths:
-                outputs = classifier.probabilities(as_images(batch.pixels))
+                outputs, *known = classifier.read(as_images(batch.pixels))
+                about = {"known": known[0].tolist()} if known else {}
                 faults = [_fault(output, classifier) for output in outputs]
                 skipped += [Skipped(name=name, reason=f) for name, f in zip(batch.paths, faults, strict=True) if f]
                 good = [place for place, fault in enumerate(faults) if not fault]
                 rows = classifier.task.rows(outputs[good], classifier.classes, top)
                 for place, row in zip(good, rows, strict=True):
                     image = batch.paths[place]
+                    row |= {name: values[place] for name, values in about.items()}
+                    row["none"] = reject is not None and row.get("known", 1.0) < reject.share
+                    row["unsure"] = classifier.task.exclusive and row["probabilities"][0] < (config.min_score or 0.0)
                     prediction = Prediction(image, **row).in_pixels(batch.sizes[place], config)
                     if config.draw is not None:
                         stem = Path(image).stem.encode(errors="replace")[:LONGEST_STEM].decode(errors="ignore")
@@ -410,7 +429,10 @@ class Prediction(NamedTuple):
     """The prediction of one image: its most probable classes, best first, with what ``Task.value`` names.
 
     ``present`` has the classes that count as present, if an image may have several; ``boxes`` left, top, right and
-    bottom of each object in pixels of the upright picture; ``mask`` is the file of its mask, if it is drawn.
+    bottom of each object in pixels of the upright picture; ``mask`` is the file of its mask, if it is drawn. ``known``
+    is the share of good training images that are at least as strange, ``none`` whether the image is none of the classes
+    by it, and ``unsure`` whether the first class is less probable than --min-score; ``asked`` whether a describer named
+    the class, None where none is asked.
     """
 
     image: str
@@ -419,13 +441,23 @@ class Prediction(NamedTuple):
     present: Sequence[str] | None = None
     boxes: Sequence[Sequence[float]] | None = None
     mask: str | None = None
+    known: float | None = None
+    none: bool = False
+    unsure: bool = False
+    asked: bool | None = None
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The classes for people and tables: the first is "none of these" or "unsure" where the image is that."""
+        instead = NONE_OF_THESE if self.none else UNSURE if self.unsure else ""
+        return [instead, *self.classes[1:]] if instead else self.classes
 
     def in_pixels(self, size: tuple[int, int], config: PredictConfig) -> Prediction:
         """Return the prediction with boxes in pixels of a picture of that width and height: none below the least score,
         and none that overlaps a better one too much, which would be the same object by another name."""
         if self.boxes is None:
             return self
-        good = [row for row, score in enumerate(self.probabilities) if score >= config.min_score]
+        good = [row for row, score in enumerate(self.probabilities) if score >= config.least_box]
         sides = np.array(self.boxes, np.float64).reshape(-1, 4)
         shared, kept = overlap(sides, sides), list[int]()
         for row in good:
@@ -440,9 +472,9 @@ class Prediction(NamedTuple):
     def fields(self, value: str) -> list[dict[str, Any]]:
         """Return the rows of the image as tables have them; ``value`` is that of the task.
 
-        One row has image, class, value, class_2 and so on; of boxes each has one, with its sides.
+        One row has image, class, value, class_2 and so on, and ``known``; of boxes each has one, with its sides.
         """
-        best = list(zip(self.classes, self.probabilities, strict=True))
+        best = list(zip(self.names, self.probabilities, strict=True))
         if self.boxes is not None:
             sides = (dict(zip(SIDES, box, strict=True)) for box in self.boxes)
             each = zip(best, sides, strict=True)
@@ -451,7 +483,8 @@ class Prediction(NamedTuple):
         row |= {} if self.present is None else {"present": list(self.present)}
         for rank, (name, number) in enumerate(best, 1):
             row |= {_ranked("class", rank): name, _ranked(value, rank): number}
-        return [row if self.mask is None else {**row, "mask": self.mask}]
+        more = {"mask": self.mask, "known": self.known, "asked": self.asked}
+        return [row | {name: value for name, value in more.items() if value is not None}]
 
 
 Rows = Iterable[Prediction]
@@ -464,9 +497,10 @@ def _ranked(name: str, rank: int) -> str:
 
 def _table(stream: TextIO, rows: Rows, classifier: Classifier, *_: Any) -> None:
     """Write one line per image, or per box: probabilities before names, the path last."""
-    width = min(CLASS_WIDTH, max(len(in_one_line(name)) for name in classifier.classes))
+    none = () if classifier.task.decision.reject is None else (NONE_OF_THESE,)
+    width = min(CLASS_WIDTH, max(len(in_one_line(name)) for name in (*classifier.classes, *none)))
     for row in rows:
-        best = zip(row.classes, row.probabilities, strict=True)
+        best = zip(row.names, row.probabilities, strict=True)
         columns = [f"{value:.3f} {in_one_line(name):{width}}" for name, value in best]
         if row.boxes is None:
             stream.write("  ".join([*columns, in_one_line(row.image)]) + "\n")
@@ -476,20 +510,24 @@ def _table(stream: TextIO, rows: Rows, classifier: Classifier, *_: Any) -> None:
 
 
 def _csv_rows(stream: TextIO, rows: Rows, classifier: Classifier, top: int, _: Any) -> None:
-    """Write a header and a row per image: image, present (of several classes), class, probability, class_2, ...; boxes
-    have a row each, with left, top, right, bottom."""
+    """Write a header and a row per image: image, present (of several classes), class, probability, class_2, ..., known;
+    boxes have a row each, with left, top, right, bottom."""
     value = classifier.task.value
     columns = ["image", "class", value, *SIDES]
     if classifier.task.output != "boxes":
         ranks = (_ranked(name, rank) for rank in range(1, top + 1) for name in ("class", value))
-        columns = ["image", *([] if classifier.task.exclusive else ["present"]), *ranks]
+        known = [] if classifier.task.decision.reject is None else ["known"]
+        first = next(rows := iter(rows), None)
+        rows = itertools.chain([] if first is None else [first], rows)
+        asked = [] if first is None or first.asked is None else ["asked"]
+        columns = ["image", *([] if classifier.task.exclusive else ["present"]), *ranks, *known, *asked]
     writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
 
     def cell(name: str, content: Any) -> Any:
         if isinstance(content, float):
             return content if name in SIDES else f"{content:.6f}"
-        names: list[str] = content if isinstance(content, list) else [content]
+        names: list[str] = content if isinstance(content, list) else [str(content)]
         return csv_cell("|".join(map(in_one_line, names)))
 
     for row in rows:
@@ -504,7 +542,9 @@ def _json_lines(stream: TextIO, rows: Rows, classifier: Classifier, *_: Any) -> 
         found: list[dict[str, Any]] = [{"class": name, classifier.task.value: round(value, 6)} for name, value in best]
         for entry, box in zip(found, row.boxes or (), strict=False):
             entry["box"] = box
-        more = {"present": row.present, "mask": row.mask}
+        more: dict[str, Any] = {"present": row.present, "mask": row.mask, "asked": row.asked}
+        more |= {} if row.known is None else {"known": round(row.known, 6), "none_of_these": row.none}
+        more |= {"unsure": True} if row.unsure and not row.none else {}
         more = {name: value for name, value in more.items() if value is not None}
         stream.write(json.dumps({"image": row.image, **more, "predictions": found}) + "\n")
 

@@ -5,8 +5,6 @@ program. A flaw is reported only where there is little doubt, because an answer 
 texts have no loops, and a refusal must be the whole answer.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json
@@ -18,11 +16,11 @@ from typing import Any, NamedTuple, cast
 
 from pydantic_core import from_json
 
-from gpt4image.artifacts.answers import Answer, is_box
+from gpt4image.artifacts.answers import BOXES, CLASS, DESCRIPTION, TAGS, Answer, is_box
+from gpt4image.artifacts.class_lists import LONGEST_NAME, ClassNames, is_none, readable
 from gpt4image.artifacts.store import Prompt
 from gpt4image.config import Flaw
-from gpt4image.describing.class_lists import LONGEST_NAME, ClassNames, is_none, readable
-from gpt4image.describing.questions import ANSWERS, BOXES, CLASS, DESCRIPTION, TAGS, asks_of_list
+from gpt4image.describing.questions import ANSWERS, asks_of_list
 
 MOST_TAGS_KEPT, LONGEST_WORD, MOST_BOXES = 64, LONGEST_NAME, 1000
 _LONGEST_TEXT, _MOST_TRIES = 400_000, 16  # characters; places where JSON may begin

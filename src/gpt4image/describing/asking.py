@@ -9,8 +9,6 @@ really spent is known, and the next round begins: so the sum comes close to ``--
 been in flight when an earlier run was killed counts, too: it is noted before it is sent.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 from collections import deque
@@ -21,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt4image.artifacts.answers import CLASS, DESCRIPTION, TAGS
 from gpt4image.artifacts.store import ClassOption, DescriptionStore, NoteCosts, Prompt, Spent, canonical_json
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.interrupts import Interrupt
@@ -30,16 +29,7 @@ from gpt4image.config.describing import AskedOptions
 from gpt4image.data import Dataset, load_with_splits
 from gpt4image.describing.describers.base import Answer, Name, Request
 from gpt4image.describing.prices import FREE, Price
-from gpt4image.describing.questions import (
-    CLASS,
-    DESCRIPTION,
-    OUTSIDE_THE_LIST,
-    TAGS,
-    asking_for,
-    question,
-    schema_of,
-    tags_of_list,
-)
+from gpt4image.describing.questions import OUTSIDE_THE_LIST, asking_for, question, schema_of, tags_of_list
 
 SURE = 0.9
 """Stated confidence from which on only the description can put a class of a shorter list in doubt."""

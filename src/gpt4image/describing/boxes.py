@@ -1,7 +1,5 @@
 """Boxes that a describer wrote: the convention of their coordinates, found on human boxes, and what was wrong."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

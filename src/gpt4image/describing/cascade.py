@@ -8,9 +8,6 @@ lies in the store, so that a run that was killed goes on, and nothing is paid fo
 Legend: N images, K answered classes.
 """
 
-from __future__ import annotations
-
-import hashlib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +18,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from gpt4image.artifacts.answers import Answer, describer_name
+from gpt4image.artifacts.answers import CLASS, Answer, describer_name
+from gpt4image.artifacts.class_lists import ClassNames
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import ConfigError
@@ -31,11 +29,10 @@ from gpt4image.config.base import flag_of, listed
 from gpt4image.config.results import DescribeResult
 from gpt4image.data import Dataset
 from gpt4image.describing.asking import asked_images
-from gpt4image.describing.class_lists import ClassNames
 from gpt4image.describing.describers.registry import SERVERS, load_describer
 from gpt4image.describing.prices import FREE
-from gpt4image.describing.questions import CLASS
 from gpt4image.pages.numbers import text_table
+from gpt4image.selecting.order import at_random
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -77,7 +74,8 @@ class Forecast(NamedTuple):
 
 def pilot(digests: Collection[str]) -> list[str]:
     """Return PILOT images at random; always the same of the same ones, and most of them when some are added."""
-    return sorted(digests, key=lambda digest: hashlib.sha256(f"pilot {digest}".encode()).digest())[:PILOT]
+    every = list(digests)
+    return [every[row] for row in at_random(every, "pilot")[:PILOT]]
 
 
 def forecast(known: Known) -> Forecast:

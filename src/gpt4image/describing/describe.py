@@ -4,14 +4,13 @@ Each answer is on disk before the describer may send another call in its place, 
 in flight. Answers that arrive together share a transaction.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
+import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -21,7 +20,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from gpt4image.artifacts import answers
-from gpt4image.artifacts.answers import AS_ASKED, fill, load_prompt
+from gpt4image.artifacts.answers import AS_ASKED, BOXES, CLASS, DESCRIPTION, TAGS, fill, load_prompt
+from gpt4image.artifacts.class_lists import ClassNames, class_list, class_names, compare_with, readable
 from gpt4image.artifacts.store import (
     OUTSIDE_LIST,
     ClassOption,
@@ -47,7 +47,6 @@ from gpt4image.describing.answer_json import CUT_OFF, REJECTED, flaws, parse_ans
 from gpt4image.describing.asking import Asking, Budget, Missing, asked_images, brings, find_missing, is_shorter
 from gpt4image.describing.boxes import box_facts, find_box_format, probed_images
 from gpt4image.describing.cascade import describe_in_turn
-from gpt4image.describing.class_lists import ClassNames, class_list, class_names, compare_with, readable
 from gpt4image.describing.describers.base import Answer, Describer, Example, Name
 from gpt4image.describing.describers.batch import BatchDescriber, Ledger
 from gpt4image.describing.describers.images import bounded, data_url
@@ -55,8 +54,10 @@ from gpt4image.describing.describers.openai.describer import OpenAIDescriber
 from gpt4image.describing.describers.registry import SERVERS, load_describer
 from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.describers.sheets import SheetDescriber
+from gpt4image.describing.order import ROUND, Order, order_of, round_size
 from gpt4image.describing.prices import HALF_PRICE, bill
-from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, MOST_OFFERED, TAGS, asks_of_list, tags_of_list
+from gpt4image.describing.questions import MOST_OFFERED, asks_of_list, tags_of_list
+from gpt4image.labelling.pictures import FEATURES
 
 _HOW_TO_SETTLE = "If your bill says less, give what it says: --dry-run --billed USD."
 _AN_EARLIER_RUN = "an earlier run rejected the answer; --retry-rejected asks again"
@@ -70,9 +71,12 @@ PIXELS_PER_TOKEN = 23
 LOW_SIDE = 512
 
 
-def describe(config: DescribeConfig) -> DescribeResult:
-    """Ask one describer, or two in turn. Raises ConfigError, DataError, DescriberError, StoreError."""
-    return _describe(config) if config.second_describer is None else describe_in_turn(config, _describe)
+def describe(config: DescribeConfig, only: Collection[str] | None = None) -> DescribeResult:
+    """Ask one describer, or two in turn; about the images with the digests ``only``, which is of one alone.
+
+    Raises ConfigError, DataError, DescriberError, StoreError.
+    """
+    return _describe(config, only) if config.second_describer is None else describe_in_turn(config, _describe)
 
 
 def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> DescribeResult:
@@ -101,6 +105,10 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
             _show_examples(describer, config, store, dataset, classes)
         run = _Run(config, store, describer, dataset, images, budget, classes)
         run.find_missing(prompts)
+        if config.share is not None:
+            left = max(0, math.ceil(config.share * run.wanted) - run.already)
+            budget.limit = left if config.limit is None else min(left, config.limit)
+        run.find_order()
         store.note_dataset(hidden(config.data))
         if config.billed is not None:
             store.note_bill(config.billed)
@@ -116,7 +124,7 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
                     f"cost; with lost ones they count as ${budget.uncertain:,.4f}. {_HOW_TO_SETTLE}"
                 )
             if config.dry_run:
-                return run.estimate(run.outcome())
+                return run.estimate()
             try:
                 run.ask_all(interrupt)
             except DescriberError:  # after all calls in flight have ended
@@ -319,6 +327,8 @@ class _Run:
         self.failed, self.rejected = dict[Name, list[Skipped]](), dict[Name, list[Skipped]]()
         self.probed: Mapping[str, Any] = {}
         self.useless = 0  # images whose last answer was rejected
+        self.order: Order | None = None
+        self.gained = False  # whether more calls are expected to bring less than what is wished
         # Whether stopping saves calls: recorded answers cost nothing, and a batch was sent whole.
         self.stoppable = self.settings.get("kind") != "replay" and not _through_batches(self.config)
 
@@ -390,13 +400,9 @@ class _Run:
 
     def ask_all(self, interrupt: Interrupt) -> None:
         """Ask in rounds: a round ends where the budget has no room until answers show what the calls cost."""
-        rounds: list[Collection[str] | None] = [None]
-        if self._box_format_is_open() and not _through_batches(self.config):  # a second batch may take a second day
-            first = self.digests & probed_images(self.images).keys()  # what shows how boxes are written
-            rounds = [first, self.digests - first] if first else rounds
         with progress_bar() as bar:
             task = bar.add_task("describe", total=self.wanted - self.already, note="")
-            for only in rounds:
+            for only in self._rounds():
                 last = self.store.failed(self.settings)
                 self.asking = Asking(self.images, self.missing, only=only, last=last, sent=self.sent)
                 self.askings.append(self.asking)
@@ -407,10 +413,47 @@ class _Run:
                     # A second Ctrl-C gives up the calls in flight, but not what they have already brought.
                     self._keep(self.describer.arrived())
                     raise
-                if interrupt.requested or not self.store.in_place():
+                if interrupt.requested or not (self.store.in_place() and self.asking.finished()):
                     return
                 if self._box_format_is_open():
                     self.probed = find_box_format(self.store, self.settings, self.images)
+
+    def _rounds(self) -> Iterator[Collection[str]]:
+        """Yield digests to ask about next. Images with human boxes come first where they show how a
+        describer writes boxes. Where not all may be asked about, the others have an order; see ``order``."""
+        rest = self.digests
+        if self._box_format_is_open() and not _through_batches(self.config):  # a second batch may take a second day
+            first = self.digests & probed_images(self.images).keys()
+            if first:
+                yield first
+            rest = self.digests - first
+        if self.order is None:
+            yield rest
+            return
+        wanted = rest & self._wanted()
+        most, batches = min(len(wanted), self.budget.limit or len(wanted)), _through_batches(self.config)
+        for digests in self.order.rounds(wanted, round_size(most, self.config.per_call, batches=batches)):
+            if self.order.reached:
+                say(self.order.reached + (f" ${self.budget.spent:,.2f}" if self.budget.spent else ""))
+            gain = self.order.gain()
+            self.gained = gain is not None and gain < (self.config.until_gain or 0.0)
+            if self.gained:
+                return
+            yield set(digests)
+
+    def _wanted(self) -> set[str]:
+        return set[str]().union(*(one.wanted for one in self.missing))
+
+    def find_order(self) -> None:
+        """Choose the order, where it may be that not all images are asked about. A few, to be looked at before more is
+        paid for, are asked about at random."""
+        options, limit, wanted = self.config, self.budget.limit, len(self._wanted())
+        may_stop = options.max_cost or options.until_gain or (limit is not None and ROUND * wanted < limit < wanted)
+        if options.dry_run:  # a forecast needs features, which take their time
+            may_stop = options.store.with_suffix(FEATURES).is_dir()
+        if options.order == "auto" and may_stop:
+            named = tuple(option.name for option in self.classes) if CLASS in self.ask else ()
+            self.order = order_of(self.images, named, options.store)
 
     def _ask(self, interrupt: Interrupt, update: Callable[..., None]) -> None:
         requests = self.asking.requests(self.budget, interrupt)
@@ -495,7 +538,7 @@ class _Run:
     def outcome(self) -> DescribeResult:
         """Return what was done, and what was skipped."""
         config, budget, images = self.config, self.budget, self.images
-        report = self.describer.report(self.dataset)
+        report = self.describer.report(images)
         at_limit = budget.limit is not None and budget.asked >= budget.limit
         finished = config.dry_run or all(asking.finished() for asking in self.askings)
         text = f"Cost: {bill(budget.spent, budget.earlier, budget.uncertain)}." if budget.spent else ""
@@ -525,11 +568,12 @@ class _Run:
             details={
                 **({f"class_{kind}": self.kinds[kind] for kind in answers.KINDS} if CLASS in self.ask else {}),
                 **(self._boxes() if BOXES in self.ask else {}),
+                **({} if self.order is None else self.order.facts()),
                 **report.facts,
             },
             cost_usd=round(budget.spent, 6) if budget.spent else None,
             cost_usd_earlier=round(budget.earlier, 6) if budget.earlier else None,
-            stopped_by=None if finished else "limit" if at_limit else "max_cost",
+            stopped_by=self._stopped_by(finished=finished, at_limit=at_limit),
             skipped=(
                 *images.skipped,
                 *(item for asking in self.askings for item in asking.skipped),
@@ -539,6 +583,11 @@ class _Run:
             ),
         )
 
+    def _stopped_by(self, *, finished: bool, at_limit: bool) -> Any:
+        if self.gained or finished:
+            return "until_gain" if self.gained else None
+        return "max_cost" if not at_limit else "limit" if self.budget.limit == self.config.limit else "share"
+
     def _boxes(self) -> dict[str, Any]:
         """Return facts about the new boxes, and how they are read."""
         facts, classes = Counter[str](), frozenset(option.name for option in self.classes)
@@ -547,18 +596,21 @@ class _Run:
         known = self.store.box_formats().get(canonical_json(self.settings))
         return {**facts, "box_format": known or f"{AS_ASKED} (as asked: not probed on human boxes)", **self.probed}
 
-    def estimate(self, outcome: DescribeResult) -> DescribeResult:
+    def estimate(self) -> DescribeResult:
         """Return the outcome of a run that asks nobody, with ``estimate_*`` facts of the rest, from stored answers.
 
         They are requests, tokens, money (mean and 95 % interval of the mean) and the time if the server keeps the
         speed of these answers at this concurrency. Facts that they do not tell (tokens, price) are left out.
         """
-        config, price = self.config, self.describer.price
+        if self.order is not None:
+            self.order.forecast()
+        config, price, outcome = self.config, self.describer.price, self.outcome()
         requests = min(outcome.without_description, config.limit or sys.maxsize)
         rows = list[Description]()
         for status in get_args(Literal["ok", "failed"]):
             stored = self.store.descriptions(describer=self.settings, status=status)
-            rows += [row for row in itertools.islice(stored, ROWS_OF_ESTIMATE) if row.digest in self.digests]
+            some = [*itertools.islice(stored, ROWS_OF_ESTIMATE)]
+            rows += [row for row in some if row.digest in self.digests] or some
         prompts = {one.prompt for one in self.missing}
         # Without an answer to these prompts, the price of others is the nearest.
         rows = [row for row in rows if row.prompt in prompts] or rows
@@ -602,4 +654,6 @@ class _Run:
         text = f"The rest: {', '.join(parts)}."
         if outcome.cost_usd and "estimate_usd" in facts:
             text += f" In all ${facts['estimate_usd_in_all']:,.4f}, of it {bill(outcome.cost_usd)} spent already."
+        if self.order is not None and self.order.reached:
+            text += f" {self.order.reached}"
         return replace(outcome, text=text, **facts)

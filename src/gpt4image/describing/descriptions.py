@@ -1,7 +1,5 @@
 """The stages ``descriptions import`` and ``export``: rows of a file into a store, and back without loss."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections import Counter
@@ -10,7 +8,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from gpt4image.artifacts.answers import KINDS, find_prompt
+from gpt4image.artifacts.answers import BOXES, CLASS, KINDS, find_prompt
+from gpt4image.artifacts.class_lists import class_list, class_names
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, DataError, DecodeError, first_few
 from gpt4image.base.outcome import Skipped
@@ -21,8 +20,7 @@ from gpt4image.config.results import StoreResult
 from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.decode import sides
 from gpt4image.describing.boxes import box_facts
-from gpt4image.describing.class_lists import class_list, class_names
-from gpt4image.describing.questions import BOXES, CLASS, asks_of_list
+from gpt4image.describing.questions import asks_of_list
 from gpt4image.describing.rows import RESULT, Row, describer_settings, read_rows, to_fields, write_rows
 
 _ROWS_PER_TRANSACTION = 1000

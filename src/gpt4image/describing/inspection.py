@@ -3,8 +3,6 @@
 Counting takes a few hundred bytes of memory per result, whatever the length of the texts.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import re
@@ -16,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt4image.artifacts.answers import KINDS, describer_name, text_for
+from gpt4image.artifacts.answers import CLASS, KINDS, NONE_OF_THESE, describer_name, text_for
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.artifacts.table import text_digest
 from gpt4image.base.errors import ConfigError, StoreError, first_few, nearest
@@ -30,8 +28,6 @@ from gpt4image.data import Dataset
 from gpt4image.describing.answer_json import flaws
 from gpt4image.describing.asking import asked_images
 from gpt4image.describing.boxes import box_facts
-from gpt4image.describing.class_lists import NONE_OF_THESE
-from gpt4image.describing.questions import CLASS
 from gpt4image.pages.cards import PICTURE, Thumbnails, mark
 from gpt4image.pages.numbers import one_line, text_table
 from gpt4image.pages.page import render

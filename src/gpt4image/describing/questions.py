@@ -4,19 +4,16 @@ Classes come in another order for every image: a model prefers what stands first
 but the digest, so that the same image is asked in the same way again.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from gpt4image.artifacts.answers import text_for
+from gpt4image.artifacts.answers import BOXES, CLASS, DESCRIPTION, NONE_OF_THESE, TAGS, text_for
+from gpt4image.artifacts.class_lists import readable
 from gpt4image.artifacts.store import ClassOption, Prompt
-from gpt4image.describing.class_lists import NONE_OF_THESE, readable
 
-DESCRIPTION, CLASS, TAGS, BOXES = "description", "class", "tags", "boxes"
 MOST_TAGS = 12
 MOST_OFFERED = 100
 """Classes of a dataset up to which tags are taken from them by default."""

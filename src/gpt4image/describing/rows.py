@@ -29,15 +29,24 @@ from pydantic import (
     model_validator,
 )
 
-from gpt4image.artifacts.answers import CLASS_NAME, PROMPTS, Answer, find_prompt, in_thousandths
+from gpt4image.artifacts.answers import (
+    BOXES,
+    CLASS,
+    CLASS_NAME,
+    DESCRIPTION,
+    PROMPTS,
+    TAGS,
+    Answer,
+    find_prompt,
+    in_thousandths,
+)
+from gpt4image.artifacts.class_lists import ClassNames
 from gpt4image.artifacts.store import Description, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, first_line, parsing
 from gpt4image.base.files import atomic_path
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import csv_cell, from_csv_cell
 from gpt4image.describing.answer_json import boxes, share, tags, to_answer, valid
-from gpt4image.describing.class_lists import ClassNames
-from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, TAGS
 
 ROWS_PER_GROUP = 4096
 _LONGEST_CELL = 2**31 - 1  # characters; Python's own limit would refuse the file for a long text
@@ -195,7 +204,7 @@ def to_fields(description: Description, key: str | None) -> dict[str, Any]:
         **{name: getattr(answer, name) for name in _CLASS[1:]},
         **{name: None if value is None else [*value] for name in (TAGS, BOXES) for value in [getattr(answer, name)]},
         **{"prompt": prompt.name, "prompt_version": prompt.version, "prompt_text": prompt.text},
-        **{"class_conditioned": prompt.class_conditioned, "asked": prompt.row[-1] or None},
+        **{"class_conditioned": prompt.class_conditioned, "asked": prompt.asked},
         "describer": canonical_json(description.describer),
         **{name: getattr(description, name) for name in RESULT},
     }

@@ -4,8 +4,6 @@ The answers were recorded and are replayed. The models that are compared learn a
 ImageNet weights: 18 of them take three minutes. Of the one that is exported the last stages learn, too.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

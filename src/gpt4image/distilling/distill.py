@@ -20,12 +20,13 @@ import numpy as np
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.answers import load_prompt
+from gpt4image.artifacts.class_lists import class_list, compare_with
 from gpt4image.artifacts.comparisons import COMPARISON as COMPARISON_RECORD
 from gpt4image.artifacts.probabilities import take
 from gpt4image.artifacts.stage_records import StageRecords, changed
 from gpt4image.artifacts.store import ClassOption, DescriptionStore
 from gpt4image.artifacts.table import MANIFEST as TABLE
-from gpt4image.artifacts.targets import Targets, holds_boxes
+from gpt4image.artifacts.targets import Targets, load_targets
 from gpt4image.base.errors import ConfigError, DescriberError, RunError, first_few
 from gpt4image.base.files import fingerprint, make_folder, move, parquet_rows, write_text
 from gpt4image.base.intervals import paired
@@ -35,7 +36,7 @@ from gpt4image.base.secrets import hidden
 from gpt4image.comparing.compare import compare
 from gpt4image.config import DescribeConfig, DistillConfig, EvaluateConfig, ReportConfig, StageConfig
 from gpt4image.config.base import flag_of, listed
-from gpt4image.config.distilling import ANSWERS, COMPARISON, EMBEDDINGS, MODEL, RUN, TARGETS
+from gpt4image.config.distilling import ANSWERS, COMPARISON, EMBEDDINGS, RUN, TARGETS
 from gpt4image.config.results import (
     CompareResult,
     DescribeResult,
@@ -48,9 +49,9 @@ from gpt4image.config.results import (
 )
 from gpt4image.data import NO_LABEL, SPLITS, Dataset, annotation, load_with_splits
 from gpt4image.data.dataset import DOUBT, RANDOM
+from gpt4image.deploying.applications import web_runtime
 from gpt4image.deploying.export import export
 from gpt4image.deploying.formats import require_onnx
-from gpt4image.describing.class_lists import class_list, compare_with
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.registry import is_free
 from gpt4image.describing.prices import bill
@@ -59,11 +60,13 @@ from gpt4image.distilling.looking import audit_command, audited, predict_command
 from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import accuracy_from_audit, evaluate
-from gpt4image.labelling.audited import doubt_of, expected_right, share_of_targets
+from gpt4image.labelling.audited import share_of_targets
 from gpt4image.labelling.label import label
 from gpt4image.options import command_line
 from gpt4image.pages.numbers import duration
 from gpt4image.reporting.report import PAGE, report
+from gpt4image.selecting.estimate import expected_right
+from gpt4image.selecting.order import doubt_of
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.registry import find_task, task_of
@@ -80,6 +83,9 @@ MACHINE = frozenset(
     {
         "max_cost",
         "limit",
+        "share",
+        "until_gain",
+        "order",
         "dry_run",
         "billed",
         "retry_rejected",
@@ -109,6 +115,7 @@ NOTHING_HELD_OUT = (
 )
 FEWEST_AT_RANDOM = 20
 """Labels of images sampled at random by which two models are compared."""
+Ask = Callable[[DescribeConfig], DescribeResult]
 PLACES = frozenset({"data", "out", "store", "embeddings", "answers", "targets", "run_dir"})
 """Options that say where something lies."""
 
@@ -123,16 +130,12 @@ def distill(config: DistillConfig) -> DistillResult:
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
     if config.task == Detection.name:  # the answers bring boxes where the dataset has none
         images = with_room_for_boxes(images)
-    task = _task(config, images)
-    ask = _what_to_ask(config, images, task)
-    _require_learnable(config, images, task)
+    config, task, describing = planned(config, images)
     annotated = annotation.known(task.annotations(images))
-    config = _suited(config, images, task, ask)
-    describing = config.describe(ask)
     with runs.writing(config.out):
         names = (*STAGES, COMPARE) if config.compare else STAGES
         stages = Stages(config.out, StageRecords(config.out), names)
-        questions = _questions(describing, images)
+        questions = questions_of(describing, images)
         _require_same_questions(config, questions, stages.records)
         data = identity_of(images, None, None, [])
         about = sorted({images.digests[i] for i in np.flatnonzero(np.isin(images.splits, listed(config.splits)))})
@@ -140,18 +143,26 @@ def distill(config: DistillConfig) -> DistillResult:
         second = describing.second_describer and [getattr(describing, name) for name in SECOND]
         asked = {**questions, "images": fingerprint(about), "second": second, "told": data if told else None}
         earlier = stages.records.finished("describe", asked)
-        again = isinstance(earlier, DescribeResult) and _asks_again(config, earlier, stages.records.options)
+        again = isinstance(earlier, DescribeResult) and asks_again(config, earlier, stages.records.options)
         if earlier is None or again:
-            require_payer(config, describing, len(about))
-            if "description" in listed(ask):
+            require_payer(config, describing, len(about), "distill", config)
+            if "description" in listed(describing.ask):
                 load_text_encoder(config.encoder, config.device)  # a mistake in its name is told before anybody pays
         say(_plan(config, images, describing, int(annotated.sum())))
-        stages.records.write_options(_recorded(config))
-        make = partial(_answers, config, describing)
+        stages.records.write_options(recorded(config))
+        make = partial(answers_of, config, describing, describe)
         stages.do("describe", make, asked, goes_on=questions, again=again)
-        held_out = [split for split in ("val", "test") if annotated[images.indices(split)].any()]
-        _after_answers(config, task, listed(describing.ask), stages, data, (held_out or [""])[-1])
+        after_answers(config, task, images, listed(describing.ask), stages)
     return _outcome(config, images, task, int(annotated.sum()), stages, time.monotonic() - started)
+
+
+def planned(config: DistillConfig, images: Dataset) -> tuple[DistillConfig, Task, DescribeConfig]:
+    """Return the options that suit the images, their task, and what is asked. Raises ConfigError, DataError."""
+    task = _task(config, images)
+    ask = _what_to_ask(config, images, task)
+    _require_learnable(config, images, task)
+    config = _suited(config, images, task, ask)
+    return config, task, config.describe(ask)
 
 
 def _task(config: DistillConfig, images: Dataset) -> Task:
@@ -212,8 +223,10 @@ def _suited(config: DistillConfig, images: Dataset, task: Task, ask: str) -> Dis
     found = config.model_copy(update={name: own[name] for name in own.keys() - config.model_fields_set})
     if found.format == "timm" and not task.in_timm:
         raise ConfigError(f"--format timm: timm has no models for {task.name}; give onnx or torch-export.")
-    if found.format == "onnx":
+    if found.export().model_format == "onnx":
         require_onnx()
+    if found.format == "page":
+        web_runtime(found.onnxruntime_web)
     return found
 
 
@@ -243,15 +256,19 @@ def _require_same_questions(config: DistillConfig, questions: Mapping[str, Any],
     )
 
 
-def _asks_again(config: DistillConfig, earlier: DescribeResult, options: Mapping[str, Any]) -> bool:
+def asks_again(config: DistillConfig, earlier: DescribeResult, options: Mapping[str, Any]) -> bool:
+    """Return whether images that an earlier run left without an answer are asked about again."""
     if not earlier.without_description:
         return False
     name = earlier.stopped_by
     before, now = (None, None) if name is None else (options.get(name), getattr(config, name))
-    return config.ask_again or (before is not None and (now is None or now > before))
+    return config.ask_again or (
+        before is not None and (now is None or (now < before if name == "until_gain" else now > before))
+    )
 
 
-def _recorded(config: StageConfig) -> dict[str, Any]:
+def recorded(config: StageConfig) -> dict[str, Any]:
+    """Return the options as a record has them, without secrets."""
     options: dict[str, Any] = config.model_dump(mode="json")
     return {name: hidden(value) if isinstance(value, str) else value for name, value in options.items()}
 
@@ -268,9 +285,10 @@ def _plan(config: DistillConfig, images: Dataset, describing: DescribeConfig, an
     return "\n".join(f"{name:10}{value}" for name, value in rows.items())
 
 
-def _answers(config: DistillConfig, describing: DescribeConfig) -> DescribeResult:
-    agree_to_pay(config, describing)
-    outcome = describe(describing)
+def answers_of(config: DistillConfig, describing: DescribeConfig, ask: Ask) -> DescribeResult:
+    """Return what came of asking, once somebody has agreed to pay. Raises DescriberError: nothing that can be used."""
+    agree_to_pay(config, describing, ask)
+    outcome = ask(describing)
     if not outcome.described + outcome.already_described:
         reason = f" {outcome.skipped[-1].name}: {outcome.skipped[-1].reason}" if outcome.skipped else ""
         raise DescriberError(
@@ -280,11 +298,18 @@ def _answers(config: DistillConfig, describing: DescribeConfig) -> DescribeResul
     return outcome
 
 
-def _after_answers(
-    config: DistillConfig, task: Task, asked: tuple[str, ...], stages: Stages, data: str, split: str
+def after_answers(
+    config: DistillConfig,
+    task: Task,
+    images: Dataset,
+    asked: tuple[str, ...],
+    stages: Stages,
+    judge: Callable[[], str] = str,
 ) -> None:
-    """Go through the stages after describing; ``split`` is the one to measure on."""
-    out, labels = config.out, config.out / TARGETS
+    """Go through the stages after describing; what ``judge`` says against the trained model, it is not exported."""
+    out, labels, data = config.out, config.out / TARGETS, identity_of(images, None, None, [])
+    annotated = annotation.known(task.annotations(images))
+    split = next((split for split in ("test", "val") if annotated[images.indices(split)].any()), "")
     with DescriptionStore(out / ANSWERS) as store:
         content = store.fingerprint()
     encoder = _options(config.encode(), {"device", "engine", "workers"}, of="encode ")
@@ -296,7 +321,7 @@ def _after_answers(
     taught: dict[str, Any] = {"data": data, "answers": content, "asked": asked, **encoder}
     answered = dict(taught)
     taught |= _options(config.label(asked), of="label ")
-    pages = sorted(out.glob(f"{labels.stem}.*"))
+    pages = [path for path in sorted(out.glob(f"{labels.stem}.*")) if path.is_file()]  # features of pictures stay
     stages.do("label", lambda: label(config.label(asked)), taught, made=pages, needs=labels)
     run, trained = out / RUN, taught | _options(config.train(), runs.NOT_IDENTITY)
     # A power failure may leave the folder of the run without its record.
@@ -307,9 +332,12 @@ def _after_answers(
         stages.do("evaluate", lambda: evaluate(measure), {**trained, "split": split}, needs=measured)
     else:
         stages.leave_out("evaluate", "no held-out image has a human label, so accuracy cannot be measured")
-    exported, made = config.export(), [out / MODEL, *sorted(out.glob(f"{MODEL}.*"))]
+    exported = config.export()
     key = trained | _options(exported, of="export ")
-    stages.do("export", lambda: export(exported), key, made=made, needs=exported.out)
+    if against := judge():
+        stages.leave_out("export", against)
+    else:
+        stages.do("export", lambda: export(exported), key, made=[exported.out], needs=exported.out)
     stages.do("report", lambda: _report(out), {**trained, "split": split}, needs=out / PAGE)
     if config.compare and split == "test":
         compared, folder = config.comparison(asked, boxes=task.boxes), out / COMPARISON
@@ -329,17 +357,18 @@ def _outcome(
     config: DistillConfig, images: Dataset, task: Task, annotated: int, stages: Stages, seconds: float
 ) -> DistillResult:
     """Return what was made, how good it is as far as that is known, and what was skipped."""
-    out, model = config.out, config.export().out
+    out, exported = config.out, config.export()
     done: Any = stages.outcomes  # of the class of each stage
     answers: DescribeResult = done["describe"]
     measured: EvaluateResult | None = done.get("evaluate")
     labels: LabelResult = done["label"]
-    targets, review = None if holds_boxes(out / TARGETS) else Targets.load(out / TARGETS), review_command(config)
+    found, review = load_targets(out / TARGETS), review_command(config)
+    targets = found if isinstance(found, Targets) else None
     missing, notes = answers.without_description, [*(labels.notes or ())]
     if missing:
         why, again = " that can be used", "with --ask-again asks about them once more"
         if answers.stopped_by:
-            why, again = f", as {flag_of(answers.stopped_by)} ended the asking", "with a higher number asks about them"
+            why, again = f", as {flag_of(answers.stopped_by)} ended the asking", "with another number asks about them"
         notes.append(
             f"{missing:,} images have no answer{why}; the model learned from the others. The same command {again}."
         )
@@ -350,7 +379,7 @@ def _outcome(
         accuracy, commands = score(measured).get("accuracy"), (review, audit_command(config, held_out=False))
         notes.append(worth_of_labels(targets, audited(config.data), accuracy, *commands))
         notes.append(_limit(out, share_of_targets(targets, audited(config.data)), accuracy))
-    made = [model, *(out / name for name in (PAGE, COMPARISON, RUN, TARGETS, EMBEDDINGS, ANSWERS))]
+    made = [exported.out, *(out / name for name in (PAGE, COMPARISON, RUN, TARGETS, EMBEDDINGS, ANSWERS))]
     return DistillResult(
         path=out,
         images=len(images),
@@ -362,7 +391,7 @@ def _outcome(
         cost_usd_earlier=answers.cost_usd_earlier,
         scores=score(measured),
         measured_on=None if measured is None else f"{measured.labelled:,} {measured.split} images",
-        model=model,
+        model=exported.out,
         seconds=round(seconds, 1),
         stages={name: outcome.facts for name, outcome in stages.outcomes.items()},
         counts={} if measured is None else {next(iter(score(measured))): measured.labelled},
@@ -370,7 +399,7 @@ def _outcome(
         text="\n\n".join(filter(None, [*notes, done[COMPARE].text if COMPARE in done else ""])),
         skipped=tuple(dict.fromkeys(item for outcome in stages.outcomes.values() for item in outcome.skipped)),
         wrote=tuple(path for path in made if path.exists()),
-        next=review if measured is None and task.output != "mask" else predict_command(model),
+        next=review if measured is None and task.output != "mask" else predict_command(exported),
     )
 
 
@@ -416,7 +445,7 @@ def _limit(out: Path, right: Any, accuracy: float | None) -> str:
 
 
 def _by_looks(config: DistillConfig, targets: Targets | None, *, held_out: bool) -> str:
-    """Return how good model or targets are by the looks of `audit`, or the command that makes the looks."""
+    """Return how good model or targets are by the audited images, or the command that audits."""
     what, more = ("", "") if held_out else (" of the targets", f"\n{NOTHING_HELD_OUT} {config.out / RUN}")
     if held_out:
         share, _ = accuracy_from_audit(EvaluateConfig(run_dir=config.out / RUN, audit=audited(config.data)))
@@ -424,45 +453,47 @@ def _by_looks(config: DistillConfig, targets: Targets | None, *, held_out: bool)
         share = None if targets is None else share_of_targets(targets, audited(config.data))
     if share is None:
         return UNMEASURED.format(what, audit_command(config, held_out=held_out)) + more
-    return f"Accuracy{what}, by {share.looks} looks at {share.total:,} images: {share}.{more}"
+    return f"Accuracy{what}, by {share.looks} audited images of {share.total:,}: {share}.{more}"
 
 
-def _questions(config: DescribeConfig, images: Dataset) -> dict[str, Any]:
+def questions_of(config: DescribeConfig, images: Dataset) -> dict[str, Any]:
     """Return what is asked: without a list of classes those of the dataset are offered."""
     own = None if listed(config.ask) == ("description",) else tuple(map(ClassOption, images.classes))
     found = _options(config, MACHINE)
-    return found | {"classes": found["classes"] or own, "prompt": [load_prompt(name).row for name in config.prompt]}
+    return found | {"classes": found["classes"] or own, "prompt": [load_prompt(name).content for name in config.prompt]}
 
 
 def _options(config: StageConfig, without: Set[str] = frozenset(), of: str = "") -> dict[str, Any]:
     """Return options by name, after the word ``of``, without places and some others."""
-    found = {name: value for name, value in _recorded(config).items() if name not in PLACES | without}
+    found = {name: value for name, value in recorded(config).items() if name not in PLACES | without}
     if found.get("classes"):
         found["classes"] = class_list(found["classes"])
     return {of + name: value for name, value in found.items()}
 
 
-def require_payer(config: DistillConfig, describing: DescribeConfig, images: int) -> None:
+def require_payer(
+    config: DistillConfig, describing: DescribeConfig, images: int, command: str, options: StageConfig
+) -> None:
     """Refuse to begin where the describer may cost money and there is nobody to ask. Raises ConfigError."""
     if _agreed(config, describing) or sys.stdin.isatty():
         return
-    again = command_line("distill", DistillConfig, {**dict(config), "max_cost": 5.0})
+    again = command_line(command, type(options), {**dict(options), "max_cost": 5.0})
     raise ConfigError(
         f"Asking {describing.describer} about {images:,} images may cost money, and there is no terminal to ask you "
         f"on. Give the most it may cost, in US dollars, with --max-cost (or --yes for no limit):\n  {again}"
     )
 
 
-def agree_to_pay(config: DistillConfig, describing: DescribeConfig) -> None:
+def agree_to_pay(config: DistillConfig, describing: DescribeConfig, ask: Ask) -> None:
     """Estimate the cost and ask, where nobody agreed before. Raises KeyboardInterrupt."""
     if _agreed(config, describing):
         return
     estimating = describing.model_copy(update={"dry_run": True})
-    sample, size = describe(estimating), max(SAMPLE, describing.per_call)
+    sample, size = ask(estimating), max(SAMPLE, describing.per_call)
     if sample.estimate_requests and (missing := size - (sample.estimate_from_answers or 0)) > 0:
         say("A small sample is asked first, to estimate the rest; its answers are kept.")
-        describe(describing.model_copy(update={"limit": min(missing, describing.limit or missing)}))
-        sample = describe(estimating)
+        ask(describing.model_copy(update={"limit": min(missing, describing.limit or missing)}))
+        sample = ask(estimating)
     if not sample.estimate_requests and describing.second_describer is None:
         return
     say(sample.text)
@@ -600,7 +631,7 @@ def worth_of_labels(targets: Targets, looks: Path, accuracy: float | None, revie
     """Return what true labels of all training images would add, and how many to review; nothing if all have a label, or
     images have several classes.
 
-    How many targets are right is known only by ``looks``, the file of `audit`: neither what answers state nor the few
+    How many targets are right is known only by the audited images in ``looks``: neither what answers state nor the few
     labels that the teacher has learned from tell it well enough. Labels cannot add more than the accuracy on held-out
     images, if it is known, lacks. ``review`` is the command that shows the most doubtful images first.
     """
@@ -614,7 +645,7 @@ def worth_of_labels(targets: Targets, looks: Path, accuracy: float | None, revie
     shown = f"Review the first {first:,} images, which by the targets hold half of the wrong ones:\n  {review}"
     found = share_of_targets(targets, looks)
     if found is None:
-        known = f"How many of the targets of {train.sum():,} training images are right is not known without looks."
+        known = f"How many of the targets of {train.sum():,} training images are right is not known without an audit."
         return f"{known} `audit` measures it:\n  {audit}\n{shown}"
     some = len(unlabelled) / int(train.sum())
     most = min((1 - found.low) * some, 1.0 if accuracy is None else 1 - accuracy)
@@ -624,5 +655,5 @@ def worth_of_labels(targets: Targets, looks: Path, accuracy: float | None, revie
     if accuracy is not None and accuracy > found.share - HELD_BACK and found.share < 1 - OFTEN_WRONG:
         adds = "The model is about as often right, so they hold it back: true labels for all may add up to "
         adds += f"{100 * most:.1f} points of accuracy."
-    right = f"Of the targets of {train.sum():,} training images, {found} are right, by {found.looks:,} looks."
+    right = f"Of the targets of {train.sum():,} training images, {found} are right, by {found.looks:,} audited images."
     return f"{right} {adds} {shown}"

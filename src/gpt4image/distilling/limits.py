@@ -1,12 +1,10 @@
 """Where the missing points go: wrong targets, too few images, or features that are too weak."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
 from gpt4image.config.base import flag_of
-from gpt4image.models.students import next_larger
+from gpt4image.models.students import next_larger, timm_name
 
 GAP = 0.05
 """By which a model falls behind its targets if these are not taken for what limits it: a rule of thumb, untested."""
@@ -26,7 +24,9 @@ def limit_of(
         return ""
     larger = next_larger(config["model"], config["image_size"])
     options = {"model": larger.model, "image_size": larger.side} if larger else {}
-    named = " ".join(f"{flag_of(name)} {value}" for name, value in options.items())
+    current = {"model": timm_name(config["model"]), "image_size": config["image_size"]}
+    changed = {name: value for name, value in options.items() if value != current[name]}
+    named = " ".join(f"{flag_of(name)} {value}" for name, value in changed.items())
     model = "The model" if accuracy else "A linear classifier on its features, cross-validated,"
     more = 100 * max(shares["linear"] - shares["half"], 0.0)
     return (

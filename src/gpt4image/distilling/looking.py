@@ -1,12 +1,10 @@
 """The commands by which a person looks at what distill made; files of labels lie beside the images."""
 
-from __future__ import annotations
-
 import itertools
 import os
 from pathlib import Path
 
-from gpt4image.config import AuditConfig, DistillConfig, PredictConfig, ReviewConfig
+from gpt4image.config import AuditConfig, DistillConfig, ExportConfig, PredictConfig, ReviewConfig
 from gpt4image.config.distilling import RUN, TARGETS
 from gpt4image.data.file_source import table_in
 from gpt4image.data.manifest import WHY
@@ -29,14 +27,14 @@ def audit_command(config: DistillConfig, *, held_out: bool) -> str:
     return command_line("audit", AuditConfig, {"data": config.data, **made, "labels": audited(config.data)})
 
 
-def predict_command(model: Path) -> str:
+def predict_command(export: ExportConfig) -> str:
     """Return the command that predicts new photographs; of those that a model has learned from, it tells nothing."""
-    given = {"model": model, "images": (NEW_PHOTOS,), "out": Path("predictions.csv")}
-    return "" if model.suffix == ".pt2" else command_line("predict", PredictConfig, given)
+    given = {"model": export.out, "images": (NEW_PHOTOS,), "out": Path("predictions.csv")}
+    return "" if export.format == "torch-export" else command_line("predict", PredictConfig, given)
 
 
 def audited(data: str) -> Path:
-    """Return the file that looks of `audit` are kept in."""
+    """Return the file that `audit` keeps audited images in."""
     return _beside(data, "audit.csv")
 
 

@@ -3,8 +3,6 @@
 A rival without a label, an LLM or any training: all that it costs is the list.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Text embeddings of the class names, which zero-shot classification compares images with."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ Texts are sorted by length, so that batches hold little padding. Rows are writte
 rows to texts it knows: only new texts are encoded. Texts longer than the encoder's limit are cut or pooled.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import shutil
@@ -184,6 +182,10 @@ class _Work:
         stored, limit = self.descriptions.stored, self.encoder.max_tokens
         parts = [stored[start : start + _TEXTS_PER_READ].tolist() for start in range(0, len(stored), _TEXTS_PER_READ)]
         lengths = np.concatenate([self.encoder.token_lengths(self.store.texts_at(part)) for part in parts])
+        if lengths.shape != stored.shape:
+            raise ModelError(
+                f"{self.encoder.spec} counts the tokens of {len(lengths)} texts, and {len(stored)} were given."
+            )
         pools = self.config.long == "pool"
         read = lengths if pools else np.minimum(lengths, limit)
         kept, rows, new = self._order(read, lengths > limit)

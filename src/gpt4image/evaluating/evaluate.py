@@ -1,7 +1,5 @@
 """Measure a run on a split; each split is read once and its record kept."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -41,10 +39,12 @@ from gpt4image.data.file_source import expanded
 from gpt4image.data.splits import representatives, with_splits
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.evaluating.examples import write_run_extras
-from gpt4image.labelling.audited import FEWEST, Share, audited_images, expected_right, share_of_classes
+from gpt4image.labelling.audited import audited_images
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device
+from gpt4image.selecting.estimate import FEWEST, Share, expected_right, share_of_classes
 from gpt4image.tasks.base import Task
+from gpt4image.tasks.calibration import AtLeast, at_least, calibration, calibration_error
 from gpt4image.training.prepare import check_labelled, identity_of, load_dataset, prepare
 from gpt4image.training.run_model import Outputs, RunModel, load_run_model, options_of
 from gpt4image.training.training_data import TrainingData
@@ -147,7 +147,7 @@ def held_out_described(data: TrainingData, split: str) -> NDArray[np.int64]:
 ALWAYS = ("images", "labelled", "classes", "per_class", "support")
 """What the record of a split holds whatever the task."""
 MANY_LABELS = 300
-"""Labels of a split from which on looks add nothing."""
+"""Labels of a split from which on audited images add nothing."""
 CLASSES_SHOWN = 20  # the others are in the record
 CHANGED = "the dataset has changed since the run was trained: images of this split may be among its training images"
 ALL = "all images of the dataset are measured, those that the run learned from too, which raises the score"
@@ -163,6 +163,8 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
     could not be measured then. Another dataset may have changed since, and is read each time. ``task`` is that of the
     run, where it is not one of the registry.
     """
+    if "audit" in config.model_fields_set and not config.audit.is_file():
+        raise ConfigError(f"= {config.audit}: there is no such file; `gpt4image audit` writes it.", field="audit")
     record = runs.read_run(config.run_dir)
     runs.require_predicting(config.run_dir)
     skipped: list[Skipped] = []
@@ -171,11 +173,13 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
     if share is not None:
         looked = {"looks": share.looks, "right": round(share.share, 4)}
         looked["right_ci95"] = [round(share.low, 4), round(share.high, 4)]
-        say(f"Right predictions of all {share.total:,} images of {config.split}, by {share.looks} looks: {share}.")
+        say(f"Right of all {share.total:,} images of {config.split}, by {share.looks} audited images: {share}.")
         if not labelled:
             return EvaluateResult(path=config.run_dir, split=config.split, images=share.total, labelled=0, **looked)
     name = config.split if config.data is None else f"{config.split}-{runs.identity({'data': config.data})[:8]}"
     path = config.run_dir / f"evaluation-{name}.json"
+    if config.at_least is not None and record["config"]["task"] not in ("classification", "video"):
+        raise ConfigError("is for one class per image or clip; leave it out.", field="at_least")
     if config.data is not None or not path.is_file() or _facts(path)["absent"]:
         skipped = _measure(config, record, path, name, task)
     facts = _facts(path)
@@ -183,7 +187,10 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
     if not (config.run_dir / runs.HEAD).is_file():
         absent["zero_shot, retrieval"] = "the run learned no alignment; train with --embeddings"
     shown: dict[str, Any] = {key: facts[key] for key in (*facts["titles"], "loss") if key in facts}
-    scores = {**shown, **facts["metrics"]}
+    refused = {"refused": facts["refused"]} if "refused" in facts else {}
+    scores = {**shown, **refused, **facts["metrics"]}
+    rows = partial(parquet_rows, path.with_name(f"predictions-{name}.parquet"))
+    enough = None if config.at_least is None else _at_least(rows(), config.at_least, record)
     not_measured = (f"\nNot measured: {name} ({why})." for name, why in absent.items())
     return EvaluateResult(
         path=path,
@@ -195,10 +202,12 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
         note=facts.get("note") or None,
         metric=facts["metric"],
         not_measured=absent,
-        counts={name: int(facts["labelled"]) for name in (*facts["titles"], "zero_shot") if name in scores},
+        counts={name: int(facts["labelled"]) for name in (*facts["titles"], "zero_shot", "refused") if name in scores},
         ci95=facts["ci95"],
-        read_rows=partial(parquet_rows, path.with_name(f"predictions-{name}.parquet")),
-        text="\n".join([_per_class(facts, path), *not_measured]),
+        calibration=facts.get("calibration"),
+        at_least=None if enough is None else enough._asdict(),
+        read_rows=rows,
+        text="\n".join([_per_class(facts, path), *_how_sure(facts), *_answered(config, enough), *not_measured]),
         skipped=(*(Skipped(**item) for item in facts["set_aside"]), *skipped),
     )
 
@@ -238,7 +247,7 @@ def _measure(config: EvaluateConfig, record: runs.RunRecord, path: Path, name: s
 
 
 def accuracy_from_audit(config: EvaluateConfig) -> tuple[Share | None, int]:
-    """Return the share of right predictions by the looks of ``audit``, None if it needs none or has too few; and the
+    """Return the share of right predictions by the audited images, None if it needs none or has too few; and the
     number of labels of the split."""
     record = runs.read_run(config.run_dir)
     options = options_of(record)
@@ -364,8 +373,13 @@ def measure_run(
     facts["titles"] = {metric.name: metric.title for metric in (task.primary, *task.metrics)}
     facts |= task.measure(outputs.predictions, labels, data.classes)
     facts |= {"metrics": known["metrics"] | more.metrics, "absent": more.absent}
+    familiar, labelled = model.known(outputs.features), annotation.known(labels)
+    if task.exclusive and labelled.any():
+        facts["calibration"] = calibration(take(outputs.predictions, labelled), labels[labelled])
+    if familiar is not None and task.decision.reject is not None and labelled.any():
+        facts["refused"] = float((familiar[labelled] < task.decision.reject.share).mean())
     facts |= {
-        "ci95": _intervals(task, facts, outputs.predictions, labels, [data.image_set.digests[i] for i in indices])
+        "ci95": intervals_of(task, facts, outputs.predictions, labels, [data.image_set.digests[i] for i in indices])
     }
     facts |= {"set_aside": [asdict(item) for item in processes.all_gather_unique(data.unusable)]}
     facts |= {"note": note} if note else {}
@@ -373,7 +387,7 @@ def measure_run(
     def write() -> None:
         predictions = f"predictions-{name}.parquet"
         with adding(run_dir, [predictions, path.name]):
-            _write_predictions(run_dir / predictions, task, data, indices, outputs.predictions)
+            _write_predictions(run_dir / predictions, task, data, indices, outputs.predictions, familiar)
             before_record()
             write_json(path, facts)
 
@@ -381,7 +395,7 @@ def measure_run(
     return facts
 
 
-def _intervals(
+def intervals_of(
     task: Task, facts: Mapping[str, Any], predictions: Any, labels: Any, digests: Sequence[str]
 ) -> dict[str, intervals.Interval]:
     """Return the 95 % intervals of shares of images, and of the primary metric; copies of a picture count as one."""
@@ -393,7 +407,11 @@ def _intervals(
     if task.exclusive:
         images = intervals.independent(task.scores(found, labels[seen]), digests)
         mean = intervals.mean_over_classes(facts["per_class"], facts["support"])
-        return {**intervals.of_shares({**facts, **facts["metrics"]}, images), "mean_class_accuracy": mean}
+        best, right = found.max(axis=1), found.argmax(axis=1) == labels[seen]
+        drawn = (np.repeat(np.arange(len(best)), n) for n in intervals.resamples(digests, intervals.FEW_RESAMPLES))
+        ece = intervals.of_resamples(facts["ece"], np.array([calibration_error(best[n], right[n]) for n in drawn]))
+        more = {"mean_class_accuracy": mean, "ece": ece}
+        return {**intervals.of_shares({**facts, **facts["metrics"]}, images), **more}
     import pyarrow as pa
 
     columns = pa.table(task.columns(found, labels[seen])).to_pydict()
@@ -410,7 +428,7 @@ def _images_of(data: TrainingData, split: str) -> NDArray[np.int64]:
 
 
 def _write_predictions(
-    path: Path, task: Task, data: TrainingData, indices: NDArray[np.int64], predictions: Any
+    path: Path, task: Task, data: TrainingData, indices: NDArray[np.int64], predictions: Any, known: Array | None
 ) -> None:
     import pyarrow as pa
 
@@ -425,11 +443,58 @@ def _write_predictions(
                 "key": [image_set.keys[i] for i in indices[rows]],
                 "digest": [image_set.digests[i] for i in indices[rows]],
                 "score": scores[rows],
+                **({} if known is None else {"known": known[rows]}),
                 **task.columns(some, labels[rows]),
             }
         )
 
     write_row_groups(path, row_groups(len(indices), ROW_GROUP) if task.exclusive else [slice(None)], table)
+
+
+def _at_least(rows: Sequence[Mapping[str, Any]], wanted: float, record: runs.RunRecord) -> AtLeast:
+    """Return from which probability on a run is right often enough; images that are none of the classes get none."""
+    reject = (record["run"].get(runs.DECISION) or {}).get("reject") or {"share": 0.0}
+    labelled = [row for row in rows if row["label"] >= 0]
+    refused = np.array([row.get("known", 1.0) < reject["share"] for row in labelled], np.bool_)
+    confidence = np.where(refused, 0.0, [row["confidence"] for row in labelled])
+    return at_least(confidence, np.array([row["prediction"] == row["label"] for row in labelled], np.bool_), wanted)
+
+
+def _answered(config: EvaluateConfig, found: AtLeast | None) -> list[str]:
+    """Return what --at-least comes to."""
+    if found is None:
+        return []
+    if found.right is None or found.right_ci95 is None:
+        return [
+            f"\nNo probability makes {config.at_least:.1%} of the answers right: the images are too few, or too hard."
+        ]
+    return [
+        f"\nTo be right in at least {config.at_least:.1%}, answer from a probability of {found.probability:.3f} on "
+        f"(`gpt4image predict {config.run_dir} --min-score {found.probability:.3f}`): {found.answered:.1%} of the "
+        f"images are answered ({_ends(found.answered_ci95)}), {found.right:.1%} of these right "
+        f"({_ends(found.right_ci95)}), measured on images that did not choose it."
+    ]
+
+
+def _ends(interval: intervals.Interval) -> str:
+    return "{:.1%} to {:.1%}".format(*interval)
+
+
+def _how_sure(facts: Mapping[str, Any]) -> list[str]:
+    """Return how stated probabilities and right predictions go together."""
+    if (found := facts.get("calibration")) is None:
+        return []
+    sure, lines = found["sure"], list[str]()
+    if sure["images"]:
+        right = sure["right"] / sure["images"]
+        ends = _ends(intervals.wilson(right, sure["images"]))
+        lines = [f"Of the {sure['images']:,} images with {sure['from']:.0%} or more, {right:.1%} are right ({ends})."]
+    return [
+        f"\nStated on average {found['stated']:.1%}, right {facts['top1']:.1%}; Brier score {found['brier']:.3f}. "
+        "A model that is exactly as sure as it is right has a calibration error of "
+        f"{found['floor']:.3f} on so many images, up to {found['floor95']:.3f} in 95 % of draws.",
+        *lines,
+    ]
 
 
 def _per_class(facts: dict[str, Any], path: Path) -> str:

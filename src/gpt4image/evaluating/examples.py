@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts.probabilities import Probabilities, take
 from gpt4image.artifacts.table import EmbeddingTable, Manifest, is_table, read_manifest, texts_behind
-from gpt4image.artifacts.targets import Targets, holds_boxes
+from gpt4image.artifacts.targets import BoxLabels, load_targets
 from gpt4image.base.errors import DamagedError, DecodeError
 from gpt4image.base.files import read_parquet, write_json
 from gpt4image.base.outcome import Skipped
@@ -156,16 +156,18 @@ def write_run_extras(
     """Write what the report of a run shows; return what could not be written."""
     text = None if table is None else TextTargets.of(table, images.digests)
     path = config.targets if config.targets and config.targets.is_file() else None
-    # Boxes give no class of the whole image to show.
-    targets = cache(lambda: None if path is None or holds_boxes(path) else Targets.load(path))
+    found = cache(lambda: None if path is None else load_targets(path))
 
     def examples() -> None:
-        labels = targets()
-        said, every = Said(text, None if labels is None else labels.of(images.digests)), np.ones(len(images), bool)
+        labels = found()  # boxes give no class of the whole image to show
+        said, every = (
+            Said(text, None if labels is None or isinstance(labels, BoxLabels) else labels.of(images.digests)),
+            np.ones(len(images), bool),
+        )
         write_examples(run_dir / EXAMPLES, images, every, said, run_dirs={"predicted": run_dir}, split=split)
 
     def label_errors() -> None:
-        if (labels := targets()) is None:
+        if (labels := found()) is None or isinstance(labels, BoxLabels):
             return
         row_of = {digest: row for row, digest in enumerate(images.digests)}
         pairs = suspected_errors(labels.probabilities, labels.labels, labels.out_of_fold)
@@ -228,7 +230,8 @@ def write_examples(
     def row(index: int, picture: str) -> dict[str, Any]:
         key = images.keys[index]
         by_text = np.zeros(1) if targets is None else np.nan_to_num(targets[index])  # NaN: not known
-        guess: dict[str, Any] = {"class": predicted_of(images, index, np.flatnonzero(by_text >= 0.5))}
+        classes = predicted_of(images, index, np.flatnonzero(by_text >= 0.5))
+        guess: dict[str, Any] = {"class": classes, "probability": None}
         if images.labels.ndim == 1:
             guess = {"class": images.classes[int(by_text.argmax())], "probability": round(float(by_text.max()), 4)}
         answer = None

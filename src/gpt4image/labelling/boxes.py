@@ -12,8 +12,6 @@ wrong can be named. Corners stay as answered: a regression of their offsets gain
 Legend: N images, M answered boxes, K classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal

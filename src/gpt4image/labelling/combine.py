@@ -58,6 +58,7 @@ PRIOR_STRENGTH = 30.0  # a weight costs half of this, in nats, where it is 1 awa
 SHRUNK_STRENGTH = 10.0  # the same of a shrunk weight, which costs more near its prior:
 SHRUNK, SHRUNK_WIDTH = 1.5, 0.1  # SHRUNK * log(1 + (distance / SHRUNK_WIDTH)^2), in nats
 MAX_WEIGHT = 4.0
+MOST_IN_ALL = 1.2  # prior weights of one image
 MAX_LABELS, LEAST_LABELS = 5_000, 500  # labelled images that weights are fitted to; the fewer the more classes
 MAX_CELLS = 5_000_000  # these images times classes
 FLOOR = 1e-9
@@ -115,7 +116,7 @@ def combine(
 ) -> tuple[Probabilities, dict[str, float]]:
     """Return (N, K) probabilities and the weights of sources; a row of zeros where no source knows the image.
 
-    Images that different sources know are combined with different weights; returned are those of the most images.
+    Images that different sources know are combined with different weights; returned are those of most sources.
     Images of a group (N,) are in one fold. Only answers about images of ``shaping`` (N,) shape what is said of others.
     """
     if shaping is not None:
@@ -129,7 +130,7 @@ def combine(
     known = np.stack([source.known for source in sources], axis=1)
     patterns, pattern_of, sizes = np.unique(known, axis=0, return_inverse=True, return_counts=True)
     pattern_of = pattern_of.reshape(-1)
-    for number in np.argsort(sizes, kind="stable"):
+    for number in np.lexsort((sizes, patterns.sum(axis=1))):
         there = patterns[number]
         if not there.any():
             continue
@@ -158,10 +159,12 @@ class _Product(NamedTuple):
         """Learn from labels; nothing but priors without them.
 
         Where there is no answer, sources count for one in all: they read the same texts, and repeat each other's
-        mistakes.
+        mistakes. Where there is one, what answers taught repeats theirs: together they count for MOST_IN_ALL at most.
         """
         prior = np.array([source.prior for source in sources])
-        prior = prior / max(prior.sum(), FLOOR) if prior.sum() < 1.0 else prior
+        if prior.sum() < 1.0:
+            prior = prior / prior.sum() if prior.any() else np.full(len(prior), 1.0 / len(prior))
+        prior *= min(1.0, MOST_IN_ALL / prior.sum())
         ratios: list[Floats | None] = [None] * len(sources)
         if not len(labels.rows):
             return cls(prior, ratios)

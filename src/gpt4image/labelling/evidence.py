@@ -20,14 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from gpt4image.artifacts.answers import Answer, describer_name, overlap
+from gpt4image.artifacts.answers import CLASS, Answer, describer_name, overlap
+from gpt4image.artifacts.class_lists import ClassNames
 from gpt4image.artifacts.probabilities import Probabilities, from_blocks
 from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.regions import Boxes, ImageBoxes
-from gpt4image.describing.class_lists import ClassNames
-from gpt4image.describing.questions import CLASS
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -1,7 +1,5 @@
 """The stage ``label``: targets of every image with evidence, and a page of human labels that look wrong."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -10,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.class_lists import class_list
 from gpt4image.artifacts.probabilities import take
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.targets import BoxLabels, Facts, Targets
@@ -24,13 +23,12 @@ from gpt4image.data.dataset import DOUBT
 from gpt4image.data.labels import note_other_classes, used_classes
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import representatives
-from gpt4image.describing.class_lists import class_list
 from gpt4image.encoding.class_names import find_class_names, not_read
-from gpt4image.labelling.audited import doubt_of, promised
+from gpt4image.labelling.audited import promised
 from gpt4image.labelling.boxes import KINDS, Suspect, TaughtBoxes, quality, suspected_boxes, teach
 from gpt4image.labelling.evidence import Answers, Read, read_boxes, read_for, with_answered
 from gpt4image.labelling.noise import contradicted, suspected_errors
-from gpt4image.labelling.pictures import read_pictures
+from gpt4image.labelling.pictures import FEATURES, read_pictures
 from gpt4image.labelling.sources import Predictions, predict_labels
 from gpt4image.labelling.texts import Texts, open_table
 from gpt4image.pages.cards import mark
@@ -44,19 +42,23 @@ from gpt4image.reporting.label_page import (
     target_sections,
     write_page,
 )
+from gpt4image.selecting.order import doubt_of
 from gpt4image.tasks.base import Task
-from gpt4image.tasks.classification import Classification, Video, calibration_error
+from gpt4image.tasks.calibration import calibration_error
+from gpt4image.tasks.classification import Classification, Video
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.training.targets import LEAST_EXPLAINED, explained, says_nothing_in
 
 _SHARE = re.compile(r"accuracy|agreement|\w+_accuracy$")  # scores that are shares of images
-FEATURES = ".features"  # ending of the folder that keeps features of pictures
 FEW_FOUND, FEWEST_BOXES = 0.3, 5  # human boxes: the convention is doubted if fewer are answered; the fewest that tell
 LABELS_WRONG = (
     "Some of the given labels look wrong. Agreement with noisy labels is not accuracy, and calibration cannot be "
     "measured against them; only labels that you have checked tell. If the labels are right, the texts are wrong: look "
     "at them, and train with --label-trust 0.5."
 )
+FEWEST_CALIBRATING = 500
+"""Labels from which on a calibration error is told. Of fewer it is mostly chance: .075 from 50 labels where it was
+.018."""
 LITTLE = 0.2  # of what labels tell: good tags of a few dozen images with a label explain 0.36
 LABELS_KEPT = (
     "Training keeps given labels as they are, and answers and descriptions teach only the other images, because these "
@@ -192,9 +194,11 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
     train = images.splits == "train"
     labels[~train] = NO_LABEL
     pictures, unseen = None, ()
+    asked = given.texts.described | (False if answers is None else answers.given)
     if answers is not None and config.evidence == "fused":
-        known = answers.given | given.texts.described
-        pictures, unseen = read_pictures(images, known, config.features, config.out.with_suffix(FEATURES))
+        known = asked | train  # of train, also what has no answer gets a target
+        folder = (config.answers or config.out).with_suffix(FEATURES)
+        pictures, unseen = read_pictures(images, known, config.features, folder)
     predicted = predict_labels(
         given.texts,
         labels,
@@ -225,6 +229,7 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
         "described": int(given.texts.described.sum()),
         "answered": None if answers is None else found.facts.answered,
         "coverage": round(float(predicted.known[train].mean()), 4),
+        "by_picture": None if pictures is None else int((predicted.known & ~asked).sum()),
         "labelled": int(usable.sum()),
         "classes_without_label": len(images.classes) - len(used_classes(labels[usable])),
         "promised": len(kept.keys) if kept is not found else None,
@@ -256,6 +261,7 @@ def _targets(
 ) -> Targets:
     images, rows, matrix = given.images, np.flatnonzero(predicted.known), predicted.noise.transition
     single = None if predicted.single_source is None else predicted.single_source[rows]
+    strangers = [] if read is None else np.flatnonzero(_none_of_these(read.answers, labels)).tolist()
     evidence: str = config.evidence
     if evidence == "fused" and read is None:
         evidence = "texts" if "texts" in predicted.weights else "names"
@@ -283,6 +289,7 @@ def _targets(
             weights={} if predicted.weights.keys() == {"texts"} else predicted.weights,
             answers="" if config.answers is None else str(config.answers.absolute()),
             answered=0 if read is None else int(read.answers.given.sum()),
+            none_of_these=tuple(images.digests[i] for i in strangers),
         ),
     )
 
@@ -305,10 +312,17 @@ def _warnings(
     if read is not None and read.strange:
         words = first_few(word for word, _ in read.strange.most_common())
         notes.append(f"{read.strange.total()} answers or tags are none of the classes and were not read: {words}.")
-    none = None if read is None else read.answers.none
-    if none is not None and (strangers := int((none & (labels < 0)).sum())):
-        notes.append(f"{strangers:,} images have no target: the answers say that they show none of the classes.")
+    if read is not None and (strangers := int(_none_of_these(read.answers, labels).sum())):
+        notes.append(
+            f"{strangers:,} images have no target: the answers say that they show none of the classes. By those of "
+            'train a model can say "none of these".'
+        )
     return notes
+
+
+def _none_of_these(answers: Answers, labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return (N,) which images show none of the classes by their answers, and have no label."""
+    return np.zeros(len(labels), np.bool_) if answers.none is None else answers.none & (labels < 0)
 
 
 def _answers_right(answers: Answers, labels: NDArray[Any]) -> tuple[float | None, int]:
@@ -332,7 +346,7 @@ def _how_good(
 
     def calibration() -> float | None:
         rows = found.out_of_fold
-        if not rows.any():
+        if np.count_nonzero(rows) < FEWEST_CALIBRATING:
             return None
         if task.exclusive:
             predicted = take(found.probabilities, rows)
@@ -397,14 +411,15 @@ def _boxes(config: LabelConfig, given: _Evidence) -> _Made:
         keys=tuple(images.keys[row] for row in rows),
         digests=tuple(images.digests[row] for row in rows),
         boxes=targets[rows],
-        classes=images.classes,
-        facts={
-            "evidence": config.evidence,
-            "seed": config.seed,
-            "answers": str(config.answers.absolute()),
-            "embeddings": "" if config.embeddings is None else str(config.embeddings.absolute()),
-            "human": np.flatnonzero(human.known[rows]).tolist(),
-        },
+        human=human.known[rows],
+        facts=Facts(
+            task="detection",
+            classes=images.classes,
+            evidence=config.evidence,
+            seed=config.seed,
+            answers=str(config.answers.absolute()),
+            embeddings=() if config.embeddings is None else (str(config.embeddings.absolute()),),
+        ),
     )
     notes = list(given.notes)
     if strange:

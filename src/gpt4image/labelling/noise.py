@@ -3,8 +3,6 @@
 Legend: ``probabilities`` are (n, K) predictions that have not seen the label of the image, ``labels`` (n,) given ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

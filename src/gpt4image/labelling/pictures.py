@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
+FEATURES = ".features"  # ending of the folder beside the answers that keeps features of pictures
 USUAL = ("resnet18", "tf_efficientnet_lite0")  # ``auto`` takes the first one whose weights lie here
 WIDTH = 256  # principal directions that are kept: as good as all 1,280 of EfficientNet-Lite0, in a fifth of the time
 

@@ -20,7 +20,7 @@ from gpt4image.labelling.evidence import Answers
 from gpt4image.labelling.noise import find_noise, find_transition, noise_by_evidence, raise_to
 from gpt4image.labelling.pictures import Pictures
 from gpt4image.labelling.texts import MAX_CELLS, Classification, Texts, Vectors, classify, smooth
-from gpt4image.training.targets import Noise, explained
+from gpt4image.training.targets import NEXT_TO_NOTHING, Noise, explained
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -113,16 +113,19 @@ def predict_labels(  # noqa: PLR0913
     answers = None if evidence == "names" else answers
     only_texts = evidence == "texts" or (answers is None and evidence == "fused")
     known = texts.described | (False if answers is None or evidence == "texts" else answers.given)
-    if answers is not None and answers.none is not None and labels.ndim == 1:
-        known &= ~answers.none | (labels >= 0)  # none of the classes: there is no target
     if only_texts:
         own = labels if answers is None else labels[texts.described]  # without their labels, texts learn from answers
         if labels.ndim == 2 or (own >= 0).any():
             require_learnable(texts.described, labels)
+    pictures = None if answers is None or evidence != "fused" else pictures
+    if pictures is not None:  # what was not asked, or not answered, has the classes of similar pictures
+        known |= pictures.seen
+    if answers is not None and answers.none is not None and labels.ndim == 1:
+        known &= ~answers.none | (labels >= 0)  # none of the classes: there is no target
     rows, total = np.flatnonzero(known), len(labels)
     texts, labels = texts.take(rows), labels[rows]
     shaping = np.arange(len(rows)) if reference is None else np.flatnonzero(reference[rows])
-    pictures = None if pictures is None or answers is None or evidence != "fused" else pictures.take(rows)
+    pictures = pictures and pictures.take(rows)
     inputs = Inputs(
         texts.centred(shaping),
         texts.described,
@@ -216,7 +219,10 @@ def _taught(name: str, inputs: Inputs, n_classes: int, seed: int) -> list[Source
     found = _filled(fit.probabilities, taught, 1e-3 / n_classes)
     prior = TAUGHT_PRIOR
     if not by_texts:
-        prior = max(0.0, (explained(found, taught, fit.out_of_fold) or 0.0) - PICTURE_EXPLAINS)
+        explains = explained(found, taught, fit.out_of_fold) or 0.0
+        prior = max(0.0, explains - PICTURE_EXPLAINS)
+        if explains < NEXT_TO_NOTHING:  # no target is better than how frequent the classes are
+            known = known & (inputs.described | (answered >= 0))
     return [Source(name=name, probabilities=found, known=known, prior=prior, shrunk=True, first=found.argmax(axis=1))]
 
 

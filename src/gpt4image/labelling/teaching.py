@@ -1,7 +1,5 @@
 """Targets of the images that a run reads: what the arms of a comparison are taught by."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -387,9 +387,9 @@ class Vectors(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...  # noqa: D102
 
-    def __len__(self) -> int: ...  # noqa: D105
+    def __len__(self) -> int: ...
 
-    def __getitem__(self, rows: Any, /) -> Any: ...  # noqa: D105
+    def __getitem__(self, rows: Any, /) -> Any: ...
 
 
 def open_table(path: Path) -> EmbeddingTable:

@@ -4,8 +4,6 @@ It reads the pooled feature with a hook on the classifier: no subclass and no wr
 deployed model is the one that was named.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, get_args
 

@@ -24,8 +24,6 @@ is not positive. With
 the losses are weighted means of terms over pairs:  loss = sum_ij W[i, j] * term(i, j) / sum_ij W[i, j].
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict, Unpack, get_args

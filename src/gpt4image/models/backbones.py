@@ -4,8 +4,6 @@ For images up to 96 pixels the small stem loses less resolution: 3x3 convolution
 above, no pooling; patches of 2 pixels for ConvNeXts, 8x8 tokens for ViTs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import difflib

@@ -5,8 +5,6 @@ sentence-transformers names. sentence-transformers before 6.0 ran such code from
 ``trust_remote_code`` was False. ``find_folder`` therefore refuses it before a library reads the folder.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -4,8 +4,6 @@ The first stages of pretrained weights give the same activations of the same pix
 once. The part behind them then runs on activations in the place of images.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any, NamedTuple
 

@@ -3,8 +3,6 @@
 ``benchmarks/students.py`` measures accuracy, time and size of each.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 
@@ -29,10 +27,15 @@ STUDENTS = (
 
 def next_larger(model: str, side: int) -> Student | None:
     """Return the next larger student of a model's family; None for the largest, and for other models."""
-    name = model.partition(".")[0]
+    name = timm_name(model)
     for family in STUDENTS:
         models = [each.model for each in family]
         if name in models:
             place = (models.index(name), side)
             return next((each for each in family if (models.index(each.model), each.side) > place), None)
     return None
+
+
+def timm_name(model: str) -> str:
+    """Return the name of an architecture, without that of its pretrained weights."""
+    return model.partition(".")[0]

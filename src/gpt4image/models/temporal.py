@@ -10,8 +10,6 @@ Differences of neighbouring frames may take the place of the frames (RGB differe
 Legend: B clips, T frames, C channels, S side in pixels.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

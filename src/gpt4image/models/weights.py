@@ -4,8 +4,6 @@ Where several processes share a run, all of them call these functions, whether t
 the first one writes whole tensors. So a file does not tell on how many processes it was made.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -82,7 +82,6 @@ class Coverage(NamedTuple):
     missing: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Return one line for people."""
         return f"{self.described} of {self.images} images described"
 
 
@@ -189,7 +188,6 @@ class WithTexts(torch.utils.data.Dataset[DescribedImage]):
         self.coverage = texts.coverage(keys)
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.keys)
 
     def __getitem__(self, index: int) -> DescribedImage:

@@ -1,7 +1,5 @@
 """Picture cards of pages: small pictures as data URLs, boxes and masks over them; templates/cards.html shows one."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Numbers, lines of text and tables as people read them, on pages and in a terminal."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Final

@@ -1,7 +1,5 @@
 """HTML pages: one self-contained file each, from the templates beside this module, all text escaped and visible."""
 
-from __future__ import annotations
-
 from base64 import b64encode
 from hashlib import sha256
 from typing import Any

@@ -4,8 +4,6 @@ Statistics of a part of a batch are not those of the batch, so the same run on m
 The layers here take the place of a model's own when several processes share a run; weights keep their names.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import NDArray

@@ -3,8 +3,6 @@
 The same seed gives the same bits only if these are the same, whatever else the machine does meanwhile.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import functools

@@ -4,8 +4,6 @@ Both tell a process its place by environment variables, and nothing else is read
 whether to speak before anything heavy is imported.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Generator

@@ -1,7 +1,5 @@
 """Independent jobs side by side in worker processes of this machine."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

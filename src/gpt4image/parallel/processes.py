@@ -9,8 +9,6 @@ process. What can fail runs in every process before anybody communicates, and th
 process waits for one that is gone.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import traceback

@@ -4,8 +4,6 @@ Actors are made once, so that a model is loaded once per worker. Ray starts an a
 calls again, up to ``MOST_TRIES`` times.
 """
 
-from __future__ import annotations
-
 import importlib
 import logging
 import os

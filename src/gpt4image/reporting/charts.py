@@ -1,7 +1,5 @@
 """Charts of runs and comparisons, drawn by matplotlib: the same in notebooks, in files and on pages."""
 
-from __future__ import annotations
-
 import base64
 import io
 import warnings
@@ -22,6 +20,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from gpt4image.artifacts.comparisons import Arm, load_comparisons
 from gpt4image.artifacts.runs import FEW_IMAGES, Epoch, Evaluation, Run, load_evaluation, load_run
 from gpt4image.base.errors import RunError
+from gpt4image.base.intervals import wilson
 from gpt4image.pages.numbers import percent, percent_interval, sentence, signed
 from gpt4image.reporting.findings import metric_label
 
@@ -63,7 +62,7 @@ class Plot:
             self.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         return buffer.getvalue()
 
-    def __html__(self) -> Markup:  # noqa: D105
+    def __html__(self) -> Markup:
         data = base64.b64encode(self._repr_svg_().encode()).decode()
         return Markup('<img class="chart" alt="{}" src="data:image/svg+xml;base64,{}">').format(self.words, data)
 
@@ -237,6 +236,25 @@ def classes(before: Iterable[Evaluation | None] | None, after: Iterable[Evaluati
     return Plot(figure, f"{sentence(measure)} of each class: {'; '.join(words)}"), left_out
 
 
+@with_settings
+def reliability(evaluation: Evaluation | None) -> Plot | None:
+    """Draw how often predictions are right against what they state: a dot per group, and its 95 % interval."""
+    if evaluation is None or evaluation.calibration is None:
+        return None
+    figure = Figure(figsize=(WIDTH / 2, WIDTH / 2), layout="constrained")
+    axes, words = figure.subplots(), list[str]()
+    axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1, linestyle="--")
+    for stated, right, images in evaluation.calibration.bins:
+        axes.plot([stated] * 2, wilson(right, images), color=ACCENT, linewidth=2.6, alpha=0.45)
+        axes.scatter([stated], [right], s=42, color=ACCENT, zorder=3)
+        words.append(f"stated {percent(stated)}, right {percent(right)} of {images} pictures")
+    axes.set_xlabel("stated probability")
+    axes.set_ylabel("share that is right")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    return Plot(figure, f"How sure the model is, and how often it is right: {'; '.join(words)}")
+
+
 def _write(axes: Axes, text: str, x: float, y: float, **style: Any) -> None:
     """Write text right of a place of the data, even outside the axes."""
     place: Any = {"xytext": (9, 0), "textcoords": "offset points", "annotation_clip": False, "va": "center"}
@@ -286,3 +304,28 @@ def plot_classes(record: Path) -> Plot:
     if found is None:
         raise RunError(f"{record} has no score of a class, so there is nothing to draw.")
     return found
+
+
+@with_settings
+def plot_benchmark(rows: Sequence[Mapping[str, Any]]) -> Plot:
+    """Draw the score of each model of ``benchmark`` with its interval over milliseconds and over megabytes."""
+    there = [row for row in rows if row["score"] is not None]
+    if not there:
+        raise RunError("No model was measured on labelled images, so there is nothing to draw.")
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    for axes, (key, unit) in zip(
+        figure.subplots(1, 2, sharey=True),
+        (("ms_1", "milliseconds per image, one thread"), ("mb", "megabytes")),
+        strict=True,
+    ):
+        for row in there:
+            if row["ci95"]:
+                axes.plot([row[key]] * 2, row["ci95"], color=ACCENT, linewidth=5, alpha=0.28, solid_capstyle="round")
+            axes.scatter(row[key], row["score"], s=40, color=ACCENT)
+            axes.annotate(_short(row["model"], 24), (row[key], row["score"]), (5, 5), textcoords="offset points")
+        axes.set_xscale("log")
+        axes.set_xlabel(unit)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    figure.axes[0].set_ylabel(f"{there[0]['metric']}, 95 % interval")
+    told = (f"{row['model']}: {percent(row['score'])}, {row['ms_1']} ms, {row['mb']} MB" for row in there)
+    return Plot(figure, "; ".join(told))

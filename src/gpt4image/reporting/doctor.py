@@ -3,8 +3,6 @@
 Files are compared to the manifest of their folder; stores and Parquet files have structures of their own.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform
@@ -22,7 +20,7 @@ from gpt4image.artifacts.store import MEND, connect_reader, is_store, require_so
 from gpt4image.base import plugins
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, install_command
 from gpt4image.base.files import read_json, read_parquet
-from gpt4image.base.manifest import MANIFEST, faults, manifest_of
+from gpt4image.base.manifest import MANIFEST, faults
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import DoctorConfig
@@ -65,33 +63,23 @@ def doctor(config: DoctorConfig) -> DoctorResult:
             text="\n".join(f"{in_one_line(str(file))}: {state}" for file, state in states.items()),
             skipped=tuple(Skipped(name=str(file), reason=fault) for file, fault in found.items() if fault),
         )
-    machine, others = _machine(), plugins.states()
-    packages = {name: _version(name) for name in _required()}
-    missing = {extra: [name for name in _required(extra) if _version(name) is None] for extra in EXTRAS}
-    environment = {name: "set" if os.environ.get(name) else "not set" for name in ENVIRONMENT}
-    extras = {
-        name: f"{brings} -- {f'missing: {install_command(name)}' if missing[name] else 'installed'}"
-        for name, brings in EXTRAS.items()
+    missing = [extra for extra in EXTRAS if any(_version(name) is None for name in _required(extra))]
+    sections: dict[str, Any] = {
+        "machine": _machine(),
+        "packages": {name: _version(name) or "MISSING: install gpt4image again" for name in _required()},
+        "extras": {
+            name: f"{brings} -- {f'missing: {install_command(name)}' if name in missing else 'installed'}"
+            for name, brings in EXTRAS.items()
+        },
+        "environment": {name: "set" if os.environ.get(name) else "not set" for name in ENVIRONMENT},
+        "plugins": plugins.states(),
     }
-    sections = {
-        "machine": machine,
-        "packages": {name: version or "MISSING: install gpt4image again" for name, version in packages.items()},
-        "extras": extras,
-        "environment": environment,
-        "parts of other packages": others,
-    }
-    return DoctorResult(
-        machine=machine,
-        packages=packages,
-        extras={name: {"brings": EXTRAS[name], "missing": found} for name, found in missing.items()},
-        environment=environment,
-        plugins=others,
-        text="\n\n".join(
-            "\n".join([title, *(f"  {name:{max(map(len, rows)) + 2}}{value}" for name, value in rows.items())])
-            for title, rows in sections.items()
-            if rows
-        ),
+    shown = (
+        "\n".join([title, *(f"  {name:{max(map(len, rows)) + 2}}{value}" for name, value in rows.items())])
+        for title, rows in sections.items()
+        if rows
     )
+    return DoctorResult(**sections, text="\n\n".join(shown))
 
 
 def _machine() -> dict[str, Any]:
@@ -133,9 +121,7 @@ def check(path: Path) -> dict[Path, str]:
         raise ConfigError(f"{path} does not exist; give a file or folder that gpt4image wrote.")
     below = path.rglob("*") if path.is_dir() else (path,)
     files = sorted(file for file in below if file.is_file())
-    manifests = [file for file in files if file.name == MANIFEST or file.name.endswith(f".{MANIFEST}")]
-    if path.is_file():
-        manifests = [file for file in (manifest_of(path), path.with_name(MANIFEST)) if file.is_file()]
+    manifests = [file for file in (files if path.is_dir() else path.parent.iterdir()) if file.name == MANIFEST]
     found: dict[Path, str] = {}
     for manifest in manifests:
         try:
@@ -143,21 +129,16 @@ def check(path: Path) -> dict[Path, str]:
         except Gpt4ImageError as error:
             found[manifest] = str(error)
     for file in files:
-        if file not in found:
-            with contextlib.suppress(_NotOursError):
-                found[file] = _fault(file)
+        if file not in found and (fault := _fault(file)) is not None:
+            found[file] = fault
     found = {file: fault and f"{file}: {fault}" for file, fault in found.items() if path in (file, *file.parents)}
     if not found:
         raise ConfigError(f"{path} holds nothing that gpt4image wrote: give a store, a run or another file of a stage.")
     return found
 
 
-class _NotOursError(Exception):
-    """No stage wrote this file, or nobody can tell whether it is whole."""
-
-
-def _fault(path: Path) -> str:
-    """Return what is wrong with a file that no manifest lists, or nothing. Raises _NotOursError."""
+def _fault(path: Path) -> str | None:
+    """Return what is wrong with a file that no manifest lists, or nothing; None of one that no stage wrote."""
     try:
         if path.suffix == ".parquet":
             read_parquet(path)
@@ -167,7 +148,7 @@ def _fault(path: Path) -> str:
             with contextlib.closing(connect_reader(path)) as connection:
                 require_sound(connection, path)
         else:
-            raise _NotOursError
+            return None
     except sqlite3.DatabaseError as error:
         return f"it is damaged ({error}). {MEND}"
     except (Gpt4ImageError, OSError) as error:

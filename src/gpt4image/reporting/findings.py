@@ -1,7 +1,5 @@
 """Findings of a comparison as sentences and tables, no stronger than its seeds allow."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence

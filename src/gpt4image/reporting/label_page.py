@@ -1,7 +1,5 @@
 """The page that ``label`` writes beside targets: suspected errors of human labels, and targets to look at."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path

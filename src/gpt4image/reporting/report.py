@@ -3,8 +3,6 @@
 The second half says how runs were made: options, machine and cost.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
@@ -16,7 +14,6 @@ from gpt4image.artifacts.comparisons import (
     Comparison,
     load_arm_runs,
     load_comparisons,
-    load_items,
     require_recorded_folder,
 )
 from gpt4image.artifacts.runs import Run, load_run
@@ -27,7 +24,7 @@ from gpt4image.config.results import ReportResult
 from gpt4image.pages.numbers import duration, one_line, percent, percent_interval, sentence
 from gpt4image.pages.page import render
 from gpt4image.reporting import charts, findings
-from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES, Descriptions, Example, SuspectedError
+from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLE, EXAMPLES, SUSPECTED, read_items
 
 PAGE = "report.html"
 HEADINGS = (
@@ -60,8 +57,7 @@ def _report_comparison(folder: Path) -> ReportResult:
         skipped += unreadable
         sections.append(_section(f"c{number}", name, comparison, runs))
         all_runs |= {f"{name}: {arm}" if name else arm: arm_runs for arm, arm_runs in runs.items()}
-    extras, malformed = _extras(folder, all_runs, [comparison.command for comparison in comparisons.values()])
-    skipped += malformed
+    extras = _extras(folder, all_runs, [comparison.command for comparison in comparisons.values()])
     html = render(
         "comparison.html",
         title=one_line(next(iter(comparisons.values())).question) or "What do descriptions add?",
@@ -85,7 +81,7 @@ def _report_run(folder: Path) -> ReportResult:
     arm = str(run.config["arm"])
     name = one_line(folder.resolve().name if arm == "train" else arm)  # "train": no arm of a comparison
     runs = {name: [run]}
-    extras, malformed = _extras(folder, runs, [str(run.environment.get("command") or "")])
+    extras = _extras(folder, runs, [str(run.environment.get("command") or "")])
     text = run_sentence(run)
     html = render(
         "run.html",
@@ -95,8 +91,9 @@ def _report_run(folder: Path) -> ReportResult:
         run=run,
         training=charts.training(runs),
         classes=charts.classes(None, [run.evaluation]),
+        reliability=charts.reliability(run.evaluation),
         confusions=findings.confusions(runs),
-        skipped=malformed,
+        skipped=(),
         **extras,
     )
     write_text(folder / PAGE, html)
@@ -104,7 +101,7 @@ def _report_run(folder: Path) -> ReportResult:
     more: Any = {}
     if found is not None:
         more = {"scores": {found.metric: found.score}, "counts": {found.metric: found.labelled}, "ci95": found.ci95}
-    return ReportResult(path=folder / PAGE, text=text, skipped=tuple(malformed), **more)
+    return ReportResult(path=folder / PAGE, text=text, **more)
 
 
 def run_title(run: Run) -> str:
@@ -116,43 +113,38 @@ def run_title(run: Run) -> str:
     return one_line(title + (f", seed {config['seed']}" if "seed" in config else ""))
 
 
-def example_groups(examples: Sequence[Example]) -> dict[str, list[Example]]:
+def example_groups(examples: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Return pictures by the heading of their group; of a single run, wrong and right predictions stand apart."""
-    groups: dict[str, list[Example]] = {}
-    single = all(len(example.predictions) <= 1 for example in examples)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    single = all(len(example["predictions"]) <= 1 for example in examples)
     for example in examples:
-        if example.boxes:
+        if example["boxes"]:
             heading = HEADINGS[4]
-        elif example.split == "train":
+        elif example["split"] == "train":
             heading = HEADINGS[3]
-        elif not single or not example.predictions or example.label is None:
+        elif not single or not example["predictions"] or example["label"] is None:
             heading = HEADINGS[0]
         else:
-            (guess,) = example.predictions.values()
-            heading = HEADINGS[2 if guess.class_ == example.label else 1]
+            (guess,) = example["predictions"].values()
+            heading = HEADINGS[2 if guess["class"] == example["label"] else 1]
         groups.setdefault(heading, []).append(example)
     return dict(sorted(groups.items(), key=lambda group: HEADINGS.index(group[0])))
 
 
-def _extras(
-    folder: Path, runs: Mapping[str, Sequence[Run]], given: Sequence[str]
-) -> tuple[dict[str, Any], list[Skipped]]:
-    """Return what the templates of both pages show beside results, and what could not be read."""
-    examples, bad_examples = load_items(folder / EXAMPLES, Example)
-    errors, bad_errors = load_items(folder / DOUBTFUL, SuspectedError)
-    descriptions, bad_descriptions = load_items(folder / DESCRIPTIONS, Descriptions)
-    known = descriptions[0] if descriptions else None
-    shown = {
+def _extras(folder: Path, runs: Mapping[str, Sequence[Run]], given: Sequence[str]) -> dict[str, Any]:
+    """Return what the templates of both pages show beside results."""
+    examples = read_items(folder / EXAMPLES, EXAMPLE)
+    known = read_json(folder / DESCRIPTIONS) if (folder / DESCRIPTIONS).is_file() else None
+    return {
         "done": what_was_done(known, runs),
         "descriptions": known,
-        "examples": example_groups([example for example in examples if not example.at_random]),
-        "at_random": [example for example in examples if example.at_random],
+        "examples": example_groups([example for example in examples if not example["at_random"]]),
+        "at_random": [example for example in examples if example["at_random"]],
         "commands": list(dict.fromkeys(filter(None, given))),
-        "suspected": errors,
+        "suspected": read_items(folder / DOUBTFUL, SUSPECTED),
         "background": background(runs),
         "few_pictures": charts.FEW_PICTURES,
     }
-    return shown, [*bad_examples, *bad_errors, *bad_descriptions]
 
 
 def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
@@ -245,25 +237,25 @@ def _numbers(runs: Iterable[Run], name: str) -> list[float]:
     return [value for run in runs if isinstance(value := run.run.get(name), int | float)]
 
 
-def what_was_done(known: Descriptions | None, runs: Mapping[str, Sequence[Run]]) -> dict[str, str]:
+def what_was_done(known: dict[str, Any] | None, runs: Mapping[str, Sequence[Run]]) -> dict[str, str]:
     """Return what was done, and at what cost, as headings and lines; what is not known is left out."""
     found: dict[str, str] = {}
     if known is not None:
-        encoding, by = known.encoding, known.describers
-        some = "all described" if known.described == known.images else f"{known.described:,} of them described"
-        found["Pictures"] = f"{known.images:,}, {some}"
-        conditioned = {asked.name for asked in known.prompts if asked.class_conditioned}
-        told = [" (class-conditioned)" if one.prompt in conditioned else "" for one in by]
-        words = (f"{one.describer}, prompt {one.prompt}{mark}" for one, mark in zip(by, told, strict=True))
+        encoding, by, described = known["encoding"], known.get("describers", []), known["described"]
+        some = "all described" if described == known["images"] else f"{described:,} of them described"
+        found["Pictures"] = f"{known['images']:,}, {some}"
+        conditioned = {asked["name"] for asked in known.get("prompts", []) if asked["class_conditioned"]}
+        marks = [" (class-conditioned)" * (one["prompt"] in conditioned) for one in by]
+        words = (f"{one['describer']}, prompt {one['prompt']}{mark}" for one, mark in zip(by, marks, strict=True))
         found["Described by"] = " · ".join(dict.fromkeys(words))
-        prices = [one.cost_usd for one in by if one.cost_usd is not None]
-        tokens_in, tokens_out = sum(one.tokens_in or 0 for one in by), sum(one.tokens_out or 0 for one in by)
+        prices = [one["cost_usd"] for one in by if one.get("cost_usd") is not None]
+        tokens_in, tokens_out = (sum(one.get(name) or 0 for one in by) for name in ("tokens_in", "tokens_out"))
         tokens = f"; {tokens_in:,} tokens in, {tokens_out:,} out" if tokens_in or tokens_out else ""
         cost = f"${sum(prices):,.2f}" if len(prices) == len(by) else "cost not recorded of all"
-        found["Cost of descriptions"] = f"{known.descriptions:,} descriptions{tokens}; {cost}" if by else ""
-        treated = "pooled from chunks" if encoding.length_policy == "pool" else "cut"
-        beyond = f"{100 * encoding.truncated:.1f} % are longer than {encoding.max_tokens} tokens and {treated}"
-        found["Text encoder"] = f"{encoding.encoder}: {encoding.width} numbers per text; {beyond}"
+        found["Cost of descriptions"] = f"{known['descriptions']:,} descriptions{tokens}; {cost}" if by else ""
+        treated = "pooled from chunks" if encoding["length_policy"] == "pool" else "cut"
+        beyond = f"{100 * encoding['truncated']:.1f} % are longer than {encoding['max_tokens']} tokens and {treated}"
+        found["Text encoder"] = f"{encoding['encoder']}: {encoding['width']} numbers per text; {beyond}"
     different = list({run.folder.resolve(): run for arm_runs in runs.values() for run in arm_runs}.values())
     models = dict[str, None]()
     for run in (run for run in different if run.config.get("model")):

@@ -12,8 +12,6 @@ OUT/classes.txt        the class list
 OUT/targets.parquet    targets of the classes
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -100,51 +98,45 @@ def _clusters(
     path, silhouette = config.out / f"{CLUSTERS}.parquet", None
     vectors = table.of_images(images.digests)
     rows = np.flatnonzero(vectors.described)
+    digests = tuple(images.digests[row] for row in rows)
     store = str(config.store or table.manifest.store)
-    texts = texts_behind([replace(table.manifest, store=store)], [images.digests[row] for row in rows])
+    texts = texts_behind([replace(table.manifest, store=store)], digests)
     if not texts:
         raise TableError(f"{store} has no description of {config.embeddings}; name the store with --store.")
-    if path.exists():
-        clusters = Targets.load(path)
-        if set(clusters.digests) != {images.digests[row] for row in rows}:
-            raise ConfigError(f"{config.out} holds clusters of other descriptions; give another --out.")
-        if config.classes not in (None, len(clusters.classes)):
-            raise ConfigError(f"{config.out} holds {len(clusters.classes)} clusters; give another --out for others.")
-        found = clusters.probabilities[:]
-        cluster = found.argmax(axis=1)
-    else:
+    some = np.sort(np.random.default_rng(config.seed).permutation(len(rows))[:MAX_REFERENCES])
+
+    def words_of(found: Floats) -> list[list[str]]:
+        texts_of_some = [" ".join(texts.get(digests[place], ())) for place in some]
+        return telling_words(texts_of_some, found.argmax(axis=1)[some], found.shape[1])
+
+    if not path.exists():
         say(f"Looking for classes in {len(rows):,} descriptions")
         train = images.indices("train")
         found, silhouette = find_clusters(Texts(vectors, vectors.described), train, config.classes, config.seed)
         found = found[rows]
-        by_size = np.argsort(-np.bincount(found.argmax(axis=1), minlength=found.shape[1]), kind="stable")
-        found = found[:, by_size]
-        cluster, clusters = found.argmax(axis=1), None
-    some = np.sort(np.random.default_rng(config.seed).permutation(len(rows))[:MAX_REFERENCES])
-    texts_of_some = [" ".join(texts.get(images.digests[rows[place]], ())) for place in some]
-    words = telling_words(texts_of_some, cluster[some], found.shape[1])
-    if clusters is None:
-        clusters = Targets(
+        found = found[:, np.argsort(-np.bincount(found.argmax(axis=1), minlength=found.shape[1]), kind="stable")]
+        Targets(
             keys=tuple(images.keys[row] for row in rows),
-            digests=tuple(images.digests[row] for row in rows),
+            digests=digests,
             splits=images.splits[rows],
             labels=np.full(len(rows), NO_LABEL),
             probabilities=found,
             out_of_fold=np.zeros(len(rows), bool),
             facts=Facts(
-                classes=tuple(propose_names(words)),
-                noise=0.0,
-                agreement=None,
-                c=None,
+                classes=tuple(propose_names(words_of(found))),
                 folds=FEWEST,
                 seed=config.seed,
                 encoders=(table.manifest.encoder,),
                 embeddings=(str(config.embeddings.absolute()),),
                 task="video" if images.clips else "classification",
             ),
-        )
-        clusters.save(path)
-    return clusters, words, silhouette
+        ).save(path)
+    clusters = Targets.load(path)
+    if {*clusters.digests} != {*digests}:
+        raise ConfigError(f"{config.out} holds clusters of other descriptions; give another --out.")
+    if config.classes not in (None, len(clusters.classes)):
+        raise ConfigError(f"{config.out} holds {len(clusters.classes)} clusters; give another --out for others.")
+    return clusters, words_of(clusters.probabilities), silhouette
 
 
 def _write_pictures(folder: Path, images: Dataset, clusters: Targets) -> list[Skipped]:
@@ -196,14 +188,7 @@ class _Proposals:
             return Proposal(self._names[row], 0.0, self._reasons[row], list(dict.fromkeys([self._names[row], *near])))
 
         order = sorted(range(len(cells)), key=lambda row: bool(cells[row]))
-        return Ranking(
-            order=order,
-            labelled=(),
-            suspects=0,
-            wrong=None,
-            proposal_of=proposal_of,
-            classes=list(dict.fromkeys(names)),
-        )
+        return Ranking(order=order, proposal_of=proposal_of, classes=list(dict.fromkeys(names)))
 
 
 def _result(

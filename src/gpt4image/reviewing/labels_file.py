@@ -5,8 +5,6 @@ to pictures: the column ``digest`` finds them again where keys have moved to oth
 why a person was asked, for labels that were in doubt must not measure.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -23,8 +21,9 @@ from gpt4image.base.locks import acquire_lock
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import csv_line
 from gpt4image.data import Dataset
+from gpt4image.data.box_files import write_beside
 from gpt4image.data.dataset import SAMPLED
-from gpt4image.data.file_source import FileSource, is_below, write_beside
+from gpt4image.data.file_source import FileSource, is_below
 from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.manifest import BOXES, DIGEST, REVIEW, WHY, read_table
 from gpt4image.data.regions import Boxes, Masks
@@ -166,7 +165,6 @@ class LabelsFile:
         self._lock.release()
 
     def __getitem__(self, row: int) -> Mark:
-        """Return what is known of an image."""
         return self._marks[row]
 
     def set(self, marks: Mapping[int, Mark]) -> None:

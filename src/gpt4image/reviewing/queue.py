@@ -4,8 +4,6 @@ The only module of the review that knows the teacher (``labelling/``). What of i
 evidence.
 """
 
-from __future__ import annotations
-
 import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.probabilities import Probabilities, allocate, scatter, take
-from gpt4image.artifacts.targets import BoxLabels, Targets
-from gpt4image.base.errors import TableError
+from gpt4image.artifacts.targets import BoxLabels, Targets, load_targets
+from gpt4image.base.errors import ConfigError, TableError
 from gpt4image.data import NO_LABEL, Dataset
 from gpt4image.encoding.class_names import find_class_names
-from gpt4image.labelling.audited import doubt_of, matches, to_label
+from gpt4image.labelling.audited import matches
 from gpt4image.labelling.evidence import Answers, read_answers
 from gpt4image.labelling.texts import Texts, Vectors, open_table, smooth
 from gpt4image.reviewing.labels_file import Kind, boxes_value, value_of
+from gpt4image.selecting.order import doubt_of, unlike
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -109,8 +108,10 @@ class TargetRanker:
 def targets_of(kind: Kind, targets: Path, digests: Sequence[str]) -> tuple[list[Any], NDArray[np.float64], list[str]]:
     """Return tags or boxes of images by a file of targets, None for one that it lacks; how many errors are expected in
     each; and the class names."""
-    if kind == "detection":
-        file = BoxLabels.load(targets)
+    file = load_targets(targets)
+    if isinstance(file, BoxLabels) != (kind == "detection"):
+        raise ConfigError(f"= {targets}: it is for {file.facts.task}, not for {kind}.", field="targets")
+    if isinstance(file, BoxLabels):
         boxes = file.by_digest(digests)
         sure = boxes.only(boxes.weights > 0)
         doubt = np.bincount(sure.image_of, weights=1 - sure.weights, minlength=len(digests)).astype(np.float64)
@@ -119,14 +120,13 @@ def targets_of(kind: Kind, targets: Path, digests: Sequence[str]) -> tuple[list[
             for row, known in enumerate(sure.known.tolist())
         ]
         return drawn, doubt, list(file.classes)
-    found = Targets.load(targets)
-    probabilities = found.of(digests, np.nan)[:]
+    probabilities = file.of(digests, np.nan)[:]
     shares = np.nan_to_num(probabilities)
     predicted = [
-        [found.classes[k] for k in np.flatnonzero(own >= PRESENT)] if known else None
+        [file.classes[k] for k in np.flatnonzero(own >= PRESENT)] if known else None
         for own, known in zip(shares, np.asarray(~np.isnan(probabilities).all(axis=1)), strict=True)
     ]
-    return predicted, np.minimum(shares, 1 - shares).sum(axis=1, dtype=np.float64), list(found.classes)
+    return predicted, np.minimum(shares, 1 - shares).sum(axis=1, dtype=np.float64), list(file.classes)
 
 
 class Teacher:
@@ -242,7 +242,7 @@ class Teacher:
         candidates = np.sort(unlabelled[(self._train & self._texts.described)[unlabelled]])
         if not learn or len(candidates) <= FIRST:
             return by_doubt.tolist()
-        first = to_label(self._vectors, known, candidates, FIRST, self._seed)
+        first = unlike(self._vectors, doubt_of(take(known, candidates)), candidates, FIRST, self._seed)
         return list(dict.fromkeys([*first.tolist(), *by_doubt.tolist()]))
 
 

@@ -1,6 +1,4 @@
-"""The stages at which a person looks, in the browser: review, which labels and corrects, and audit."""
-
-from __future__ import annotations
+"""The stages for a person, in the browser: review, which labels and corrects, and audit."""
 
 import importlib.util
 import secrets
@@ -15,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.targets import BoxLabels, Targets, holds_boxes
+from gpt4image.artifacts.class_lists import class_list
+from gpt4image.artifacts.targets import Facts, Targets, load_targets
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import say
@@ -24,22 +23,14 @@ from gpt4image.config.results import AuditResult, DiscoverResult, ReviewResult
 from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.dataset import RANDOM
 from gpt4image.data.splits import representatives
-from gpt4image.describing.class_lists import class_list
-from gpt4image.labelling.audited import (
-    AUDIT_FILE,
-    FEWEST,
-    Share,
-    expected_right,
-    matches,
-    order_of,
-    share_of_classes,
-    share_of_things,
-)
+from gpt4image.labelling.audited import AUDIT_FILE, matches
 from gpt4image.labelling.evidence import answered_classes, read_answers
 from gpt4image.pages.numbers import text_table
 from gpt4image.reviewing.labels_file import Kind, LabelsFile, value_of
 from gpt4image.reviewing.queue import Ranker, TargetRanker, Teacher, targets_of
 from gpt4image.reviewing.session import Session, new_class
+from gpt4image.selecting.estimate import FEWEST, Share, expected_right, share_of_classes, share_of_things
+from gpt4image.selecting.order import at_random
 
 ADDRESS = "127.0.0.1"
 KINDS: Mapping[str, Kind] = {
@@ -89,10 +80,10 @@ def review(config: ReviewConfig) -> ReviewResult:
 def audit(config: AuditConfig) -> AuditResult:
     """Ask a person about a few images, drawn at random, and estimate how many of all are right.
 
-    The same command goes on, and more ``looks`` add to them. Targets, answers and model may be others by then: the
+    The same command goes on, and a higher ``looks`` adds images. Targets, answers and model may be others by then: the
     intervals hold for each.
 
-    Raises KeyboardInterrupt: Ctrl-C while the page is open, with the outcome; every look is on disk.
+    Raises KeyboardInterrupt: Ctrl-C while the page is open, with the outcome; every answer is on disk.
     """
     opened = Audit(config)
 
@@ -122,11 +113,8 @@ def kind_asked(config: ReviewConfig) -> Kind | None:
     """Return what an image gets, where that is not as in the dataset."""
     if config.task != "auto":
         return config.task
-    if config.targets is None:
-        return None
-    if holds_boxes(config.targets):
-        return "detection"
-    return "multilabel" if Targets.load(config.targets).facts.task == "multilabel" else None
+    task = None if config.targets is None else Facts.of(config.targets).task
+    return KINDS[task] if task in ("detection", "multilabel") else None
 
 
 def open_session(config: ReviewConfig, file: LabelsFile) -> Session:
@@ -213,15 +201,15 @@ def _listen(port: int) -> socket.socket:
 
 
 class Audit:
-    """An audit that is open: the session of its looks, and what follows from them. End it after use."""
+    """An audit that is open: its session, and what follows from them. End it after use."""
 
     def __init__(self, config: AuditConfig) -> None:
-        """Read what is audited, and open the file of the looks."""
+        """Read what is audited, and open the file of audited images."""
         self._config = config
         self.kind: Kind
         self.images, self.kind, classes = _audited(config)
         self._predicted, self._right, self._skipped = _predicted(config, self.images, self.kind, classes)
-        self._rows = order_of(self.images.digests)[: config.looks]
+        self._rows = at_random(self.images.digests)[: config.looks]
         self.file = LabelsFile(config.labels, self.images.select(self._rows), self.kind, fresh=True)
         try:
             # Boxes are corrected; classes are given without a proposal, so that they do not depend on the answers.
@@ -236,7 +224,7 @@ class Audit:
             raise
 
     def end(self) -> None:
-        """Let others write the file of the looks."""
+        """Let others write the file of audited images."""
         self.session.end()
         self.file.close()
 
@@ -263,18 +251,20 @@ class Audit:
     def estimates(self) -> str:
         """Return the estimates in one line, for the page."""
         shares = self._shares()
-        return "; ".join(f"{name} {share}" for name, share in shares.items()) or f"Fewer than {FEWEST} looks yet."
+        return (
+            "; ".join(f"{name} {share}" for name, share in shares.items()) or f"Fewer than {FEWEST} audited images yet."
+        )
 
     def result(self) -> AuditResult:
-        """Return what the looks say so far."""
+        """Return what the audited images say so far."""
         shares = self._shares()
         facts = {
             name: {**asdict(share), **{f"looks_for_{n}_points": share.looks_for(n / 100) for n in (3, 2)}}
             for name, share in shares.items()
         }
-        text = f"Fewer than {FEWEST} looks: nothing can be estimated yet. The same command goes on."
+        text = f"Fewer than {FEWEST} audited images: nothing can be estimated yet. The same command goes on."
         if shares:
-            rows = [["", "right", "95 % interval", "images", "looks for ±3", "±2 points"]]
+            rows = [["", "right", "95 % interval", "images", "to audit for ±3", "±2 points"]]
             for name, share in shares.items():
                 more = [f"{share.looks_for(width):,}" for width in (0.03, 0.02)]
                 interval = f"{share.low:.1%} to {share.high:.1%}"
@@ -308,10 +298,8 @@ def _audited(config: AuditConfig) -> tuple[Dataset, Kind, tuple[str, ...]]:
         task, classes = record["config"]["task"], tuple(record["run"]["classes"])
     elif config.targets is not None:
         images = load_dataset(config.data, aside=config.labels)
-        boxes = holds_boxes(config.targets)
-        file = BoxLabels.load(config.targets) if boxes else Targets.load(config.targets)
-        task = "detection" if isinstance(file, BoxLabels) else file.facts.task
-        classes, wanted = file.classes, frozenset(file.digests)
+        file = load_targets(config.targets)
+        task, classes, wanted = file.facts.task, file.classes, frozenset(file.digests)
     else:
         raise ConfigError("Nothing to audit: give --targets FILE, --model RUN, or both.")
     if task not in KINDS:

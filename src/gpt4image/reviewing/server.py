@@ -5,8 +5,6 @@ a token, which the page turns into a cookie, by the Host and by the Origin. Imag
 leads anywhere.
 """
 
-from __future__ import annotations
-
 import functools
 import hmac
 import html

@@ -1,7 +1,5 @@
 """One sitting at the page: what is labelled, what is worth a look next, and a ranker that is fitted meanwhile."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import threading
@@ -18,9 +16,9 @@ from gpt4image.base.interrupts import Stopped, stopped_by
 from gpt4image.data.dataset import DOUBT, RANDOM
 from gpt4image.data.labels import SEPARATOR, class_name
 from gpt4image.data.video import picture_of
-from gpt4image.labelling.audited import order_of
 from gpt4image.reviewing.labels_file import NOTES, LabelsFile, Mark, cell_of, value_of
 from gpt4image.reviewing.queue import Proposal, Ranker, Ranking
+from gpt4image.selecting.order import at_random
 
 MOST_SHOWN = 96
 LONGEST_NAME = 200
@@ -63,7 +61,7 @@ class Session:
         self.headline: Callable[[], str] = str
         self.changes = 0
         self._changed: dict[int, int] = {}
-        self._random = order_of(self.digests).tolist()
+        self._random = at_random(self.digests).tolist()
         self._place = {item: place for place, item in enumerate(self._random)}
         self._drawn = frozenset[int]()  # on the page, sampled at random
         self._train = (file.distinct.splits == "train").tolist()

@@ -1,7 +1,5 @@
 """The stage search: images of a dataset by what they show, in words or by another image, in the text space of a run."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from functools import partial

@@ -147,6 +147,10 @@ class Task:
         """Return the largest difference of two models' predictions (N, ...) for the same images; NaN if one has NaN."""
         return float(np.abs(ours - theirs).max())
 
+    def agreement(self, ours: Predictions, theirs: Predictions) -> NDArray[np.float64]:
+        """Return (N,) the part of each image on which two models agree: its class, each of several, pixels, boxes."""
+        return (ours.argmax(axis=1) == theirs.argmax(axis=1)).astype(np.float64)
+
     def measure(self, predictions: Predictions, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
         """Return the record of the predictions of a split: counts, and ``measured`` if something is annotated."""
         there = known(labels)

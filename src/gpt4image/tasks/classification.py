@@ -1,7 +1,5 @@
 """Classification: one class per image or clip; soft, mixed and missing labels."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,9 +20,8 @@ from gpt4image.data.video import USUAL_FRAMES, FrameOrder, Frames
 from gpt4image.models.hugging_face import OfTransformers
 from gpt4image.parallel.processes import gather
 from gpt4image.tasks.base import Floats, Metric, Task
+from gpt4image.tasks.calibration import calibration_error
 from gpt4image.tasks.decision import exclusive_temperature
-
-CALIBRATION_BINS = 15
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -42,13 +39,6 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float =
     sums = torch.stack([total, mass.sum()])
     total, mass = gather(sums[None]).sum(dim=0)
     return total / mass.clamp(min=torch.finfo(logits.dtype).tiny)
-
-
-def calibration_error(confidence: Floats, right: NDArray[Any]) -> float:
-    """Return the expected calibration error of (N,) confidences, given which predictions are right."""
-    from torchmetrics.functional.classification import binary_calibration_error
-
-    return float(binary_calibration_error(torch.from_numpy(confidence), torch.from_numpy(right), CALIBRATION_BINS))
 
 
 def _share(right: NDArray[np.bool_]) -> float:
@@ -99,7 +89,7 @@ class Classification(Task):
         return nn.Softmax(dim=1)
 
     def measured(self, predictions: Probabilities, labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
-        """Return accuracies, ``ece`` of 15 bins (Guo et al. 2017), ``confused`` [class, other, images]."""
+        """Return accuracies, ``ece`` of bins with as many images each, ``confused`` [class, other, images]."""
         count, taken = len(classes), predictions.argmax(axis=1)
         best = torch.from_numpy(predictions).topk(min(5, count), dim=1).indices.numpy()
         right = taken == labels

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 from scipy.optimize import minimize, minimize_scalar
-from scipy.special import expit, log_softmax, logit
+from scipy.special import log_softmax, logit
 
 Doubles = NDArray[np.float64]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -31,6 +31,24 @@ TINY = 1e-7
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Reject:
+    """From when on an image is "none of these": by its nearest training images; see ``models.neighbours``.
+
+    Attributes:
+        share: of good images that may be refused; an image is none of the classes where ``known`` is below it.
+        neighbours: training images whose mean similarity counts.
+        kept: training images that were kept for this, as features of ``width`` numbers.
+        strangers: kept ones that are none of the classes, as answers say.
+    """
+
+    share: Annotated[float, Field(gt=0.0, lt=1.0)]
+    neighbours: Annotated[int, Field(ge=1)]
+    kept: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    strangers: Annotated[int, Field(ge=0)] = 0
+
+
+@checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Decision:
     """What validation images spoke for.
 
@@ -38,11 +56,13 @@ class Decision:
         temperature: by which the logits were divided, one for all K classes or one per class; it is in the weights.
         thresholds: the probability of each class from which on it counts as present (multi-label).
         score: slope and shift of the log odds of a box's score (detection).
+        reject: from when on an image is none of the classes (classes, clips); None: each image gets a class.
     """
 
     temperature: tuple[Finite, ...] = (1.0,)
     thresholds: tuple[Probability, ...] | None = None
     score: tuple[Finite, Finite] = (1.0, 0.0)
+    reject: Reject | None = None
 
     @classmethod
     def of(cls, record: Any, classes: int) -> Decision:
@@ -58,6 +78,11 @@ class Decision:
         if found.thresholds is not None and len(found.thresholds) != classes:
             raise ValueError(f"thresholds must be {classes} numbers, one per class, not {len(found.thresholds)}")
         return found
+
+
+def log_odds(probabilities: NDArray[Any]) -> Doubles:
+    """Return log(p / (1 - p)), finite also for 0 and 1."""
+    return logit(np.clip(probabilities.astype(np.float64), TINY, 1 - TINY))
 
 
 def _least(loss: Callable[[float], float]) -> float:
@@ -80,7 +105,7 @@ def exclusive_temperature(probabilities: NDArray[Any], targets: NDArray[Any]) ->
 def binary_temperatures(probabilities: NDArray[Any], targets: NDArray[Any]) -> tuple[float, ...]:
     """Return the temperature of each class of sigmoids (N, K) that fits ``targets`` (N, K) in 0..1 best, NaN where they
     say nothing. Those of few images stay near that of all classes together."""
-    odds = logit(np.clip(probabilities.astype(np.float64), TINY, 1 - TINY))
+    odds = log_odds(probabilities)
 
     def loss(rows: Doubles, wanted: Doubles, t: float) -> float:
         there = ~np.isnan(wanted)
@@ -94,7 +119,7 @@ def binary_temperatures(probabilities: NDArray[Any], targets: NDArray[Any]) -> t
 
 def score_sigmoid(scores: NDArray[Any], right: NDArray[np.bool_]) -> tuple[float, float]:
     """Return slope and shift by which the log odds of scores (M,) say best how often boxes are ``right`` (M,)."""
-    odds = logit(np.clip(scores.astype(np.float64), TINY, 1 - TINY))
+    odds = log_odds(scores)
 
     def loss(line: Doubles) -> float:
         slope, shift = np.exp(line[0]), line[1]
@@ -103,8 +128,3 @@ def score_sigmoid(scores: NDArray[Any], right: NDArray[np.bool_]) -> tuple[float
 
     line = minimize(loss, np.zeros(2), method="Nelder-Mead").x
     return float(np.exp(line[0])), float(line[1])
-
-
-def sure_of(scores: NDArray[Any], line: tuple[float, float]) -> NDArray[Any]:
-    """Return scores (M,) in 0..1 as ``score_sigmoid`` moves them."""
-    return expit(line[0] * logit(np.clip(scores, TINY, 1 - TINY)) + line[1])

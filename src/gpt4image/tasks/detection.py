@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gpt4image.artifacts.answers import overlap
 from gpt4image.base.errors import DataError
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.geometry import Geometry
@@ -101,6 +102,9 @@ class Detection(Task):
             (_unlike(*pair) for a, b in zip(ours, theirs, strict=True) for pair in ((a, b), (b, a))), default=0.0
         )
 
+    def agreement(self, ours: Predictions, theirs: Predictions) -> NDArray[np.float64]:
+        return np.array([min(_found(a, b), _found(b, a)) for a, b in zip(ours, theirs, strict=True)])
+
     def measured(self, predictions: Predictions, labels: Boxes, classes: Sequence[str]) -> dict[str, Any]:
         """Return COCO's metrics, and of each class the average precision and how many images show it."""
         found = coco_metrics(predictions, labels, len(classes))
@@ -173,6 +177,15 @@ def _unlike(ours: Floats, theirs: Floats) -> float:
     return float(np.minimum(nearest, np.abs(ours[:, 4] - last)).max())
 
 
+def _found(ours: Floats, theirs: Floats) -> float:
+    """Return the share of sure boxes (MOST_BOXES, 6) of ours that overlap one of theirs of the same class."""
+    ours, theirs = ours[ours[:, 4] >= GIVEN], theirs[theirs[:, 4] >= GIVEN / 2]
+    same = (overlap(ours[:, :4], theirs[:, :4]) >= THRESHOLDS[0]) & (ours[:, None, 5] == theirs[None, :, 5])
+    return float(same.any(axis=1).mean()) if len(ours) else 1.0
+
+
+GIVEN = 0.3
+"""Score from which ``predict`` gives a box."""
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """IoU from which a box is found."""
 RECALLS = np.linspace(0.0, 1.0, 101)

@@ -4,8 +4,6 @@ Targets are stored as (B, 2, K): how much of an image counts for a class, and ho
 such targets are targets again, so that mixup, soft labels and missing labels need no special case.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import expit
 from torch import Tensor, nn
 
 from gpt4image.artifacts.probabilities import to_columns
@@ -24,7 +22,7 @@ from gpt4image.data.geometry import Geometry
 from gpt4image.parallel.processes import gather
 from gpt4image.tasks.base import Floats, Metric, Task
 from gpt4image.tasks.classification import ranked
-from gpt4image.tasks.decision import TINY, USUAL, Decision, binary_temperatures
+from gpt4image.tasks.decision import USUAL, Decision, binary_temperatures, log_odds
 
 NOT_KNOWN = -1
 PRIOR = 2.0
@@ -122,11 +120,14 @@ class MultiLabel(Task):
         """Return (N, K) 1 for each class that counts as present, else 0."""
         return (predictions >= np.asarray(self.decision.thresholds or USUAL)).astype(np.int64)
 
+    def agreement(self, ours: Floats, theirs: Floats) -> NDArray[np.float64]:
+        return (self.present(ours) == self.present(theirs)).mean(axis=1)
+
     def temperature(self, predictions: Floats, labels: Labels, soft: Any) -> tuple[float, ...]:
         return binary_temperatures(predictions, np.where(labels == NOT_KNOWN, np.nan if soft is None else soft, labels))
 
     def calibrated(self, predictions: Floats, temperature: tuple[float, ...]) -> Floats:
-        return expit(logit(np.clip(predictions, TINY, 1 - TINY)) / np.asarray(temperature, np.float32))
+        return expit(log_odds(predictions) / np.asarray(temperature)).astype(np.float32)
 
     def decide(self, predictions: Floats, labels: Labels) -> Decision:
         pairs = zip(predictions.astype(np.float64).T, labels.T, strict=True)

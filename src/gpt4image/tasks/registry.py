@@ -1,7 +1,5 @@
 """The tasks by name, and which one suits a dataset."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar

@@ -218,6 +218,9 @@ class Segmentation(Task):
     def difference(self, ours: Predictions, theirs: Predictions) -> float:
         return float((ours != theirs).mean())
 
+    def agreement(self, ours: Predictions, theirs: Predictions) -> NDArray[np.float64]:
+        return (ours == theirs).mean(axis=(1, 2))
+
     def measured(self, predictions: Predictions, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
         """Return mIoU, pixel accuracy and IoU per class of the pixels of all masks, at predictions' size."""
         count = len(classes)

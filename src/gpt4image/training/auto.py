@@ -4,8 +4,6 @@ The rules are plain on purpose and were set on the validation part of CIFAR-10 f
 docs/research/log.md. What was chosen is printed and kept in the run record.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +15,7 @@ from gpt4image.config import TrainOptions
 from gpt4image.config.learning import PRETRAIN
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.video import USUAL_FRAMES
-from gpt4image.models.backbones import (
-    convolves,
-    has_batch_norm,
-    has_small_stem,
-    operations_behind,
-    pretrained_weights,
-)
+from gpt4image.models.backbones import convolves, has_batch_norm, has_small_stem, operations_behind, pretrained_weights
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.parallel.devices import choose_device, suited_memory_format, suited_precision
 from gpt4image.tasks.base import Task
@@ -96,7 +88,8 @@ def choose(config: TrainOptions, image_set: Dataset) -> tuple[Any, dict[str, Any
         DENSE_DEFAULTS if dense else {} if not frozen else FROZEN_DEFAULTS if freeze == "all" else STAGES_DEFAULTS
     )
     chosen |= {name: value for name, value in own.items() if name not in named}
-    batch = fill("batch_size", min(DENSE_BATCH if dense else batch_size(count), max(2, count)))
+    usual = chosen.pop("batch_size", DENSE_BATCH if dense else batch_size(count))
+    batch = fill("batch_size", min(usual, max(2, count)))
     fill("epochs", epochs(max(count, 1), init))
     fill("precision", suited_precision(device))
     fill("memory_format", suited_memory_format(device, convolves=convolves(model)))

@@ -4,8 +4,6 @@ An epoch has as many steps as the whole train split has batches, labelled or not
 would also train less.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

@@ -5,8 +5,6 @@ A classifier that starts from random weights would first spoil the features that
 whether wrong targets, too few images or the features themselves limit a model.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import cast
 

@@ -4,8 +4,6 @@ Every step draws its randomness only from (seed, step), so a run resumed from a 
 as if it had never stopped.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,10 +29,12 @@ from gpt4image.models.aligner import Headed, scale_classifier
 from gpt4image.models.weights import load_tensors, save_tensors
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, memory_format_of, peak_memory_bytes, reset_peak_memory
+from gpt4image.tasks.base import Predictions
 from gpt4image.tasks.decision import Decision
 from gpt4image.training.augment import mix, normalised, random_geometry, recoloured
 from gpt4image.training.linear_start import features_of, fit_classifier, limits, loss_by_targets
 from gpt4image.training.objectives import Batch, Outputs
+from gpt4image.training.rejecting import rejecting
 from gpt4image.training.run_model import predict
 from gpt4image.training.trainer import Trainer
 
@@ -44,7 +44,7 @@ FEW, SAME = 8, 1e-3
 SAVING = 20
 """Training goes on for at least this many times as long as the last checkpoint took, before the next."""
 Modules = Mapping[str, nn.Module]
-Optimizers = Mapping[str, torch.optim.Optimizer]
+OPTIMIZER = "optimizer"  # its part in a checkpoint
 OnStep = Callable[[int, int, str], None]
 MayStop = Callable[[Mapping[str, Any]], bool | None]
 
@@ -123,12 +123,10 @@ def inputs_of(
 
 def train_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -> dict[str, float]:
     """Make optimiser step ``step`` (from 0) and return the mean of each part of the loss, and of the whole (total)."""
-    for scheduler in trainer.schedulers:
-        scheduler.step_update(step)
+    trainer.scheduler.step_update(step)
     means = gradient_of_step(trainer, step, epoch, *pixels)
-    for optimizer in trainer.optimizers.values():
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad(set_to_none=True)
     if trainer.ema is not None:
         trainer.ema.update(trainer.model, step=step)
     return means
@@ -188,17 +186,28 @@ def validate(trainer: Trainer) -> dict[str, float]:
     indices = data.indices("val")
     if trainer.config.pretraining:
         return held_out_loss(trainer, indices)
-    labels = data.all_labels[indices]
-    if not len(indices) or not annotation.known(labels).any():
+    if not len(indices) or not annotation.known(data.all_labels[indices]).any():
         return {}
-    predictions = predict(cast("Headed", trainer.evaluated), data, indices, trainer.augmentation, trainer.config)
-    if not np.isfinite(predictions).all():
-        raise _diverged(trainer.config, "Predictions for the validation images are not finite")
-    seen = data.without_met().usable[indices]
-    if not annotation.known(labels[seen]).any():
+    predictions, seen = predictions_of(trainer, trainer.evaluated, indices)
+    labels = data.all_labels[seen]
+    if not annotation.known(labels).any():
         return {}
-    measured = task.measure(take(predictions, seen), labels[seen], data.classes)
+    measured = task.measure(predictions, labels, data.classes)
     return {name: measured[name] for name in (task.primary.name, "loss") if measured.get(name) is not None}
+
+
+def predictions_of(
+    trainer: Trainer, model: nn.Module, indices: NDArray[np.int64]
+) -> tuple[Predictions, NDArray[np.int64]]:
+    """Return predictions for images, and of which: without those that cannot be decoded.
+
+    Raises TrainingError: predictions are not finite.
+    """
+    found = predict(cast("Headed", model), trainer.data, indices, trainer.augmentation, trainer.config)
+    if not np.isfinite(found).all():
+        raise _diverged(trainer.config, "Predictions for the validation images are not finite")
+    seen = trainer.data.without_met().usable[indices]
+    return take(found, seen), indices[seen]
 
 
 def decide(trainer: Trainer) -> Decision:
@@ -206,22 +215,20 @@ def decide(trainer: Trainer) -> Decision:
 
     An image without a label speaks by its target of a teacher. A model whose last layer is not linear keeps its logits.
     """
-    data, task, kept = trainer.data.without_met(), trainer.data.task, cast("Headed", trainer.kept)
-    indices, given = data.indices("val"), data.all_labels
-    if len(trainer.judges):
-        indices, given = trainer.judges[data.usable[trainer.judges]], data.labels
-    if trainer.config.pretraining or not len(indices):
+    data, task, kept = trainer.data, trainer.data.task, cast("Headed", trainer.kept)
+    judged = len(trainer.judges) > 0
+    if trainer.config.pretraining:
         return Decision()
-
-    def predicted(rows: NDArray[np.int64]) -> Any:
-        return predict(kept, data, rows, trainer.augmentation, trainer.config)
-
-    found, labels = predicted(indices), given[indices]
-    temperature = task.temperature(found, labels, None if data.soft is None else data.soft[indices])
+    found, seen = predictions_of(trainer, kept, trainer.judges if judged else data.indices("val"))
+    if not len(seen):
+        return Decision()
+    labels = (data.labels if judged else data.all_labels)[seen]
+    temperature = task.temperature(found, labels, None if data.soft is None else data.soft[seen])
     if set(temperature) != {1.0}:
         sure = task.calibrated(found, temperature)
         scale_classifier(kept.backbone, [1 / each for each in temperature])
-        if np.abs(predicted(indices[:FEW]) - sure[:FEW]).max() <= SAME:
+        scaled, _ = predictions_of(trainer, kept, seen[:FEW])
+        if np.abs(scaled - sure[:FEW]).max() <= SAME:
             found = sure
         else:
             scale_classifier(kept.backbone, temperature)
@@ -261,7 +268,7 @@ def fit(
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "best": None, "epoch_losses": []}
     state |= {"set_aside": [], "limits": None}
     if processes.broadcast(checkpoint.is_file()):
-        state = processes.on_all_ranks(lambda: load_checkpoint(checkpoint, trainer.modules, trainer.optimizers))
+        state = processes.on_all_ranks(lambda: load_checkpoint(checkpoint, trainer.modules, trainer.optimizer))
     elif trainer.starts_linear or (explain and isinstance(trainer.data.pixels, KeptFeatures)):
         features = features_of(trainer)
         state["limits"] = limits(trainer, features) if explain else None
@@ -282,7 +289,7 @@ def fit(
     def save(step: int) -> None:
         now = {"step": step, "seconds": earlier + time.monotonic() - started, "history": trainer.history}
         now |= {"best": trainer.best, "epoch_losses": epoch_losses, "set_aside": skipped(), "limits": state["limits"]}
-        save_checkpoint(checkpoint, trainer.modules, trainer.optimizers, now)
+        save_checkpoint(checkpoint, trainer.modules, trainer.optimizer, now)
 
     done = trainer.steps
     accumulation, pause = trainer.config.grad_accumulation, checkpoint_seconds
@@ -314,6 +321,9 @@ def fit(
     trainer.best = trainer.best or _linear_is_better(trainer)
     decision = decide(trainer)
     save_weights(trainer, out)
+    if rejects := rejecting(trainer):
+        decision = replace(decision, reject=rejects[0])
+        rejects[1].save(out / runs.KNOWN)
     found = {"set_aside": skipped(), "limits": state["limits"], runs.DECISION: asdict(decision)}
     return _summary(trainer, done, seconds) | found
 
@@ -365,7 +375,7 @@ def end_epoch(
     row = {
         "epoch": epoch + 1,
         "step": (epoch + 1) * trainer.steps_per_epoch,
-        "lr": trainer.optimizers["optimizer"].param_groups[0]["lr"],
+        "lr": trainer.optimizer.param_groups[0]["lr"],
         "loss": means.pop("total"),
         "align_loss": None,
         **{f"{name}_loss": value for name, value in means.items()},
@@ -409,36 +419,34 @@ def tidy(out: Path) -> None:
 
 
 def _sweep(out: Path) -> None:
-    for name in (runs.CHECKPOINT, runs.MODEL, runs.HEAD):  # of a process that was killed while it wrote weights
+    for name in (runs.CHECKPOINT, runs.MODEL, runs.HEAD, runs.KNOWN):  # of a process that was killed as it wrote
         remove_unfinished(out / name)
 
 
-def save_checkpoint(path: Path, modules: Modules, optimizers: Optimizers, state: Any) -> None:
-    """Write weights, the state of optimisers and a JSON ``state``; names are without a dot, and all different."""
+def save_checkpoint(path: Path, modules: Modules, optimizer: torch.optim.Optimizer, state: Any) -> None:
+    """Write weights, the state of the optimiser and a JSON ``state``; names of modules are without a dot."""
     tensors = {f"{part}.{name}": value for part, one in modules.items() for name, value in one.state_dict().items()}
-    numbers: dict[str, dict[str, Any]] = {part: {} for part in optimizers}
-    groups: dict[str, list[dict[str, float]]] = {}
-    for part, optimizer in optimizers.items():
-        known = optimizer.state_dict()
-        # Some optimisers count their steps in a group of parameters; its learning rate is set by the schedule.
-        groups[part] = [
-            {
-                name: value.item() if isinstance(value, Tensor) else value
-                for name, value in group.items()
-                if name != "lr" and isinstance(value, int | float | Tensor)
-            }
-            for group in known["param_groups"]
-        ]
-        for index, slots in known["state"].items():
-            for name, value in slots.items():
-                if isinstance(value, Tensor):
-                    tensors[f"{part}.{index}.{name}"] = value
-                else:
-                    numbers[part][f"{index}.{name}"] = value
-    save_tensors(path, tensors, {**numbers, "groups": groups, "state": state})
+    numbers: dict[str, Any] = {}
+    known = optimizer.state_dict()
+    # Some optimisers count their steps in a group of parameters; its learning rate is set by the schedule.
+    groups = [
+        {
+            name: value.item() if isinstance(value, Tensor) else value
+            for name, value in group.items()
+            if name != "lr" and isinstance(value, int | float | Tensor)
+        }
+        for group in known["param_groups"]
+    ]
+    for index, slots in known["state"].items():
+        for name, value in slots.items():
+            if isinstance(value, Tensor):
+                tensors[f"{OPTIMIZER}.{index}.{name}"] = value
+            else:
+                numbers[f"{index}.{name}"] = value
+    save_tensors(path, tensors, {OPTIMIZER: numbers, "groups": groups, "state": state})
 
 
-def load_checkpoint(path: Path, modules: Modules, optimizers: Optimizers) -> Any:
+def load_checkpoint(path: Path, modules: Modules, optimizer: torch.optim.Optimizer) -> Any:
     """Restore what ``save_checkpoint`` wrote, in place, and return its JSON state."""
     try:
         tensors, saved = load_tensors(path)
@@ -447,9 +455,9 @@ def load_checkpoint(path: Path, modules: Modules, optimizers: Optimizers) -> Any
             f"{error} Training does not go on from a damaged checkpoint: bring back a copy of it, or move it away and "
             "give the same command with --resume again, which trains from the first step."
         ) from None
-    found: dict[str, dict[str, Any]] = {part: {} for part in (*modules, *optimizers)}
-    numbers = {f"{part}.{name}": value for part in optimizers for name, value in saved[part].items()}
-    for full_name, value in (tensors | numbers).items():
+    found: dict[str, dict[str, Any]] = {part: {} for part in (*modules, OPTIMIZER)}
+    found[OPTIMIZER] |= saved[OPTIMIZER]
+    for full_name, value in tensors.items():
         part, name = full_name.split(".", 1)
         found.setdefault(part, {})[name] = value
     try:
@@ -457,11 +465,10 @@ def load_checkpoint(path: Path, modules: Modules, optimizers: Optimizers) -> Any
             module.load_state_dict(found[part])
     except RuntimeError as error:
         raise RunError(f"{path} belongs to another model: {error}") from None
-    for part, optimizer in optimizers.items():
-        slots: dict[int, dict[str, Any]] = {}
-        for name, value in found[part].items():
-            index, slot = name.split(".", 1)
-            slots.setdefault(int(index), {})[slot] = value
-        groups = zip(optimizer.state_dict()["param_groups"], saved["groups"][part], strict=True)
-        optimizer.load_state_dict({"state": slots, "param_groups": [{**group, **own} for group, own in groups]})
+    slots: dict[int, dict[str, Any]] = {}
+    for name, value in found[OPTIMIZER].items():
+        index, slot = name.split(".", 1)
+        slots.setdefault(int(index), {})[slot] = value
+    groups = zip(optimizer.state_dict()["param_groups"], saved["groups"], strict=True)
+    optimizer.load_state_dict({"state": slots, "param_groups": [{**group, **own} for group, own in groups]})
     return saved["state"]

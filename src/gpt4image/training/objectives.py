@@ -5,8 +5,6 @@ A new objective is one function here and one line in ``trainer.build``.
 Legend: B images of a batch, U of them with a second view, K outputs, D width of the text space, P of projections.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -70,11 +68,7 @@ def alignment(text: TextTargets, aligner: Aligner, weight: float) -> Objective:
             raise ValueError("alignment needs a projection head")
         texts, described, text_ids = (part.to(outputs.embeddings.device) for part in text.take(batch.images))
         return aligner.alignment_loss(
-            outputs.embeddings,
-            texts,
-            mixing=batch.mixing,
-            described=described & ~batch.broken,
-            text_ids=text_ids,
+            outputs.embeddings, texts, mixing=batch.mixing, described=described & ~batch.broken, text_ids=text_ids
         )
 
     return Objective(name="align", weight=weight, loss=loss)

@@ -1,7 +1,5 @@
 """From the options of a run to what it reads: images, splits, pixels, texts and text labels that fit together."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,12 +31,13 @@ from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training import auto
 from gpt4image.training.augment import Policy
 from gpt4image.training.batches import NO_TARGET, all_have_targets, own_rows
-from gpt4image.training.targets import check_fitting, load_targets, with_file
+from gpt4image.training.targets import check_fitting, targets_at, with_file
 from gpt4image.training.trainer import augmentation_of, make_model, make_optimizer
 from gpt4image.training.training_data import TextTargets, TrainingData
 
 OPTIONS_OF = {"presence_weight": "segmentation", "pretrain": "pretrain"}
 """Options that only one task reads."""
+OF_CLASSES = ("reject_share",)
 OF_CLIPS = ("frames", "frame_order", "frame_differences")
 
 
@@ -106,7 +105,7 @@ def prepare(
     """
     if task is None and config.task != "auto":
         task = find_task(config.task, config)
-    taught = load_targets(config.targets)
+    taught = targets_at(config.targets)
     image_set, table = loaded or load_dataset(config)
     as_loaded = image_set
     if taught is not None:
@@ -228,6 +227,7 @@ def check(config: ResolvedOptions, task: Task, images: Dataset | None = None, *,
         for option, own in OPTIONS_OF.items()
         if name != own and getattr(config, option) != TrainOptions.model_fields[option].default
     ]
+    of_others += [] if task.exclusive else [name for name in OF_CLASSES if name in TrainOptions.changed(dict(config))]
     of_others += [option for option in OF_CLIPS if task.frames is None and getattr(config, option)]
     for wrong, message in (
         (config.mixes and not task.mixes, f"--mixup and --cutmix average targets, which task {name} does not allow"),

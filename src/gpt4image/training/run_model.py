@@ -32,6 +32,7 @@ from gpt4image.encoding.text_encoders.registry import load_known_encoder
 from gpt4image.models.aligner import Headed, projection_head
 from gpt4image.models.backbones import OF_PYTHON, Backbone, in_timm, require_backed, require_weights_of
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
+from gpt4image.models.neighbours import Neighbours
 from gpt4image.models.stages import cut, stages
 from gpt4image.models.weights import load_tensors
 from gpt4image.parallel import processes
@@ -102,7 +103,7 @@ class RunModel:
 
     ``task`` has what was decided for the run, ``classes`` is their number, ``head`` maps pooled features to the text
     space; None without alignment. ``foreign_texts`` says why the vectors of its embedding table have no place in that
-    space.
+    space. ``neighbours`` tell images that are none of the classes.
     """
 
     config: TrainConfig
@@ -113,6 +114,7 @@ class RunModel:
     augmentation: Augmentation
     text_space: TextSpace | None = None
     foreign_texts: str = ""
+    neighbours: Neighbours | None = None
 
     def pixels(self, images: Dataset) -> WorkerPixels:
         """Return images as the run reads its own, decoded when they are asked for; many by worker processes."""
@@ -140,6 +142,13 @@ class RunModel:
                 return Outputs(*outputs(read, pixels, indices, self.augmentation, config, at_once))
         finally:
             reader.release()
+
+    @torch.inference_mode()
+    def known(self, features: Array) -> Array | None:
+        """Return ``known`` (n,) of images by their pooled features (n, C); None where it is not kept."""
+        if self.neighbours is None:
+            return None
+        return np.concatenate([self.neighbours(part).numpy() for part in torch.from_numpy(features).split(EVAL_BATCH)])
 
     @torch.inference_mode()
     def embed(self, features: Array) -> Array:
@@ -190,6 +199,7 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
         augmentation=augmentation_of(config.resolved, backbone),
         text_space=space,
         foreign_texts=foreign,
+        neighbours=None if decision.reject is None else Neighbours.load(run_dir / runs.KNOWN),
     )
 
 
@@ -220,11 +230,7 @@ def images_at_once(task: Task, classes: int, size: int) -> int:
 
 
 def predict(
-    model: Headed,
-    data: TrainingData,
-    indices: NDArray[np.int64],
-    augmentation: Augmentation,
-    config: ResolvedOptions,
+    model: Headed, data: TrainingData, indices: NDArray[np.int64], augmentation: Augmentation, config: ResolvedOptions
 ) -> Predictions:
     """Return (n, ...) predictions of the images at ``indices``: what the task makes of the outputs of ``model``."""
     model.eval()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts.probabilities import Probabilities, from_blocks, take
 from gpt4image.artifacts.table import is_table
-from gpt4image.artifacts.targets import BoxLabels, Facts, Targets, holds_boxes
+from gpt4image.artifacts.targets import BoxLabels, Facts, Targets, load_targets
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.config import TrainOptions
 from gpt4image.data import annotation
@@ -168,28 +168,30 @@ def says_nothing_in(task: Task, found: Targets, trust: float | None = None) -> b
     return says_nothing(task, found.probabilities, found.labels, found.out_of_fold, Noise.of(found.facts), trust)
 
 
-def load_targets(path: Path | None) -> Targets | BoxLabels | None:
-    """Return the text labels of a run, or its boxes, if it has some."""
-    if path is not None and path.suffix == ".csv":
-        raise TableError(f"--targets {path} is the table for people; give {path.with_suffix('.parquet')}.")
+def targets_at(path: Path | None) -> Targets | BoxLabels | None:
+    """Return the targets of a run, if it has some."""
     if path is None:
         return None
+    if path.suffix == ".csv":
+        raise TableError(f"--targets {path} is the table for people; give {path.with_suffix('.parquet')}.")
     if is_table(path):
         raise TableError(f"--targets {path} is an embedding table: give it to --embeddings.")
-    return BoxLabels.load(path) if holds_boxes(path) else Targets.load(path)
+    return load_targets(path)
 
 
 def check_fitting(labels: Targets | BoxLabels, config: TrainOptions, image_set: Dataset, task: Task) -> None:
     """Refuse text labels that a run cannot learn from."""
-    made_for = "detection" if isinstance(labels, BoxLabels) else labels.facts.task
+    made_for = labels.facts.task
     if made_for not in (task.targets_from or (task.name,)):
         raise TableError(f"{config.targets} holds text labels for --task {made_for}, this run is of {task.name}.")
     if lacks := [name for name in image_set.classes if name not in labels.classes]:
         raise TableError(
             f"{config.targets} lacks the classes {first_few(lacks)} of the dataset; run `gpt4image label` on it."
         )
-    rows = labels.human if isinstance(labels, BoxLabels) else np.unique(np.nonzero(labels.labels >= 0)[0]).tolist()
-    _check_held_out([labels.digests[row] for row in rows], config, image_set)
+    learned = (
+        labels.human if isinstance(labels, BoxLabels) else (labels.labels.reshape(len(labels.keys), -1) >= 0).any(1)
+    )
+    _check_held_out([labels.digests[row] for row in np.flatnonzero(learned)], config, image_set)
 
 
 def _check_held_out(learned: Sequence[str], config: TrainOptions, image_set: Dataset) -> None:
@@ -237,8 +239,10 @@ def with_file(data: TrainingData, config: TrainOptions, labels: Targets | BoxLab
         data.task, probabilities, given, noise, explains, config.label_trust, single_source=single_source
     )
     has_target = data.task.has_target(data.labels, targets)
+    none = set(labels.facts.none_of_these)
+    strangers = ~has_target & np.array([digest in none for digest in digests], np.bool_)
     _require_some(int((has_target & from_text)[data.indices("train")].sum()), config)
-    return replace(with_targets(data, targets), from_text=from_text)
+    return replace(with_targets(data, targets), from_text=from_text, none_of_these=strangers)
 
 
 def _require_some(count: int, config: TrainOptions) -> None:

@@ -1,7 +1,5 @@
 """Train a model on its labels, with or without help from text. The loop is in loop.py."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import json
@@ -192,8 +190,14 @@ def _outcome(out: Path, *, finished: bool) -> TrainResult:
             thresholds = f"{USUAL} for each class, because there is no validation image"
         elif last is None:
             thresholds += " by the model's own probabilities, because none has a label"
+    none = None
+    if reject := facts[runs.DECISION]["reject"]:
+        none = f"said of up to {reject['share']:.1%} of good images, by {reject['kept']:,} training images" + (
+            f" and {reject['strangers']:,} that answers call so" if reject["strangers"] else ""
+        )
     return TrainResult(
         path=out,
+        none_of_these=none,
         chosen=config["chosen"],
         **{f"{split}_images": data[split] for split in ("train", "val", "test")},
         **{name: data[name] for name in ("classes", "labelled", "described")},

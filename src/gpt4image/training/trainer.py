@@ -3,8 +3,6 @@
 The last weights are kept by default: the best epoch on a small validation split is mostly noise.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Sequence
@@ -27,13 +25,7 @@ from gpt4image.config.learning import OF_ALIGNMENT, ResolvedOptions, TrainOption
 from gpt4image.data import annotation
 from gpt4image.data.pixels import KeptFeatures
 from gpt4image.models.aligner import Aligner, Headed, freeze_all_but_classifier, freeze_stages, projection_head
-from gpt4image.models.backbones import (
-    CLASSIFIER,
-    Backbone,
-    compile_training,
-    create_backbone,
-    load_own_layers,
-)
+from gpt4image.models.backbones import CLASSIFIER, Backbone, compile_training, create_backbone, load_own_layers
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.models.stages import stages
 from gpt4image.parallel import processes
@@ -72,9 +64,9 @@ class Trainer:
     """The parts of one run.
 
     ``model`` maps images to logits and image embeddings or None; a step calls ``parallel`` in its place, which averages
-    gradients over processes. ``optimizers`` stand by their names in a checkpoint. ``objectives`` are the terms of the
-    loss beside the task's, ``best`` the best validation score so far and its epoch, from 1, or 0 for the classifier
-    that a run which ``starts_linear`` begins with; ``best_model`` holds it until then.
+    gradients over processes. ``objectives`` are the terms of the loss beside the task's. ``best`` is the best
+    validation score so far and its epoch, from 1, or 0 for the classifier that a run which ``starts_linear`` begins
+    with; ``best_model`` holds it until then. ``judges`` are images of ``judges_of``.
     """
 
     config: ResolvedOptions
@@ -82,8 +74,8 @@ class Trainer:
     device: torch.device
     model: nn.Module
     parallel: nn.Module
-    optimizers: dict[str, torch.optim.Optimizer]
-    schedulers: tuple[CosineLRScheduler, ...]
+    optimizer: torch.optim.Optimizer
+    scheduler: CosineLRScheduler
     ema: ModelEmaV3 | None
     best_model: nn.Module | None
     batches: Batches
@@ -155,9 +147,9 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         compile_training(backbone)
     steps_per_epoch = max(1, count // (batch_size * config.grad_accumulation))
     steps = steps_per_epoch * config.epochs
-    optimizers = {"optimizer": make_optimizer(model, config, new_layers)}
+    optimizer = make_optimizer(model, config, new_layers)
     lowest = min(config.min_lr, config.lr)
-    schedulers = [cosine(one, steps, config.warmup_fraction, lowest) for one in optimizers.values()]
+    scheduler = cosine(optimizer, steps, config.warmup_fraction, lowest)
     augmentation = augmentation_of(config, backbone)
     objectives = list[Objective]()
     if isinstance(model, Aligner) and data.text is not None:
@@ -172,8 +164,8 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         device=device,
         model=model,
         parallel=parallel,
-        optimizers=optimizers,
-        schedulers=tuple(schedulers),
+        optimizer=optimizer,
+        scheduler=scheduler,
         ema=ema,
         best_model=best_model,
         batches=batches,
@@ -351,11 +343,7 @@ def make_optimizer(model: Headed, config: ResolvedOptions, new_layers: Sequence[
         ]
     try:
         optimizer: Any = create_optimizer_v2(
-            groups,
-            opt=config.optimizer,
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            momentum=config.momentum,
+            groups, opt=config.optimizer, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
         )
         if getattr(optimizer, "is_second_order", False) or type(optimizer).__name__ == "Kron":
             raise ValueError("it needs second derivatives, or a state that no checkpoint here holds")

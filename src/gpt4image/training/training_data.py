@@ -115,6 +115,7 @@ class TrainingData:
         soft: (N, K) targets by a teacher, used instead of ``labels``; None without.
         text: text targets of the alignment; None without.
         from_text: (N,) bool, which images have a text label; None without.
+        none_of_these: (N,) bool, which images without a target show none of the classes, as answers say; None without.
         skipped: images known to be unusable before training.
     """
 
@@ -127,6 +128,7 @@ class TrainingData:
     text: TextTargets | None = None
     from_text: NDArray[np.bool_] | None = None
     skipped: tuple[Skipped, ...] = ()
+    none_of_these: NDArray[np.bool_] | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:

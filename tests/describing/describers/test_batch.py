@@ -1,7 +1,5 @@
 """describe --batch against a Batch API on loopback: nothing is paid twice and nothing lost, whatever happens."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -215,8 +213,7 @@ REFUSAL = "I'm sorry, I can't help with that."
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"batch": False}, {"ask": "description,tags"}, {"ask": "description,tags", "batch": False}],
+    "options", [{"batch": False}, {"ask": "description,tags"}, {"ask": "description,tags", "batch": False}]
 )
 def test_calls_that_would_pay_again_for_what_is_on_its_way_are_refused(options: dict[str, Any], api: Api) -> None:
     api.submit_only()

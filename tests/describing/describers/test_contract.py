@@ -1,7 +1,5 @@
 """What ``describe`` relies on, for every describer: one answer per request, bad images that cost only themselves."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Callable, Iterator

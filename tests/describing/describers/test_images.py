@@ -1,7 +1,5 @@
 """Images and clips as describers see them: bounded, without metadata, several of one call or one sheet."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io
@@ -15,13 +13,12 @@ from PIL import Image
 
 import gpt4image
 import openai_stub as server
-from encoded_images import encoded
 from gpt4image.config import DescriberOptions, ExportDescriptionsConfig
 from gpt4image.data.video import Frames, decode_frames
 from gpt4image.describing.describers.images import bounded, data_url, data_urls, pictures
 from gpt4image.describing.descriptions import export_descriptions
 from openai_cases import request
-from worlds import moving_dot, sound, video
+from worlds import encoded, moving_dot, sound, video
 
 
 def picture(width: int, height: int, kind: str = "jpeg", **options: object) -> bytes:

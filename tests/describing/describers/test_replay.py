@@ -1,7 +1,5 @@
 """Describers by name: answers replayed from a file, and functions; what they cannot use is named."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """--per-call: several numbered images in one call, an answer about each of them."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

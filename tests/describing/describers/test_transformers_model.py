@@ -1,7 +1,5 @@
 """A model on this machine: the same answers as alone, whatever the batch, the memory, the neighbours or the server."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
@@ -13,13 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    LlavaForConditionalGeneration,
-)
+from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
-from encoded_images import encoded
 from gpt4image.artifacts.store import Prompt
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import DescriberOptions
@@ -29,6 +22,7 @@ from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.describers.transformers_model import TransformersDescriber
 from tiny_vlm import TEMPLATE, make_tiny_vlm
+from worlds import encoded
 
 
 @pytest.fixture(scope="session")

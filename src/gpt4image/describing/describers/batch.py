@@ -5,8 +5,6 @@ identified as results are, is in at most one batch, and is forgotten once its an
 waited for instead of being sent again. So the process may be killed at any moment, and the same command goes on.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json
@@ -91,7 +89,6 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
             execute(f"DELETE {_STORED})", (self._describer,))
 
     def __exit__(self, *_: object) -> None:
-        """Close the file."""
         self._connection.close()
 
     @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """The border to describers of other packages and functions of users: errors name them, and answers are bounded."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace

@@ -3,8 +3,6 @@
 A call in Python gives the function itself; the command line names it, as ``python:MODULE:FUNCTION``.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import sys

@@ -1,7 +1,5 @@
 """Images as models get them: decoded, upright, bounded, and without metadata."""
 
-from __future__ import annotations
-
 import io
 from base64 import b64encode
 

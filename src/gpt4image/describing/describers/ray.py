@@ -5,8 +5,6 @@ every machine. API keys come from the environment of the cluster, which a cluste
 sent, because Ray logs the environment of its tasks.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Finds a describer by its SPEC; the library that it needs is imported only then."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any

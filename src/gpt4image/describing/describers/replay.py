@@ -1,18 +1,16 @@
 """Replays answers from a file as if they were written now: for tests, demos and other programs."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gpt4image.artifacts.answers import DESCRIPTION
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import DescriberOptions
 from gpt4image.data.dataset import Dataset
 from gpt4image.describing.describers.base import Answer, FreeDescriber, Report, Request
-from gpt4image.describing.questions import DESCRIPTION
 from gpt4image.describing.rows import Row, read_rows
 
 _ROWS_PER_GROUP = 256
@@ -68,7 +66,7 @@ class ReplayDescriber(FreeDescriber):
         return Answer(request=request, text=row.description if ask == (DESCRIPTION,) else row.as_json(ask))
 
     def report(self, images: Dataset) -> Report:
-        """Return how many rows belong to no image of the set, with the lines that could not be used."""
+        """Return how many rows belong to no image that is asked about, with the lines that could not be used."""
         unused = len(self._rows.keys() - {*images.keys, *images.digests})
         return Report(facts={"replay_rows": len(self._rows), "replay_rows_unused": unused}, skipped=self._skipped)
 

@@ -5,8 +5,6 @@ Requests come as if shuffled, so neighbours of a folder do not share a sheet. Wh
 asked once more, alone. Each image pays its share of the tokens of its calls.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace

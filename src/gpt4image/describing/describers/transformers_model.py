@@ -3,8 +3,6 @@
 A batch that the memory does not hold is halved.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import itertools

@@ -5,8 +5,6 @@ projection (Achlioptas, "Database-friendly random projections", 2003; Li et al.,
 brings them to the width asked for. There is nothing to fit, so equal texts have equal vectors in every store.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache, cached_property
 from typing import Any, Literal

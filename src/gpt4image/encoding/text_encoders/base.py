@@ -3,8 +3,6 @@
 A library adds only texts to tokens and tokens to vectors. Precision and unit length are the same code around it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, Protocol
 

@@ -6,8 +6,6 @@ it begins with the beginning of the text, as passages begin with the title of th
 (arXiv 2004.04906).
 """
 
-from __future__ import annotations
-
 import bisect
 import re
 from collections.abc import Callable, Sequence

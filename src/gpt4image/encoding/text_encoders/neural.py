@@ -3,8 +3,6 @@
 Precision and unit length are the same code for all of them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property

@@ -4,8 +4,6 @@ The weights come from a tag of open_clip or a file. open_clip itself would unpic
 safetensors file is found first, and nothing else is opened.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

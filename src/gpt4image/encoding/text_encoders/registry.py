@@ -1,16 +1,14 @@
 """Finds a text encoder by its SPEC; the library that it needs is imported only then."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gpt4image.base import plugins
 from gpt4image.base.errors import ConfigError, ModelError, nearest
 from gpt4image.encoding.text_encoders.bag_of_words import BagOfWordsEncoder
 from gpt4image.encoding.text_encoders.base import TextEncoder
-from gpt4image.encoding.text_encoders.foreign import ForeignEncoder
 
 
 def _minilm(name: str, device: str) -> TextEncoder:
@@ -55,14 +53,14 @@ def load_text_encoder(spec: str, device: str = "auto") -> TextEncoder:
         device: auto, cpu, cuda or mps.
     """
     kind, _, name = spec.partition(":")
-    make = TEXT_ENCODERS.get(kind)
-    if make is None and (foreign := plugins.find("encoders", kind)) is not None:
-        who = f"the text encoder {spec!r} of another package"
-        with plugins.guarded(who):
-            return ForeignEncoder(who, foreign(name, device))
-    if make is None:
+    if kind in TEXT_ENCODERS:
+        return TEXT_ENCODERS[kind](name, device)
+    if (make := plugins.find("encoders", kind)) is None:
         raise ConfigError(f"Unknown text encoder: {nearest(kind, [*TEXT_ENCODERS, *plugins.names('encoders')])}")
-    return make(name, device)
+    who = f"the text encoder {spec!r} of another package"
+    with plugins.guarded(who):
+        made: Any = plugins.Guarded(who, make(name, device), ModelError)
+    return made
 
 
 def load_known_encoder(spec: str, device: str, *, revision: str, width: int | None, whose: str) -> TextEncoder:

@@ -1,7 +1,5 @@
 """The describer against a server in this process: what is sent, which address and key, and how a run ends."""
 
-from __future__ import annotations
-
 import base64
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """Whatever a server sends is bounded, free of the key and ends in a clear line; what its errors mean, and may cost."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import re

@@ -1,7 +1,5 @@
 """The limiter against servers that are a few lines, in virtual time: their limits are reached and hardly crossed."""
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import random

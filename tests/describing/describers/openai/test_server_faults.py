@@ -1,7 +1,5 @@
 """`describe` against a server with every fault, once and always: good images described, bad ones named, keys kept."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import traceback

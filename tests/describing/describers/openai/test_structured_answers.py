@@ -1,7 +1,5 @@
 """Descriptions, classes and tags in one call, from servers that have JSON schemas, refuse them, and lie."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter

@@ -1,7 +1,5 @@
 """A chat completion with images: the body of a call, the answer that a response holds, and what a failed call means."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re
@@ -12,8 +10,8 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, cast
 
+from gpt4image.artifacts.class_lists import readable
 from gpt4image.config import DescriberOptions
-from gpt4image.describing.class_lists import readable
 from gpt4image.describing.describers.base import Answer, Example, Request
 from gpt4image.describing.describers.openai.server import MAX_NAME, MAX_TEXT, Server
 from gpt4image.describing.prices import FREE, Price

@@ -5,8 +5,6 @@ are paid for twice. A failed call gives its place back and waits its turn again.
 off: they would send again what may be billed already, without asking whether there is money for it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib

@@ -2,8 +2,6 @@
 decrease (AIMD), of calls per second and of calls in flight. Only bookkeeping: nothing here waits or knows the time.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 

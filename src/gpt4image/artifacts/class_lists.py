@@ -1,7 +1,5 @@
 """Class lists that a describer chooses from: how users write them, and which class of the list a word means."""
 
-from __future__ import annotations
-
 import difflib
 import re
 import unicodedata
@@ -10,10 +8,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from gpt4image.artifacts.store import ClassOption
+from gpt4image.artifacts.answers import NONE_OF_THESE, ClassOption
 from gpt4image.base.errors import ConfigError, first_few, first_line
 
-NONE_OF_THESE = "none of these"
 _NOTHING = ("", "none", "none of the above", "no class", "n/a", "null")
 _NEARLY = 0.75
 """Likeness of two names from which on one is taken for a misspelt other, as difflib reckons."""

@@ -1,0 +1,1 @@
+"""What to ask about or audit next: order, doubt, estimates, gain per price. Arrays only."""
