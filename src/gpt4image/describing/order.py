@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import TableError
+from gpt4image.base.errors import DataError, TableError
 from gpt4image.base.progress import say
 from gpt4image.data import Dataset
 from gpt4image.labelling.evidence import read_answers
@@ -167,7 +167,8 @@ def round_size(images: int, per_call: int, *, batches: bool) -> int:
 
 
 def order_of(images: Dataset, classes: tuple[str, ...], store: Path) -> Order | None:
-    """Return the order of a dataset's distinct images; None where they are few, or no weights lie on this machine.
+    """Return the order of a dataset's distinct images; None where they are few, none can be decoded, or no weights lie
+    on this machine.
 
     Features are kept beside the store, where `label` looks for them. Of more than MOST images those first in
     a random order have an order, the others come after them.
@@ -179,7 +180,10 @@ def order_of(images: Dataset, classes: tuple[str, ...], store: Path) -> Order | 
     rows = first[some]
     wanted = np.zeros(len(images), bool)
     wanted[rows] = True
-    pictures, _ = read_pictures(images, wanted, "auto", store.with_suffix(FEATURES))
+    try:
+        pictures, _ = read_pictures(images, wanted, "auto", store.with_suffix(FEATURES))
+    except DataError:  # none can be decoded, which only some describers need
+        return None
     if pictures is None:
         if not images.clips:
             say("Images are asked about at random: an order needs pretrained weights on this machine, e.g. of `timm`.")
