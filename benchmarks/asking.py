@@ -16,8 +16,7 @@ import numpy as np
 from gpt4image.describing.order import ONE_IN, Order, round_size
 from gpt4image.labelling.texts import classify
 from gpt4image.selecting.order import at_random, unlike
-from teacher import CORPORA, answers_of, pictures_of
-from text_labels import corpus, print_table
+from teacher import CORPORA, corpus, pictures_of, print_table
 
 DRAWS, SHARES = 3, (0.05, 0.1, 0.2, 0.35, 0.4)
 
@@ -42,7 +41,7 @@ ARMS = {"random": AtRandom, "doubt": Unlike, "margin": Order}
 
 def run(name: str, arm: type[Order], draw: int) -> list[tuple[float, float, float, float, float]]:
     """Return per share: right targets, how many are as all answers say, and what the order says of it, low, high."""
-    answers, pictures, true = answers_of(name), pictures_of(name), corpus(name).labels
+    answers, pictures, true = corpus(name).answers, pictures_of(name), corpus(name).labels
     rows = np.flatnonzero(pictures.seen)
     vectors = np.asarray(pictures.take(rows).principal(np.arange(len(rows))).vectors, np.float32)
     first, true, n_classes = answers.first[rows], true[rows], len(corpus(name).classes)
@@ -68,7 +67,7 @@ def run(name: str, arm: type[Order], draw: int) -> list[tuple[float, float, floa
 def main(names: list[str]) -> None:
     print(f"one in {ONE_IN} at random, {DRAWS} draws")
     for name in names or CORPORA:
-        everything = float((answers_of(name).first == corpus(name).labels)[pictures_of(name).seen].mean())
+        everything = float((corpus(name).answers.first == corpus(name).labels)[pictures_of(name).seen].mean())
         table = []
         for arm, kind in ARMS.items():
             found = np.array([run(name, kind, draw) for draw in range(DRAWS)])

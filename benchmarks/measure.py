@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One figure: ``ours`` over ``limit`` in ``unit``, and the goal as (">=" or "<=", number)."""
+class Row(NamedTuple):
+    """One figure: ``ours`` over ``limit`` in ``unit``, and the goal of this ratio: ">= 0.97"."""
 
     name: str
     ours: float
     limit: float
     unit: str
-    goal: tuple[str, float]
+    goal: str
 
     @property
     def ratio(self) -> float:
@@ -25,8 +25,8 @@ class Row:
 
     @property
     def met(self) -> bool:
-        kind, number = self.goal
-        return self.ratio >= number if kind == ">=" else self.ratio <= number
+        kind, number = self.goal.split()
+        return (operator.ge if kind == ">=" else operator.le)(self.ratio, float(number))
 
 
 def now() -> float:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import csv
-import io
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from describing import photographs
 from gpt4image.config import ExportConfig, PredictConfig, TrainConfig
-from gpt4image.data.known_sets import load_openmoji
 from measure import Row, seconds_in_turn
 
 BATCH = 64
@@ -21,14 +19,15 @@ BATCH = 64
 
 def predicting() -> list[Row]:
     """Predict small pictures with the model of the demo, and larger ones with a ResNet-18."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        small, large = _pictures(folder / "small"), _photographs(folder / "large")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        photographs(600, (32, 32)) as small,
+        photographs(64, (640, 480)) as large,
+    ):
+        title = "JPEG of 640 x 480, ResNet-18"
         return [
-            _row(folder, small, "small pictures (PNG of 32 x 32), model of the demo", image_size=32, rounds=9),
-            _row(
-                folder, large, "photographs (JPEG of 640 x 480), ResNet-18", image_size=224, model="resnet18", rounds=5
-            ),
+            _row(Path(folder), small, "JPEG of 32 x 32, model of the demo", image_size=32, rounds=9),
+            _row(Path(folder), large, title, image_size=224, model="resnet18", rounds=5),
         ]
 
 
@@ -36,7 +35,6 @@ def _row(folder: Path, images: Path, name: str, rounds: int, **options: Any) -> 
     from gpt4image.deploying.predict import predict
 
     model, out = _exported(folder, **options), folder / "predictions.csv"
-    count = sum(1 for path in images.rglob("*") if path.is_file())
     plain: list[int] = []
 
     def ours() -> None:
@@ -50,7 +48,7 @@ def _row(folder: Path, images: Path, name: str, rounds: int, **options: Any) -> 
         predicted = [int(row["class"]) for row in csv.DictReader(file)]
     same = np.mean(np.array(predicted) == np.array(plain))
     title = f"{name}: images/s over Pillow and onnxruntime ({same:.1%} same class)"
-    return Row(name=title, ours=count / mine, limit=count / limit, unit="images/s", goal=(">=", 0.9))
+    return Row(title, len(plain) / mine, len(plain) / limit, "images/s", ">= 0.9")
 
 
 def _plain_loop(model: Path, images: Path, size: int) -> list[int]:
@@ -84,30 +82,3 @@ def _exported(folder: Path, **options: Any) -> Path:
     train(TrainConfig(data=f"folder:{folder / f'data-{name}'}", out=run, **plain, **options))
     export(ExportConfig(run_dir=run, format="onnx", out=out))
     return out / "model.onnx"
-
-
-def _emoji() -> Iterator[Image.Image]:
-    images = load_openmoji()
-    for row in range(len(images)):
-        yield Image.open(io.BytesIO(images.read(row))).convert("RGB")
-
-
-def _pictures(folder: Path) -> Path:
-    folder.mkdir()
-    for number, picture in enumerate(_emoji()):
-        picture.resize((32, 32)).save(folder / f"{number:04}.png")
-    return folder
-
-
-def _photographs(folder: Path) -> Path:
-    """Write JPEG files of the size and detail of photographs: 12 pictograms each on a noisy ground."""
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    emoji = list(_emoji())
-    for number in range(64):
-        ground = Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).resize((640, 480))
-        for position in range(12):
-            picture = emoji[(12 * number + position) % len(emoji)].resize((120, 120))
-            ground.paste(picture, (20 + position % 4 * 160, 20 + position // 4 * 160))
-        ground.save(folder / f"{number:03}.jpg", quality=90)
-    return folder

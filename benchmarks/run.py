@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def run_one(name: str) -> None:
     """Run one benchmark in this process and print its rows as JSON lines."""
     module, function = BENCHMARKS[name].split(":")
     for row in getattr(import_module(module), function)():
-        print(json.dumps({"benchmark": name, **asdict(row), "ratio": row.ratio, "met": row.met}), flush=True)
+        print(json.dumps({"benchmark": name, **row._asdict(), "ratio": row.ratio, "met": row.met}), flush=True)
 
 
 def run_all(names: list[str]) -> None:
@@ -42,18 +41,14 @@ def run_all(names: list[str]) -> None:
     rows = []
     print(f"{'figure':72} {'ours':>12} {'over':>12} {'ratio':>8}  goal")
     for name in names:
-        command = [sys.executable, __file__, "--only", name]
-        result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        result = subprocess.run([sys.executable, __file__, "--only", name], stdout=subprocess.PIPE, text=True)
         if result.returncode:
             print(f"{name}: failed with exit code {result.returncode}")
-        for line in filter(lambda text: text.startswith("{"), result.stdout.splitlines()):
-            row = json.loads(line)
+        for row in (json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")):
             rows.append(row)
-            kind, number = row["goal"]
-            print(
-                f"{row['name']:72} {row['ours']:12.4g} {row['limit']:12.4g} {row['ratio']:8.3f}  {kind} {number} "
-                f"{'met' if row['met'] else 'MISSED'} ({row['unit']})"
-            )
+            met = "met" if row["met"] else "MISSED"
+            figures = f"{row['ours']:12.4g} {row['limit']:12.4g} {row['ratio']:8.3f}"
+            print(f"{row['name']:72} {figures}  {row['goal']} {met} ({row['unit']})")
     write_json(OUT / "results.json", {"environment": environment(), "rows": rows})
 
 

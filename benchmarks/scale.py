@@ -11,22 +11,22 @@ already is not run again.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import resource
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
+from PIL import Image
 
 import gpt4image
 from describe_servers import serving
@@ -64,13 +64,9 @@ class Place(NamedTuple):
 
 def picture(number: int) -> bytes:
     """Return a PNG of 8 x 8 pixels; no two are alike."""
-    pixels = np.random.default_rng(number).integers(256, size=(8, 24), dtype=np.uint8)
-    raw = b"".join(b"\0" + row.tobytes() for row in pixels)
-    chunks = ((b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(raw, 1)), (b"IEND", b""))
-    parts = (
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(number).integers(256, size=(8, 8, 3), dtype=np.uint8)).save(file, "PNG")
+    return file.getvalue()
 
 
 def samples(images: int, classes: int, per_class: int = PER_CLASS) -> Iterator[tuple[int, str, int]]:
@@ -179,10 +175,10 @@ STAGES: dict[str, Callable[[Place], Any]] = {
     "label": label,
     "train": lambda place: train(place, place.data, "run", targets=place.folder / "labels.parquet"),
     "predict": lambda place: gpt4image.predict(
-        place.folder / "run", str(place.folder / "files"), out=place.folder / "predictions.csv", threads=1
+        model=place.folder / "run", images=str(place.folder / "files"), out=place.folder / "predictions.csv", threads=1
     ),
     "evaluate": evaluate,
-    "report": lambda place: gpt4image.report(place.folder / "wide"),
+    "report": lambda place: gpt4image.report(dir=place.folder / "wide"),
 }
 SETUP: dict[str, Callable[[Place], Any]] = {"make": make, "files": make_files, "wide run": wide_run}
 

@@ -25,9 +25,9 @@ def startup() -> list[Row]:
     )
     train_help, _ = seconds_in_turn(lambda: run("-m", "gpt4image", "train", "--help"), lambda: None, rounds=5)
     return [
-        Row(name="gpt4image --help", ours=helping, limit=0.3, unit="s", goal=("<=", 1)),
-        Row(name="gpt4image train --help", ours=train_help, limit=0.3, unit="s", goal=("<=", 1)),
-        Row(name="import gpt4image", ours=importing, limit=0.5, unit="s", goal=("<=", 1)),
+        Row("gpt4image --help", helping, 0.3, "s", "<= 1"),
+        Row("gpt4image train --help", train_help, 0.3, "s", "<= 1"),
+        Row("import gpt4image", importing, 0.5, "s", "<= 1"),
     ]
 
 
@@ -55,4 +55,4 @@ def _before_steps(folder: Path, side: int, title: str) -> Row:
 
     seconds, _ = seconds_in_turn(start, lambda: None, rounds=3)
     name = f"s before the first step of train, {IMAGES:,} {title} of {side} pixels, over 5 s"
-    return Row(name=name, ours=seconds, limit=5.0, unit="s", goal=("<=", 1))
+    return Row(name, seconds, 5.0, "s", "<= 1")

@@ -10,15 +10,15 @@ time of an image at a time. Rows that are there stay; models without weights on 
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from command_line import parsed
 from gpt4image.artifacts import runs
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import EvaluateConfig, ExportConfig, TrainConfig
@@ -31,22 +31,10 @@ IMAGES = 30
 COLUMNS = "model", "side", "freeze", "accuracy", "ece", "loss", "cpu_seconds", "ms", "mb"
 
 
-@dataclass(frozen=True)
-class Students:
-    targets: Path
-    """File of `label`."""
-    data: str
-    """Dataset SPEC, whose test images have labels."""
-    out: Path
-    """Folder of the runs and of students.json."""
-    models: tuple[str, ...] = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2",
-                               "resnet18", "resnet50")  # fmt: skip
-    sides: tuple[int, ...] = (160, 224, 260)
-    freeze: tuple[str, ...] = ("all", "auto")
-    seed: int = 0
+MODELS = ["tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2", "resnet18", "resnet50"]
 
 
-def student(options: Students, model: str, side: int, freeze: str) -> dict[str, Any]:
+def student(options: argparse.Namespace, model: str, side: int, freeze: str) -> dict[str, Any]:
     """Return a row of the table; train and export what is not there."""
     run = options.out / f"{model}-{side}-{freeze}-{options.seed}"
     own: dict[str, Any] = {"model": model, "init": "pretrained", "image_size": side, "freeze": freeze}
@@ -76,24 +64,31 @@ def milliseconds(file: Path, side: int) -> float:
     return min(found)
 
 
-def main(options: Students) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", type=Path, help="file of `label`")
+    parser.add_argument("--data", required=True, help="dataset SPEC, whose test images have labels")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and of students.json")
+    parser.add_argument("--models", nargs="*", default=MODELS)
+    parser.add_argument("--sides", nargs="*", type=int, default=[160, 224, 260])
+    parser.add_argument("--freeze", nargs="*", default=["all", "auto"])
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
     record = options.out / "students.json"
     rows: list[dict[str, Any]] = read_json(record)["rows"] if record.is_file() else []
     print(" | ".join(COLUMNS))
-    for model in options.models:
+    for model, side, freeze in itertools.product(options.models, options.sides, options.freeze):
         if pretrained_weights(model) != "here":
             print(f"{model}: its pretrained weights are not on this machine")
             continue
-        for side in options.sides:
-            for freeze in options.freeze:
-                asked = {"model": model, "side": side, "asked": freeze, "seed": options.seed}
-                row = next((each for each in rows if each.items() >= asked.items()), None)
-                if row is None:
-                    row = student(options, model, side, freeze) | asked
-                    rows.append(row)
-                    write_json(record, {"data": options.data, "rows": rows})
-                print(" | ".join(f"{row[k]:.4g}" if isinstance(row[k], float) else str(row[k]) for k in COLUMNS))
+        asked = {"model": model, "side": side, "asked": freeze, "seed": options.seed}
+        row = next((each for each in rows if each.items() >= asked.items()), None)
+        if row is None:
+            row = student(options, model, side, freeze) | asked
+            rows.append(row)
+            write_json(record, {"data": options.data, "rows": rows})
+        print(" | ".join(f"{row[k]:.4g}" if isinstance(row[k], float) else str(row[k]) for k in COLUMNS))
 
 
 if __name__ == "__main__":
-    main(parsed(Students, "targets"))
+    main()

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from gpt4image.base.files import read_json_lines
 from gpt4image.config import EncodeConfig
 from gpt4image.data.known_sets import DESCRIPTIONS
 from measure import Row, seconds_in_turn
-
-
-def descriptions() -> list[str]:
-    lines = DESCRIPTIONS.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line)["description"] for line in lines]
 
 
 def encoding() -> list[Row]:
@@ -27,7 +23,7 @@ def encoding() -> list[Row]:
     from gpt4image.encoding.text_encoders.registry import load_text_encoder
 
     logging.disable(logging.WARNING)
-    texts = descriptions()
+    texts = [row["description"] for row in read_json_lines(DESCRIPTIONS)]
     encoder = load_text_encoder("minilm")
     model = SentenceTransformer(str(get_model_path()), device="cpu")
     results: dict[str, np.ndarray] = {}
@@ -36,7 +32,7 @@ def encoding() -> list[Row]:
         lengths = encoder.token_lengths(texts)
         order = np.argsort(lengths, kind="stable")
         results["ours"] = np.empty((len(texts), encoder.width), np.float32)
-        for start, stop in batches(lengths[order], 0, EncodeConfig.model_fields["batch_tokens"].default):
+        for start, stop in batches(lengths[order], EncodeConfig.model_fields["batch_tokens"].default):
             rows = order[start:stop]
             results["ours"][rows] = encoder.encode([texts[row] for row in rows])
 
@@ -46,12 +42,11 @@ def encoding() -> list[Row]:
     mine, limit = seconds_in_turn(ours, theirs, rounds=5)
     cosine = float((results["ours"] * results["theirs"]).sum(1).min())
     name = f"texts/s, ours over SentenceTransformer.encode (least cosine {cosine:.5f})"
-    return [Row(name=name, ours=len(texts) / mine, limit=len(texts) / limit, unit="texts/s", goal=(">=", 2))]
+    return [Row(name, len(texts) / mine, len(texts) / limit, "texts/s", ">= 2")]
 
 
 def table() -> list[Row]:
-    from gpt4image import __version__
-    from gpt4image.artifacts.table import EmbeddingTable, Manifest, digests_to_bytes, write_table
+    from gpt4image.artifacts import table as files
 
     def resident_bytes() -> int:
         status = Path("/proc/self/status").read_text(encoding="ascii")
@@ -60,30 +55,16 @@ def table() -> list[Row]:
     rows, width = 400_000, 384
     digests = [f"{number:064x}" for number in range(rows)]
     counts = {"max_tokens": 256, "truncated": 0.0, "descriptions": rows, "texts": rows, "images": rows}
-    made = {
-        "encoder": "minilm",
-        "revision": "",
-        "precision": "fp32",
-        "width": width,
-        "prompts": (),
-        "store": "",
-        "plan": "",
-    }
+    made = {"encoder": "minilm", "revision": "", "precision": "fp32", "prompts": (), "store": "", "plan": ""}
+    manifest: Any = {**counts, **made, "width": width, "gpt4image": ""}
     with tempfile.TemporaryDirectory() as name:
-        write_table(
-            Path(name),
-            embeddings=np.ones((rows, width), np.float16),
-            texts=digests_to_bytes(digests),
-            digests=digests_to_bytes(digests),
-            rows=np.arange(rows),
-            manifest=Manifest(**counts, **made, gpt4image=__version__),  # type: ignore[arg-type]
-        )
+        path, ids = Path(name), files.digests_to_bytes(digests)
+        files.save_array(path / "embeddings.npy", np.ones((rows, width), np.float16))
+        files.save_array(path / "texts.npy", ids)
+        files.write_index(path, ids, np.arange(rows))
+        files.write_manifest(path, files.Manifest(**manifest))
         before = resident_bytes()
-        EmbeddingTable.open(Path(name)).vectors(digests[:: rows // 64])
+        files.EmbeddingTable.open(path).vectors(digests[:: rows // 64])
         grown = resident_bytes() - before
     size = rows * width * 2 / 1e6
-    return [
-        Row(
-            name="memory that 64 rows take over the table's", ours=grown / 1e6, limit=size, unit="MB", goal=("<=", 0.05)
-        )
-    ]
+    return [Row("memory that 64 rows take over the table's", grown / 1e6, size, "MB", "<= 0.05")]

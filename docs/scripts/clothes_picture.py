@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 import records
 import tables
+from gpt4image.base.files import read_json_lines
 from gpt4image.data.known_sets import ANSWERS, load_clothes
 from gpt4image.evaluating.examples import across_classes, read_predictions
 
@@ -29,35 +28,24 @@ SIDE = 150
 
 
 def renew(demo: Path) -> None:
-    """Take what the picture and the tables need from a finished demo; the rows of "demo/" stay, mend them by hand."""
+    """Take what the picture and the tables need from a finished demo; the rows of "demo/" stay, mend them by hand.
+
+    Drawn are photographs across random classes: training images with their answers, test images with predictions.
+    """
     records.add("clothes.csv", tables.DEMO, str(demo / "comparison.json"))
-    with SHOWN.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["split", "key", "label", "class", "probability"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({"split": split, **row} for split, found in shown(demo).items() for row in found)
-
-
-def shown(demo: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return keys, answers and predictions of the photographs that are drawn: a random choice across classes."""
     images, rng = load_clothes(), np.random.default_rng(0)
-    answers = {row["key"]: row for row in map(json.loads, ANSWERS.read_text(encoding="utf-8").splitlines())}
-    predictions = read_predictions(demo / "run", "test", images)
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for split in ("train", "test"):
-        classes = set(rng.permutation(len(images.classes))[:PHOTOGRAPHS].tolist())
-        some = [row for row in rng.permutation(images.indices(split)) if int(images.labels[row]) in classes]
-        chosen = across_classes(images.labels, np.array(some), PHOTOGRAPHS).tolist()
-        said = {images.keys[row]: answers[images.keys[row]] for row in chosen} if split == "train" else predictions
-        rows[split] = [
-            {
-                "key": images.keys[row],
-                "label": images.label_names(row)[0],
-                "class": said[images.keys[row]]["class"],
-                "probability": said[images.keys[row]].get("confidence", said[images.keys[row]].get("probability")),
-            }
-            for row in chosen
-        ]
-    return rows
+    answers = {row["key"]: (row["class"], row["confidence"]) for row in read_json_lines(ANSWERS)}
+    predicted = read_predictions(demo / "run", "test", images)
+    named = {"train": answers, "test": {key: (row["class"], row["probability"]) for key, row in predicted.items()}}
+    with SHOWN.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["split", "key", "label", "class", "probability"])
+        for split, by_key in named.items():
+            classes = set(rng.permutation(len(images.classes))[:PHOTOGRAPHS].tolist())
+            some = [row for row in rng.permutation(images.indices(split)) if int(images.labels[row]) in classes]
+            for row in across_classes(images.labels, np.array(some), PHOTOGRAPHS).tolist():
+                key = images.keys[row]
+                writer.writerow([split, key, images.label_names(row)[0], *by_key[key]])
 
 
 def caption() -> str:
@@ -75,28 +63,23 @@ def draw() -> None:
     """Write the picture: photographs and answers above, other photographs and predictions below."""
     from matplotlib.figure import Figure
 
-    rows = records.table(SHOWN.name)
-    images = load_clothes()
-    row_of = {key: row for row, key in enumerate(images.keys)}
+    rows, images = records.table(SHOWN.name), load_clothes()
     figure = Figure(figsize=(9.6, 5.1), layout="constrained", facecolor="white")
-    parts = figure.subfigures(2, 1)
-    titles = (
-        "A multimodal LLM names the class of each training photograph",
-        "The small model classifies held-out photographs",
-    )
-    for part, title, split in zip(parts, titles, ("train", "test"), strict=True):
+    titles = {
+        "train": "A multimodal LLM names the class of each training photograph",
+        "test": "The small model classifies held-out photographs",
+    }
+    for part, (split, title) in zip(figure.subfigures(2, 1), titles.items(), strict=True):
         part.suptitle(title, fontsize=13, x=0.01, ha="left", fontweight="bold", color="#1d2126")
-        for axis, one in zip(
-            part.subplots(1, PHOTOGRAPHS), [row for row in rows if row["split"] == split], strict=True
-        ):
-            with Image.open(io.BytesIO(images.read(row_of[one["key"]]))) as picture:
+        own = [row for row in rows if row["split"] == split]
+        for axis, one in zip(part.subplots(1, PHOTOGRAPHS), own, strict=True):
+            with Image.open(io.BytesIO(images.read(images.keys.index(one["key"])))) as picture:
                 axis.imshow(ImageOps.fit(picture.convert("RGB"), (SIDE, SIDE)))
             right = one["class"] == one["label"]
             mark = "" if split == "train" else " ✓" if right else f" ✗ ({one['label']})"
             colour = "#1d2126" if split == "train" or right else "#a9480b"
-            axis.set_title(
-                f"{one['class']} {100 * float(one['probability']):.0f} %{mark}", y=-0.2, fontsize=11, color=colour
-            )
+            text = f"{one['class']} {100 * float(one['probability']):.0f} %{mark}"
+            axis.set_title(text, y=-0.2, fontsize=11, color=colour)
             axis.axis("off")
     figure.supxlabel(caption(), fontsize=13, color="#0b5fa5")
     buffer = io.BytesIO()

@@ -47,7 +47,6 @@ PARTS: dict[str, Callable[[], str]] = {
     "front-table": tables.front,
     "asked": tables.asked,
     "scale": tables.scale,
-    "where-it-ends": tables.where_it_ends,
     "tree": tree,
     "no-address": lambda: NO_ADDRESS if "/OWNER/" in address() else "",
 }
@@ -100,7 +99,6 @@ def pages() -> dict[Path, str]:
         DOCS / "research" / "results.md",
         DOCS / "research" / "log" / "limits.md",
         DOCS / "research" / "log" / "scale.md",
-        DOCS / "research" / "log" / "2026-12-01-where-it-ends.md",
     ]
     reference = {"cli": cli_reference.page(), "licences": licences.page()}
     full = {DOCS / "reference" / f"{name}.md": text for name, text in reference.items()}

@@ -88,16 +88,9 @@ def packages() -> list[Package]:
         if (marker := Requirement(entry.partition("\\")[0]).marker) and not marker.evaluate({**LINUX}):
             continue
         files = [Path(str(file)).name for file in importlib.metadata.files(name) or ()]
-        found.append(
-            Package(
-                name=name,
-                version=importlib.metadata.version(name),
-                licence=licence(name),
-                bundled=tuple(what for start, what in BUNDLED.items() if any(f.startswith(start) for f in files)),
-                hashes=tuple(re.findall(r"sha256:(\w+)", entry)),
-                needed_by=frozenset(LOCKED["needing"](entry)),
-            )
-        )
+        bundled = tuple(what for start, what in BUNDLED.items() if any(each.startswith(start) for each in files))
+        hashes, needed_by = tuple(re.findall(r"sha256:(\w+)", entry)), frozenset(LOCKED["needing"](entry))
+        found.append(Package(name, importlib.metadata.version(name), licence(name), bundled, hashes, needed_by))
     return found
 
 
@@ -118,33 +111,25 @@ def sbom() -> dict[str, Any]:
     root = {"type": "library", "bom-ref": project["name"], "name": project["name"], "version": project["version"]}
     reference = {one.name: f"pkg:pypi/{one.name}@{one.version}" for one in every} | {project["name"]: project["name"]}
     components = [
-        {
-            "type": "library",
-            "bom-ref": reference[one.name],
-            "name": one.name,
-            "version": one.version,
-            "purl": reference[one.name],
-            "licenses": [{"license": {"name": one.licence}}],
-            "properties": [{"name": "gpt4image:bundled", "value": what} for what in one.bundled],
-            "externalReferences": [
-                {
-                    "type": "distribution",
-                    "url": f"https://pypi.org/project/{one.name}/{one.version}/#files",
-                    "hashes": [{"alg": "SHA-256", "content": digest} for digest in one.hashes],
-                }
-            ],
-        }
+        {"type": "library", "bom-ref": (ref := reference[one.name]), "name": one.name, "version": one.version}
+        | {"purl": ref, "licenses": [{"license": {"name": one.licence}}]}
+        | {"properties": [{"name": "gpt4image:bundled", "value": what} for what in one.bundled]}
+        | {"externalReferences": [{"type": "distribution", "url": _files(one), "hashes": _hashes(one)}]}
         for one in every
     ]
     needs = {ref: sorted(reference[x.name] for x in every if name in x.needed_by) for name, ref in reference.items()}
-    return {
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.6",
-        "version": 1,
-        "metadata": {"component": root | {"licenses": [{"license": {"name": project["license"]}}]}},
-        "components": components,
-        "dependencies": [{"ref": ref, "dependsOn": targets} for ref, targets in needs.items()],
-    }
+    about = {"component": root | {"licenses": [{"license": {"name": project["license"]}}]}}
+    dependencies = [{"ref": ref, "dependsOn": targets} for ref, targets in needs.items()]
+    head = {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "metadata": about}
+    return {**head, "components": components, "dependencies": dependencies}
+
+
+def _files(one: Package) -> str:
+    return f"https://pypi.org/project/{one.name}/{one.version}/#files"
+
+
+def _hashes(one: Package) -> list[dict[str, str]]:
+    return [{"alg": "SHA-256", "content": digest} for digest in one.hashes]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 
 from records import rows
-from tables import STUDENTS, gaps, sizes
+from tables import sizes
 
 IMAGES = Path(__file__).resolve().parents[1] / "images"
 GREY, BLUE, GREEN, RED, VIOLET = "#5c6570", "#0b5fa5", "#1f7a4d", "#a9480b", "#7a4fa3"
@@ -23,8 +23,6 @@ ARMS = {
     "zero-shot": ("zero-shot by class name", VIOLET),
     "baseline": ("labels only", RED),
 }
-WEAK = ("lite2@3", "lite2@10", "lite2@30", "lite2@100")
-"""Answerers, by how many labels per class they learned from."""
 
 
 def labels_per_class(figure: Figure) -> None:
@@ -56,52 +54,7 @@ def scale(figure: Figure) -> None:
     axes[0].legend(frameon=False, fontsize=9)
 
 
-def where_it_ends(figure: Figure) -> None:
-    """The errors of the students, and the gaps with their intervals, by number of photographs."""
-    left, right = figure.subplots(1, 2)
-    for (student, found), colour in zip(gaps("evenly").items(), (BLUE, GREEN, RED), strict=False):
-        counts, name = [one.size for one in found], STUDENTS[student]
-        left.plot(counts, [100 * (1 - one.true) for one in found], "-o", color=colour, label=f"{name}, true labels")
-        left.plot(counts, [100 * (1 - one.answers) for one in found], "--o", color=colour, mfc="white")
-        right.plot(counts, [100 * one.gap.mean for one in found], "-o", color=colour, label=name)
-        for side in (-1, 1):
-            known = [one for one in found if one.gap.low]
-            ends = [100 * one.gap.interval[side > 0] for one in known]
-            right.plot([one.size for one in known], ends, ":", color=colour, linewidth=1)
-    left.plot([], [], "--o", color=GREY, mfc="white", label="the same, answers")
-    right.axhline(0, color=GREY, linewidth=1.2)
-    for axis, title in ((left, "test error, %"), (right, "gap: answers below true labels, points")):
-        axis.set(xscale="log", xlabel="training photographs", ylabel=title)
-        axis.set_xticks([2_000, 5_000, 10_000, 20_000, 50_000], ["2k", "5k", "10k", "20k", "50k"])
-        axis.minorticks_off()
-        axis.legend(frameon=False, fontsize=8)
-    left.set_ylim(0, None)
-
-
-def weak_answers(figure: Figure) -> None:
-    """How right a model is by how right its answers are."""
-    axis = figure.subplots()
-
-    def mean(targets: str, cell: str = "accuracy") -> float:
-        return 100 * rows()["where-it-ends/weak", f"weak lite0 2000 {targets}", cell].mean
-
-    right = [mean(one, "answers") for one in WEAK]
-    for more, name, colour in (("", "answers alone", RED), ("~pictures+10", "answers and 10 labels per class", BLUE)):
-        axis.plot(right, [mean(one + more) for one in WEAK], "-o", color=colour, label=name)
-    for targets, name in (("true", "all labels, right"), ("labels+10", "10 labels per class alone")):
-        axis.axhline(mean(targets), color=GREY, linewidth=1.2)
-        axis.annotate(name, (right[-1], mean(targets)), (0, 4), textcoords="offset points", ha="right")
-    axis.plot([right[0], right[-1]], [right[0], right[-1]], ":", color=GREY, label="as right as the answers")
-    axis.set(xlabel="answers that are right, %", ylabel="test accuracy of the model, %")
-    axis.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 0.06))
-
-
-PLOTS = {
-    "labels-per-class.svg": (labels_per_class, (9, 3.9)),
-    "scale.svg": (scale, (9, 4.2)),
-    "where-it-ends.svg": (where_it_ends, (9, 4.2)),
-    "weak-answers.svg": (weak_answers, (6.4, 4.2)),
-}
+PLOTS = {"labels-per-class.svg": (labels_per_class, (9, 3.9)), "scale.svg": (scale, (9, 4.2))}
 
 
 def stale(*, renew: bool) -> list[Path]:
@@ -114,14 +67,11 @@ def stale(*, renew: bool) -> list[Path]:
             for axis in figure.axes:
                 axis.grid(color="#dddcd6", linewidth=0.7)
                 axis.spines[["top", "right"]].set_visible(False)
-            numbers, path = _numbers(figure), IMAGES / name
+            lines: list[Any] = [line.get_ydata() for axis in figure.axes for line in axis.lines]
+            numbers = json.dumps([[round(float(y), 4) for y in line] for line in lines], separators=(",", ":"))
+            path = IMAGES / name
             if not path.exists() or numbers not in path.read_text(encoding="utf-8"):
                 found.append(path)
                 if renew:
                     figure.savefig(path, metadata={"Date": None, "Description": numbers})
     return found
-
-
-def _numbers(figure: Figure) -> str:
-    lines: list[Any] = [[round(float(y), 4) for y in line.get_ydata()] for axis in figure.axes for line in axis.lines]  # pyright: ignore
-    return json.dumps(lines, separators=(",", ":"))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
-from gpt4image.pages.numbers import percent, points, points_interval
+from gpt4image.pages.numbers import percent
 from records import Row, parts, rows, table
 
 DEMO = "clothes/demo"
@@ -37,11 +36,6 @@ METHODS = {
     "oracle": "all labels (reference)",
 }
 """Rows of the overview: arms and what they are called there."""
-STUDENTS = {
-    "lite0": "frozen Lite0, 96 pixels",
-    "lite2": "frozen Lite2, 128 pixels",
-    "resnet": "small ResNet from scratch",
-}
 TEN = 10  # seeds of a comparison that the page shows
 MILLION = 1_000_000
 
@@ -116,47 +110,3 @@ def sizes() -> dict[str, list[tuple[float, float, float]]]:
         numbers = (float(row["images"]), float(row["seconds"]), float(row["peak_mb"]))
         found.setdefault(row["stage"], []).append(numbers)
     return found
-
-
-class Gap(NamedTuple):
-    """What true labels are better than answers about so many photographs, with the accuracies of both."""
-
-    size: int
-    true: float
-    answers: float
-    gap: Row
-
-
-def gaps(way: str) -> dict[str, list[Gap]]:
-    """Return the gaps of each student by number of photographs, from answers drawn in one way."""
-    found: dict[str, list[Gap]] = {}
-    for (record, part, cell), row in rows().items():
-        if record == "where-it-ends/gaps" and cell == "true - answers" and part.endswith(f" {way}"):
-            student, size, _ = part.split(" ", 2)
-            true, answers = (rows()[record, part, name].mean for name in ("true", "answers"))
-            found.setdefault(student, []).append(Gap(int(size), true, answers, row))
-    return found
-
-
-def where_it_ends() -> str:
-    """Return the table of gaps."""
-    by_class = {(student, gap.size): gap for student, found in gaps("class").items() for gap in found}
-    lines = []
-    for student, found in gaps("evenly").items():
-        for one in found:
-            plus = rows().get((one.gap.record, one.gap.part, "plus"))
-            other = by_class.get((student, one.size))
-            errors = (
-                f"{1 - one.true:.1%}",
-                f"{1 - one.answers:.1%}",
-                _worth(one.gap),
-                _worth(other.gap) if other else "–",
-            )
-            about = (STUDENTS[student], f"{one.size:,} ({one.gap.seeds})")
-            lines.append((*about, *errors, points(plus.mean) if plus else "–"))
-    head = "student | photographs (seeds) | error, true labels | error, answers | gap | gap, drawn by class"
-    return markdown(f"{head} | 10 labels per class add", lines, "lrrrrrr")
-
-
-def _worth(row: Row) -> str:
-    return points(row.mean) + (f" ({points_interval(row.interval)})" if row.low else "")
