@@ -164,50 +164,6 @@ def test_an_empty_answer_of_a_model_that_thought_up_to_the_limit_names_the_optio
     assert [item.reason for item in outcome.skipped] == [told]
 
 
-class Killed(BaseException):
-    """What a process that is killed never sees."""
-
-
-def test_a_limit_is_of_the_bill_whatever_happens_to_the_runs(run: Run, tmp_path: Path) -> None:
-    """Four runs are killed with five calls each in flight, whose answers nobody hears, and one comes to its end."""
-    price, billed = Price(1.0, 1.0), list[float]()
-
-    def costs(request: Request) -> float:
-        return price.of(400_000 + 100_000 * (int(request.keys[0][1:]) % 3), 500_000)
-
-    class Bills(Scripted):
-        def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
-            waiting = iter(requests)
-            while group := list(itertools.islice(waiting, 5)):
-                self.asked += group
-                billed.extend(map(costs, group))
-                if len(self.asked) > 15 and self.repeatable:
-                    raise Killed
-                yield [self.answer(request) for request in group]
-
-    def priced(request: Request) -> Answer:
-        tokens = {"tokens_in": round(1e6 * costs(request)) - 500_000, "tokens_out": 500_000}
-        return Answer(request=request, text="fine", cost_usd=costs(request), **tokens)
-
-    limit = {"max_cost": 120.0, "max_tokens": 600_000}
-    for _ in range(4):
-        with pytest.raises(Killed):
-            run(Bills(priced, price, repeatable=True), of(300), **limit)
-    outcome = run(Bills(priced, price), of(300), **limit)
-    assert outcome.stopped_by == "max_cost" and sum(billed) <= 120.0
-    earlier = outcome.cost_usd_earlier
-    stored = sum(row.cost_usd or 0.0 for row in rows_of(tmp_path / "a.db"))
-    assert stored + 20 * 0.9 <= outcome.cost_usd <= 120.0, "what was in flight counts as if it had been paid"
-    assert earlier > 40.0 and stored > 60.0
-    assert outcome.text.startswith(f"Cost: ${outcome.cost_usd:.4f}, of it ${earlier:.4f} earlier (at most $")
-    assert "a higher number asks for the rest" in outcome.text
-    same = Bills(priced, price)
-    again = run(same, of(300), **limit).facts
-    assert len(same.asked) <= 1 and again["without_description"] and again["stopped_by"] == "max_cost"
-    more = Bills(priced, price)
-    assert run(more, of(300), max_cost=130.0, max_tokens=600_000).cost_usd <= 130.0 and more.asked
-
-
 def test_the_training_split_alone_is_asked_about_unless_others_are_named(run: Run, tmp_path: Path) -> None:
     splits = np.array(["train"] * 4 + ["val"] * 2 + ["test"] * 3)
     images = in_memory([f"image {number}".encode() for number in range(9)], splits=splits)

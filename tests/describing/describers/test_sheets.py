@@ -107,21 +107,6 @@ def test_a_missing_item_costs_only_itself_and_is_asked_again(photos: Path) -> No
     assert len(stub.calls) == 4 and outcome.details["unassigned_in_sheets"] == 1
 
 
-@pytest.mark.parametrize("numbered", ["{}", "Image {}", "{}."])
-@pytest.mark.parametrize("numbering", [[1, 2, 3, 4], [0, 1, 2, 3], [2, 3, 4, 5], [1, 2, 2, 3], [4, 1, 2, 3], None])
-def test_answers_whose_numbers_are_in_doubt_are_asked_for_alone(
-    photos: Path, numbering: list[int] | None, numbered: str
-) -> None:
-    def unmarked(call: Call) -> Reply:
-        said = [{"image": numbered.format(place)} if numbering else {} for place in numbering or range(4)]
-        items = [item(0, one) | place for one, place in zip(numbers(call), said, strict=False)]
-        return told(call, [{name: one[name] for name in one if name != "image" or numbering} for one in items])
-
-    outcome, stub = described(photos, unmarked, per_call=4)
-    assert outcome.described == 20 and right(photos)
-    assert len(stub.calls) == (5 if numbering == [1, 2, 3, 4] else 25)
-
-
 @pytest.mark.parametrize("how", ["refusal", "filter", "server error"])
 def test_the_images_of_a_sheet_that_is_refused_are_asked_alone(photos: Path, how: str) -> None:
     def refuses(call: Call) -> Reply:
