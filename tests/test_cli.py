@@ -89,6 +89,7 @@ search gone cat --data photos
 distill gone --describer openai:m --classes cat,dog
 improve gone photos
 history gone
+trial gone --describers replay:gone.jsonl,openai:m --classes cat,dog
 describe --data photos --store new.db --describer replay:gone.jsonl
 descriptions import gone.jsonl --store new.db --data photos
 descriptions export new.jsonl --store gone.db

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
-    "commands": "demo distill improve history describe inspect encode label review audit discover export_labels train "
-    "evaluate compare report export benchmark predict search doctor",
+    "commands": "demo distill improve history describe trial inspect encode label review audit discover export_labels "
+    "train evaluate compare report export benchmark predict search doctor",
     "models.aligner": "Aligner",
     "models.backbones": "create_backbone given_model",
     "own_loop.pairs": "DescribedImages WithTexts Texts",
@@ -48,9 +48,9 @@ _NAMES = {
     "artifacts.store": "DescriptionStore",
     "artifacts.table": "EmbeddingTable",
     "artifacts.targets": "Targets",
-    "config.results": "Epoch DistillResult ImproveResult HistoryResult DescribeResult InspectResult EncodeResult "
-    "LabelResult ReviewResult AuditResult DiscoverResult ExportLabelsResult TrainResult EvaluateResult CompareResult "
-    "ReportResult ExportResult BenchmarkResult PredictResult SearchResult DoctorResult",
+    "config.results": "Epoch DistillResult ImproveResult HistoryResult DescribeResult TrialResult InspectResult "
+    "EncodeResult LabelResult ReviewResult AuditResult DiscoverResult ExportLabelsResult TrainResult EvaluateResult "
+    "CompareResult ReportResult ExportResult BenchmarkResult PredictResult SearchResult DoctorResult",
     "base.outcome": "Outcome",
     "base.errors": "Gpt4ImageError",
 }

@@ -90,6 +90,7 @@ history = command("history", config.HistoryConfig, results.HistoryResult, "impro
 describe = command("describe", config.DescribeConfig, results.DescribeResult, "describing.describe", "resumes")
 command("descriptions import", config.ImportDescriptionsConfig, results.StoreResult, "describing.descriptions")
 command("descriptions export", config.ExportDescriptionsConfig, results.StoreResult, "describing.descriptions")
+trial = command("trial", config.TrialConfig, results.TrialResult, "describing.trial", "resumes")
 inspect = command("inspect", config.InspectConfig, results.InspectResult, "describing.inspection")
 encode = command("encode", config.EncodeConfig, results.EncodeResult, "encoding.encode", "resumes")
 label = command("label", config.LabelConfig, results.LabelResult, "labelling.label")

@@ -1,6 +1,6 @@
 import numpy as np
 
-from gpt4image.selecting.order import MAX_CLUSTERS, at_random, unlike
+from gpt4image.selecting.order import MAX_CLUSTERS, at_random, stratified, unlike
 
 
 def groups(*sizes: int):
@@ -43,3 +43,15 @@ def test_the_order_is_random_and_stays_when_images_come_or_go() -> None:
     assert sorted(order) == digests != order
     fewer = digests[::2]
     assert [fewer[row] for row in at_random(fewer)] == [one for one in order if one in fewer]
+
+
+def test_any_first_ones_of_a_stratified_order_are_a_sample_in_proportion():
+    points, group = groups(100, 40, 10)
+    counts = np.zeros(150)
+    for seed in range(60):
+        order = stratified(points, np.random.default_rng(seed).permutation(150), 3)
+        assert sorted(order) == list(range(150))
+        for n in (15, 30, 60):
+            assert np.abs(np.bincount(group[order[:n]], minlength=3) - n * np.array([100, 40, 10]) / 150).max() <= 1
+        counts[order[:30]] += 1
+    assert abs(counts[group == 2].mean() - counts[group == 0].mean()) < 4, "each image has the same chance"

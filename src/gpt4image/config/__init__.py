@@ -24,6 +24,7 @@ from gpt4image.config.describing import ExportDescriptionsConfig as ExportDescri
 from gpt4image.config.describing import Flaw as Flaw
 from gpt4image.config.describing import ImportDescriptionsConfig as ImportDescriptionsConfig
 from gpt4image.config.describing import InspectConfig as InspectConfig
+from gpt4image.config.describing import TrialConfig as TrialConfig
 from gpt4image.config.distilling import DistillConfig as DistillConfig
 from gpt4image.config.improving import HistoryConfig as HistoryConfig
 from gpt4image.config.improving import ImproveConfig as ImproveConfig

@@ -1,8 +1,9 @@
-"""Options of the stages that make texts and embeddings: describe, descriptions, encode."""
+"""Options of the stages that make texts and embeddings: describe, trial, descriptions, encode."""
 
 # pyright: reportAssignmentType=false
 # (see types.py: an option is read as one type and given as another)
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat
@@ -14,6 +15,7 @@ from gpt4image.config.learning import DataOptions, SplitOptions
 from gpt4image.config.types import (
     APath,
     ClassList,
+    DataSpec,
     DescriberSpec,
     JsonTable,
     MaybeData,
@@ -215,6 +217,54 @@ class DescribeConfig(AskingOptions, DescriberOptions, AskedOptions, DataOptions)
         if not asked:
             raise ValueError(f"nothing is asked for; give some of {', '.join(ASKABLE[:3])}")
         return ",".join(part for part in ASKABLE if part in listed(asked))
+
+
+class TrialConfig(AskedOptions, DataOptions):
+    """Try describers and prompts on one small sample, before all images are paid for.
+
+    Each is asked about the same images. Answers stay in the store and are not paid for again.
+
+    Example: gpt4image trial photos --describers openai:gpt-4.1-nano,openai:gpt-4.1 --classes "cat, dog" --max-cost 1
+    """
+
+    essential: ClassVar[frozenset[str]] = frozenset(
+        {"prompts", "classes", "sample", "store", "page", "base_url", "max_cost", "yes"}
+    )
+
+    data: Positional[DataSpec]
+    """Folder of images, with or without labels, or another dataset SPEC. Images with a label come first."""
+    describers: str
+    """Describers to compare, separated by commas, as for `describe`."""
+    prompts: str = ""
+    """Prompts to compare, separated by commas, as for `describe`: each describer is asked each of them for a
+    description and the class. Default: the class alone is asked for."""
+    classes: ClassList = None
+    """Classes to choose from, as for `describe`. Default: the class names of the dataset."""
+    sample: int = Field(default=60, ge=2, le=10_000)
+    """Number of images: at random, in proportion from each cluster of pictures where pretrained weights lie on this
+    machine. A larger sample contains a smaller one."""
+    store: APath = Path("trial.db")
+    """Description store that keeps the answers. `distill --out DIR` goes on with those of DIR/answers.db."""
+    page: MaybePath = None
+    """HTML page of the result, with the pictures on which they differ. Default: trial.html beside the store."""
+    audit: MaybePath = None
+    """File of audited images, written by `audit`: they count as labelled."""
+    base_url: str | None = None
+    """Address of an OpenAI-compatible server for all describers, or one each, separated by commas; an empty one is the
+    provider's."""
+    price: tuple[NonNegativeFloat, ...] | None = None
+    """US dollars per million tokens, input and output, for all describers, or two numbers each. Default: the published
+    prices."""
+    max_tokens: int = Field(default=512, ge=1)
+    """Maximum tokens per answer."""
+    max_side: int = Field(default=768, ge=32)
+    """Maximum longer side of the image that is sent, in pixels; larger images are resized."""
+    concurrency: int = Field(default=32, ge=1)
+    """Maximum calls in flight."""
+    max_cost: float | None = Field(default=None, gt=0.0)
+    """Maximum cost in US dollars of all answers in the store. The sample is made smaller where it would cost more."""
+    yes: bool = False
+    """Go on without a question, whatever the describers cost."""
 
 
 class DescriptionsConfig(StageConfig):

@@ -49,6 +49,26 @@ class DescribeResult(Outcome):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrialResult(Rows):
+    """What ``trial`` found out on a sample of ``images``; ``rows``, in JSON ``combinations``, has one row per describer
+    and prompt.
+
+    ``recommended`` is the cheapest that is not shown to be worse, None where labels do not tell. A row has
+    ``difference``, its ``difference_ci95`` and its corrected ``p`` against the recommended one, and the number of
+    labelled images by which such a difference would be ``decided``.
+    """
+
+    path: Path
+    images: int
+    labelled: int
+    differ: int
+    recommended: str | None = None
+    cost_usd: float | None = None
+    page: Path
+    combinations: list[Row] = field(default_factory=list, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreResult(Outcome):
     """What ``descriptions import`` or ``export`` counted."""
 

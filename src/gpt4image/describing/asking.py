@@ -71,8 +71,12 @@ def find_missing(
     *,
     digests: Collection[str],
     retry_rejected: bool,
+    exactly: bool = False,
 ) -> tuple[list[Missing], int]:
-    """Return what a describer with these settings is still to be asked about images, and how many answers are there."""
+    """Return what a describer with these settings is still to be asked about images, and how many answers are there.
+
+    ``exactly``: only answers to the very same question are there.
+    """
     stored, about = store.prompts(), set(digests)
 
     @cache
@@ -88,9 +92,9 @@ def find_missing(
         for part in ask:
             there = set[str]()
             for prompt in stored:
-                if brings(prompt, part, base, ask, classes):
+                if prompt == asking_for(base, ask, classes) if exactly else brings(prompt, part, base, ask, classes):
                     there |= settled(prompt, rejected)
-                elif part == CLASS and is_shorter(prompt, classes):
+                elif part == CLASS and is_shorter(prompt, classes) and not exactly:
                     there |= settled(prompt, rejected) - doubtful(prompt)
             parts_of.update({digest: (*parts_of.get(digest, ()), part) for digest in about - there})
         found = dict[tuple[str, ...], set[str]]()

@@ -71,15 +71,18 @@ PIXELS_PER_TOKEN = 23
 LOW_SIDE = 512
 
 
-def describe(config: DescribeConfig, only: Collection[str] | None = None) -> DescribeResult:
+def describe(config: DescribeConfig, only: Collection[str] | None = None, *, exactly: bool = False) -> DescribeResult:
     """Ask one describer, or two in turn; about the images with the digests ``only``, which is of one alone.
 
-    Raises ConfigError, DataError, DescriberError, StoreError.
+    ``exactly``: answers to other questions do not count, whatever they bring. Raises ConfigError, DataError,
+    DescriberError, StoreError.
     """
-    return _describe(config, only) if config.second_describer is None else describe_in_turn(config, _describe)
+    if config.second_describer is None:
+        return _describe(config, only, exactly=exactly)
+    return describe_in_turn(config, _describe)
 
 
-def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> DescribeResult:
+def _describe(config: DescribeConfig, only: Collection[str] | None = None, *, exactly: bool = False) -> DescribeResult:
     """Ask about the images of a dataset what this describer has not answered yet for these prompts and classes.
 
     However it ends, every answer that came is in the store. ``only``: digests of the images to ask about, None for all.
@@ -94,7 +97,7 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
         describer.require_answers(dataset, listed(config.ask))
     if only is not None:
         images = images.select(np.array([row for row, digest in enumerate(images.digests) if digest in only], np.int64))
-    classes = _classes_of(config, images, replayed=isinstance(describer, ReplayDescriber))
+    classes = classes_of(config, images, replayed=isinstance(describer, ReplayDescriber))
     if config.engine == "ray":
         from gpt4image.describing.describers.ray import RayDescriber
 
@@ -103,7 +106,7 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
     with DescriptionStore(config.store, write=True) as store:
         if config.examples:
             _show_examples(describer, config, store, dataset, classes)
-        run = _Run(config, store, describer, dataset, images, budget, classes)
+        run = _Run(config, store, describer, dataset, images, budget, classes, exactly)
         run.find_missing(prompts)
         if config.share is not None:
             left = max(0, math.ceil(config.share * run.wanted) - run.already)
@@ -242,7 +245,7 @@ def _through_batches(config: DescribeConfig) -> bool:
     return config.batch and not config.dry_run  # a sample is worth its full price: nobody waits a day for it
 
 
-def _classes_of(config: DescribeConfig, images: Dataset, *, replayed: bool) -> tuple[ClassOption, ...]:
+def classes_of(config: DescribeConfig, images: Dataset, *, replayed: bool) -> tuple[ClassOption, ...]:
     """Return the classes to choose from. Tags are words where images have one class, and in a file as they stand."""
     ask = listed(config.ask)
     if {CLASS, BOXES, TAGS}.isdisjoint(ask) and config.classes is not None:
@@ -318,6 +321,7 @@ class _Run:
     images: Dataset
     budget: Budget
     classes: tuple[ClassOption, ...]
+    exactly: bool = False
 
     def __post_init__(self) -> None:
         self.ask, self.settings = listed(self.config.ask), self.describer.settings
@@ -336,7 +340,7 @@ class _Run:
         """Find out what is missing. Raises ConfigError: it is pending in a batch and would be paid for again."""
         config, store, classes = self.config, self.store, self.classes
         of_list = classes if tags_of_list(self.ask, classes) or asks_of_list(self.ask) else ()
-        known: Any = {"digests": self.digests, "retry_rejected": config.retry_rejected}
+        known: Any = {"digests": self.digests, "retry_rejected": config.retry_rejected, "exactly": self.exactly}
         self.missing, self.already = find_missing(store, self.settings, prompts, self.ask, of_list, **known)
         self.wanted = len(self.digests) * len(prompts)
         if not self.budget.is_free:

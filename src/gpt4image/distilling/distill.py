@@ -34,7 +34,7 @@ from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import console, say
 from gpt4image.base.secrets import hidden
 from gpt4image.comparing.compare import compare
-from gpt4image.config import DescribeConfig, DistillConfig, EvaluateConfig, ReportConfig, StageConfig
+from gpt4image.config import DescribeConfig, DistillConfig, EvaluateConfig, ReportConfig, StageConfig, TrialConfig
 from gpt4image.config.base import flag_of, listed
 from gpt4image.config.distilling import ANSWERS, COMPARISON, EMBEDDINGS, RUN, TARGETS
 from gpt4image.config.results import (
@@ -275,11 +275,13 @@ def recorded(config: StageConfig) -> dict[str, Any]:
 
 def _plan(config: DistillConfig, images: Dataset, describing: DescribeConfig, annotated: int) -> str:
     counts = ", ".join(f"{count:,} {split}" for split in SPLITS if (count := len(images.indices(split))))
-    second = describing.second_describer
+    second, store = describing.second_describer, config.out / ANSWERS
+    both: dict[str, Any] = {"describers": f"{config.describer},{second}", "classes": config.classes, "store": store}
     rows = {
         "images": f"{len(images):,} ({counts}), {annotated:,} with a human label",
         "ask": f"{describing.describer} for {describing.ask.replace(',', ' and ')}",
         **({"second": f"{second} where it is expected to correct the class"} if second else {}),
+        **({"try both": command_line("trial", TrialConfig, {"data": config.data, **both})} if second else {}),
         "out": str(config.out),
     }
     return "\n".join(f"{name:10}{value}" for name, value in rows.items())

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.intervals import Interval, wilson
+from gpt4image.selecting.paired import holm
 
 Floats = NDArray[np.floating[Any]]
 MOST, FEWEST, FOLDS, PERMUTATIONS = 1000, 20, 5, 999  # images a side of the test: at most, at least
@@ -76,14 +77,10 @@ def shares(classes: Sequence[str], then: NDArray[np.int64], now: NDArray[np.int6
     totals = [max(len(side), 1) for side in (then, now)]
     counts = [np.bincount(side, minlength=len(classes)).tolist() for side in (then, now)]
     both = list(zip(counts[0], counts[1], strict=True))
-    plain = np.array([float(exact([[a, totals[0] - a], [b, totals[1] - b]])[1]) for a, b in both])
-    order = np.argsort(plain, kind="stable")
-    corrected = np.empty_like(plain)
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(plain[order] * np.arange(len(plain), 0, -1)))
+    plain = [float(exact([[a, totals[0] - a], [b, totals[1] - b]])[1]) for a, b in both]
 
     def share(count: int, side: int) -> tuple[float, Interval]:
         return count / totals[side], wilson(count / totals[side], totals[side])
 
-    p_values: list[float] = corrected.tolist()
-    rows = zip(classes, both, p_values, strict=True)
+    rows = zip(classes, both, holm(plain), strict=True)
     return [ShareOfClass(name, *share(a, 0), *share(b, 1), p) for name, (a, b), p in rows]

@@ -28,6 +28,22 @@ def at_random(digests: Sequence[str], purpose: str = "look") -> Ints:
     return np.argsort([hashlib.sha256(f"{purpose} {one}".encode()).hexdigest() for one in digests], kind="stable")
 
 
+def stratified(vectors: NDArray[np.floating], shuffled: Ints, strata: int) -> Ints:
+    """Return the rows of (N, D) vectors in an order of which any first ones are a sample at random, of each cluster in
+    proportion to its size; ``shuffled`` is a random order of the rows."""
+    from sklearn.cluster import KMeans
+
+    kind: Any = KMeans
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # equal images: fewer clusters than asked for
+        own = np.asarray(kind(min(strata, len(vectors)), n_init=1, random_state=0).fit_predict(vectors))
+    place, start = np.empty(len(own)), np.random.default_rng(0).random(own.max() + 1)
+    for cluster in np.unique(own):
+        rows = shuffled[own[shuffled] == cluster]
+        place[rows] = (np.arange(len(rows)) + start[cluster]) / len(rows)
+    return np.argsort(place, kind="stable")
+
+
 def doubt_of(probabilities: Probabilities) -> NDArray[np.floating]:
     """Return (n,) how unsure the class of images is: 1 minus the distance of the two most probable classes."""
     two = two_best(probabilities)[1]
