@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 import gpt4image
-from distilling_cases import TINY, photos
+from distilling_cases import TINY, Paid, bare, good, paid, photos
+from gpt4image import cli
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError
 from gpt4image.deploying.escalating import forecast
+from openai_cases import openai_settings
+from openai_stub import serve
 from worlds import COLOURS, noisy
 
-__all__ = ["photos"]
+__all__ = ["bare", "openai_settings", "paid", "photos"]
 
 
 def test_the_least_sure_images_are_asked_about_and_their_answers_stay_beside_the_model(
@@ -49,7 +52,8 @@ def test_the_least_sure_images_are_asked_about_and_their_answers_stay_beside_the
     few = gpt4image.predict(**options, ask_share=0.2)
     assert few.asked == 3 and "0 requests" in capsys.readouterr().err and sum(row["asked"] for row in few.rows) == 3
     with pytest.raises(ConfigError, match="store is needed"):
-        gpt4image.predict(**options | {"model": Path("model/model").rename("elsewhere")})
+        options["model"] = Path("model/model").rename("elsewhere")
+        gpt4image.predict(**options)
 
 
 def test_the_forecast_adds_what_is_sure_and_what_is_asked(tmp_path: Path) -> None:
@@ -58,3 +62,30 @@ def test_the_forecast_adds_what_is_sure_and_what_is_asked(tmp_path: Path) -> Non
     sure = np.array([0.9, 0.9, 0.9, 0.5])
     said = forecast(sure, np.array([3]), tmp_path / "s.db")
     assert "the 1 least sure of 4 images is expected to give about 89 to 91 % right (now 80 %)" in said
+
+
+@pytest.mark.usefixtures("openai_settings")
+def test_the_server_of_the_model_is_asked_as_then_and_improve_pays_for_no_answer_again(
+    paid: Paid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(7)
+    (tmp_path / "new").mkdir()
+    for name, colour in COLOURS.items():
+        for number in range(4):
+            noisy(colour, rng).save(tmp_path / "new" / f"{name}{number}.png")
+    with serve(good) as stub:
+        words = paid(stub)
+        words[words.index("blue, green, red")] = "blue\ngreen\nred: like blood, say\n"
+        assert cli.main([*words, "--out", "model", "--yes", "--max-side", "64"]) == 0
+        before = stub.count
+        assert (
+            cli.main(["predict", "model/model", "new", "--ask-when-unsure", "openai:tiny", "--ask-share", "0.5"]) == 2
+        )
+        assert "--max-cost is needed" in capsys.readouterr().err and stub.count == before
+        limit = ["--max-cost", "5"]
+        asked = ["--ask-when-unsure", "openai:tiny", "--ask-share", "0.5", "--out", "rows.csv"]
+        assert cli.main(["predict", "model/model", "new", *asked, *limit]) == 0 and stub.count == before + 6
+        assert "like blood" in stub.calls[-1].content.decode()
+        assert cli.main(["improve", "model", "new", "--ask", "9", "--looks", "3", "--force", *limit]) == 0
+        assert stub.count == before + 12, "six of the twelve have an answer"

@@ -5,7 +5,7 @@
 import re
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
@@ -103,6 +103,10 @@ class PredictConfig(StageConfig):
     """Share of the images that is asked about."""
     max_cost: float | None = Field(default=None, gt=0.0)
     """Maximum cost in US dollars of all answers in the store."""
+    base_url: str | None = None
+    """Address of the server of the describer. Default: as for `distill`, if that asked the same describer."""
+    price: tuple[NonNegativeFloat, NonNegativeFloat] | None = None
+    """US dollars per million tokens, input and output. Default: as for --base-url, else the published price."""
     store: MaybePath = None
     """Description store that keeps the answers. Default: answers.db beside the model, from which it learns next."""
     batch_size: int = Field(default=16, ge=1)

@@ -8,20 +8,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpt4image.artifacts.answers import Answer
+from gpt4image.artifacts.answers import Answer, ClassOption
+from gpt4image.artifacts.stage_records import RECORD, StageRecords
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.progress import console, say
-from gpt4image.config import DescribeConfig, PredictConfig
+from gpt4image.config import DescribeConfig, DistillConfig, PredictConfig
 from gpt4image.config.distilling import ANSWERS
 from gpt4image.config.results import DescribeResult
 from gpt4image.data.given import dataset
 from gpt4image.describing.describe import describe
-from gpt4image.describing.describers.registry import is_free
+from gpt4image.describing.describers.registry import is_free, load_describer
 from gpt4image.describing.questions import CLASS
 from gpt4image.pages.numbers import percent
 
@@ -44,11 +45,36 @@ def store_of(config: PredictConfig) -> Path:
     return found
 
 
+def _asking(config: PredictConfig, data: str, classes: Sequence[str]) -> DescribeConfig:
+    """Return what is asked of whom: as for the training of the model, if that was the same describer, so that its
+    answers count there; else only the class."""
+    store, spec = store_of(config), config.ask_when_unsure or ""
+    asking, listed = (
+        DescribeConfig(data=data, store=store, describer=spec, ask=CLASS),
+        [ClassOption(k) for k in classes],
+    )
+    if (store.parent / RECORD).is_file():
+        records = StageRecords(store.parent)
+        before, asked = records.options, records.begun("describe") or {}
+        if before.get("describer") == spec and "ask" in asked:
+            own = DistillConfig.model_validate(DistillConfig.changed(before) | {"out": store.parent})
+            asking = own.describe(asked["ask"])
+            options = [ClassOption(*option) for option in asked.get("classes") or ()]
+            listed = options if {*classes} <= {option.name for option in options} else listed
+    lines = [f"{name}: {definition}" if definition else name for name, definition in listed]
+    alone: dict[str, Any] = {"order": "random", "splits": "train", "engine": "local", "batch": False, "examples": 0}
+    alone |= dict.fromkeys(("limit", "share", "until_gain", "second_describer"))
+    given = {name: value for name in ("base_url", "price") if (value := getattr(config, name)) is not None}
+    classed = {"classes": "\n".join([*lines, ""])} if lines else {}
+    update = {"data": data, "store": store, "max_cost": config.max_cost, **alone, **classed, **given}
+    return asking.model_copy(update=update)
+
+
 def require_askable(config: PredictConfig, output: str, *, exclusive: bool) -> None:
     """Refuse what nobody can be asked about, before the model predicts anything. Raises ConfigError."""
     if output != "probabilities" or not exclusive:
         raise ConfigError("goes with models of one class per image.", field="ask_when_unsure")
-    asking = DescribeConfig(data="", store=store_of(config), describer=config.ask_when_unsure or "")
+    asking = _asking(config, "", ())
     if config.max_cost is None and not is_free(asking) and not sys.stdin.isatty():
         raise ConfigError(
             "is needed, as nobody is there to agree: the most that all answers may cost.", field="max_cost"
@@ -66,15 +92,7 @@ def with_answers(config: PredictConfig, classes: Sequence[str], rows: Sequence[P
     if not len(chosen):
         return rows
     store = store_of(config)
-    asking = DescribeConfig(
-        data=dataset(([rows[row].image for row in chosen], None)),
-        store=store,
-        describer=config.ask_when_unsure or "",
-        ask=CLASS,
-        classes="\n".join([*classes, ""]),
-        max_cost=config.max_cost,
-        splits="train",
-    )
+    asking = _asking(config, dataset(([rows[row].image for row in chosen], None)), classes)
     learned = None
     if store.is_file():
         with DescriptionStore(store) as opened:
@@ -121,12 +139,13 @@ def _said(outcome: DescribeResult, chosen: int) -> str:
 
 
 def _answers(asking: DescribeConfig) -> dict[str, Answer]:
-    """Return the answers by path of the image."""
+    """Return the answers of the describer by path of the image."""
     from gpt4image.data import load_dataset
 
     images = load_dataset(asking.data)
     with DescriptionStore(asking.store) as opened:
-        found = {item.digest: item.answer for item in opened.answers() if CLASS in item.prompt.ask}
+        answers = opened.answers(digests=images.digests, describer=load_describer(asking).settings)
+        found = {item.digest: item.answer for item in answers if CLASS in item.prompt.ask}
     pairs = zip(images.keys, images.digests, strict=True)
     return {key: found[digest] for key, digest in pairs if digest in found}
 
