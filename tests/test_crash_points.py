@@ -44,8 +44,8 @@ TINY = ["--device", "cpu", "--threads", "1", "--precision", "fp32", "--memory-fo
 # Times, sizes, and sums of files with times differ from run to run.
 VOLATILE = {"created", "seconds", "checksum", "latency_s", "images_per_second", "peak_memory_bytes", "time", "bytes",
             "texts_per_second", "files"}  # fmt: skip
-# distill.json tells these of the run that ended a stage.
-RESUMED = {"described", "already_described", "class_in_list", "texts_encoded", "texts_kept", "notes"}
+# distill.json tells these of the run that ended a stage; the text of an export has milliseconds.
+RESUMED = {"described", "already_described", "class_in_list", "texts_encoded", "texts_kept", "notes", "text"}
 IGNORED = re.compile(r"^cache(/|$)|\.lock$")
 EARLIER = re.compile(r"earlier-\d+")  # after a stop, distill puts the model into another one than the run
 
@@ -54,6 +54,8 @@ DISTILL = "distill pictures --describer replay:answers.jsonl --out all --encoder
 STAGES: dict[str, tuple[str, str]] = {  # a command, and what lies in the folder at the start
     "describe: server": (f"{DESCRIBE} --store new/s.db --concurrency 1 --ask description,class", "few"),
     "describe: batch": (f"{DESCRIBE} --store s.db --batch --poll-seconds 0.01", "few"),
+    "trial": ("trial few --describers openai:tiny,openai:other --base-url URL --store new/t.db --concurrency 1 --yes",
+              "few"),
     "describe: replay": ("describe --data folder:pictures --store texts.db --describer replay:answers.jsonl"
                               " --ask description,class", "pictures answers.jsonl"),
     "descriptions import": ("descriptions import answers.jsonl --data folder:pictures --store i.db"

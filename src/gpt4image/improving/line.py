@@ -98,8 +98,8 @@ def copy_store(source: Path, place: Path) -> None:
         return
     with (
         explained(source),
+        atomic_path(place) as temporary,  # named when the log of the source is tidied away
         closing(connect_reader(source)) as reading,
-        atomic_path(place) as temporary,
         closing(sqlite3.connect(temporary)) as writing,
     ):
         reading.backup(writing)
