@@ -160,13 +160,14 @@ def _sample(config: TrialConfig, images: Dataset, truth: Mapping[str, str]) -> l
     known = np.array([digest in truth for digest in digests[shuffled]], bool)
     some = np.concatenate([shuffled[known], shuffled[~known]])[: CANDIDATES * config.sample]
     labelled = np.array([digests[row] in truth for row in some], bool)
-    wanted = np.zeros(len(images), bool)
-    wanted[first[some]] = True
-    pictures, _ = read_pictures(images, wanted, "auto", config.store.with_suffix(FEATURES))
     order = np.arange(len(some))
-    if pictures is not None and len(some) > config.sample:
-        strata = max(2, config.sample // PER_STRATUM)
-        order = stratified(np.asarray(pictures.vectors[first[some]], np.float32), order, strata)
+    if len(some) > config.sample:
+        wanted = np.zeros(len(images), bool)
+        wanted[first[some]] = True
+        pictures, _ = read_pictures(images, wanted, "auto", config.store.with_suffix(FEATURES))
+        if pictures is not None:
+            strata = max(2, config.sample // PER_STRATUM)
+            order = stratified(np.asarray(pictures.vectors[first[some]], np.float32), order, strata)
     order = np.concatenate([order[labelled[order]], order[~labelled[order]]])
     return first[some[order]][: config.sample].tolist()
 
