@@ -30,7 +30,7 @@ from tables import write_store
 
 TINY = "--model resnet10t --epochs 1 --batch-size 4 --image-size 16"
 MISTAKES = """\
-trian --data photos -> Unknown command 'trian'. Did you mean 'train'? `gpt4image --help`
+tarin --data photos -> Unknown command 'tarin'. Did you mean 'train'? `gpt4image --help`
 descriptions imprt -> Did you mean 'descriptions import'?
 train --dta photos --out new -> Unknown option --dta | Did you mean --data?
 train --data photos --out new --colour-blind -> Unknown option --colour-blind | --help-all
