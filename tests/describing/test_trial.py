@@ -13,6 +13,7 @@ import openai_stub as server
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import DescribeConfig, TrialConfig
+from gpt4image.data import load_dataset
 from gpt4image.describing.describe import describe
 from gpt4image.describing.trial import trial
 from gpt4image.describing.tried import Tried, find
@@ -111,6 +112,12 @@ def test_without_labels_it_says_what_labels_would_tell(run: Any, tmp_path: Path)
     assert found.recommended is None and found.labelled == 0 and found.differ > 5
     assert found.rows[0]["agreement"] == found.rows[1]["agreement"] == pytest.approx(1 - found.differ / found.images)
     assert "labels of these alone tell which is better" in found.text
+    plain = load_dataset(str(tmp_path / "plain"))
+    colour = {name[0]: name for name in COLOURS}
+    lines = [f"{digest},{colour[key[0]]},checked" for key, digest in zip(plain.keys, plain.digests, strict=True)]
+    (tmp_path / "audit.csv").write_text("\n".join(["digest,label,review", *lines]), "utf-8")
+    looked, calls = run(data=tmp_path / "plain", classes=CLASSES, audit=tmp_path / "audit.csv")
+    assert looked.labelled == looked.images and looked.recommended == "openai:good" and not calls
 
 
 def test_money_makes_the_sample_smaller_for_all_alike(run: Any) -> None:
