@@ -79,6 +79,7 @@ def test_a_last_line_that_a_crash_cut_is_dropped_and_a_broken_one_between_is_not
 
 def test_what_is_staged_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     place = tmp_path / "place"
+    (place / f".staging.{os.getpid()}.tmp").mkdir(parents=True)  # of one that was killed in a container
     with staging_folder(place) as staging:
         write_text(staging / "card.md", "a card")
         write_text(staging / "model" / "config.json", "{}")

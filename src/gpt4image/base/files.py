@@ -128,10 +128,13 @@ def require_writable(path: Path) -> None:
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what killed processes have left of ``path``; what a running one writes stays."""
+    """Remove what killed processes have left of ``path``; what another running one writes stays.
+
+    In a container, a process that was killed had the number that this one has.
+    """
     for temporary in path.parent.glob(f".{path.name}.*.tmp"):
         made = _TEMPORARY.fullmatch(temporary.name)
-        if made and not _is_alive(int(made[1])):
+        if made and (int(made[1]) == os.getpid() or not _is_alive(int(made[1]))):
             with contextlib.suppress(FileNotFoundError):  # another process was faster
                 shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
 
