@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 
 import gpt4image
+from deploying.small_models import small_model
 from gpt4image.artifacts.targets import BoxLabels, Facts, load_targets
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import Dataset, load_dataset
@@ -178,7 +179,7 @@ def test_a_full_disk_is_named_leaves_nothing_and_the_same_command_goes_on(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert str(full.value.filename).startswith(str(tmp_path / "new"))
     assert [path for path in (tmp_path / "new").rglob("*") if path.is_file()] == []
-    assert gpt4image.export_labels(**common).images == 3
+    assert gpt4image.export_labels(**common).images == (4 if form == "label-studio" else 3)
 
 
 @pytest.mark.parametrize(("form", "name"), [("voc", "cat\x07"), ("voc", "a\nb"), ("folder", "a\0b"), ("folder", "a/b")])
@@ -191,3 +192,40 @@ def test_a_class_whose_name_the_format_cannot_hold_is_refused(
     with pytest.raises(DataError, match=re.escape(repr(name))):
         gpt4image.export_labels(data=photos, targets=file, format=form, out=tmp_path / "new" / "out")
     assert [*(tmp_path / "new").iterdir()] == []
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "detection", "segmentation"])
+def test_a_model_labels_new_images_for_people_to_correct(tmp_path: Path, task: str) -> None:
+    """An image of none of the classes, and one that is not sure enough, is a task without a prediction."""
+    model = small_model(tmp_path / "model", task, share=0.5 if task == "classification" else None)
+    (tmp_path / "photos").mkdir()
+    for colour in ("red", "lime", "black"):
+        Image.new("RGB", (40, 40), colour).save(tmp_path / "photos" / f"{colour}.png")
+    (tmp_path / "photos" / "broken.png").write_bytes(b"no picture")
+    out: dict[str, Any] = {"data": f"folder:{tmp_path / 'photos'}", "model": model, "least_confidence": 0.75}
+    if task == "segmentation":
+        with pytest.raises(ConfigError, match="masks cannot be written") as refused:
+            gpt4image.export_labels(**out, format="label-studio", out=tmp_path / "tasks.json")
+        assert refused.value.field == "model" and not (tmp_path / "tasks.json").exists()
+        return
+    found = gpt4image.export_labels(**out, format="label-studio", out=tmp_path / "tasks.json")
+    assert [item.name for item in found.skipped] == ["broken.png"]
+    told: dict[str, list[Any]] = {}
+    for one in json.loads((tmp_path / "tasks.json").read_text("utf-8")):
+        values = [each["value"] for said in one["predictions"] for each in said["result"]]
+        told[one["data"]["key"]] = [values[0].get("choices") or values[0]["rectanglelabels"]] if values else []
+    expected = {"classification": [["red"], ["green"], []], "multilabel": [["red"], ["green"], []]}
+    assert [told[f"{name}.png"] for name in ("red", "lime", "black")] == [
+        [each] if each else [] for each in expected.get(task, [["red"]] * 3)
+    ]
+    if task == "detection":  # of the two that overlap the better one, and the third is less sure
+        gpt4image.export_labels(**out | {"least_confidence": 0.0}, format="coco", out=tmp_path / "coco")
+        again = load_dataset(f"coco:{tmp_path / 'coco'}")
+        assert isinstance(again.regions, Boxes) and np.diff(again.regions.starts).tolist() == [2, 2, 2]
+
+
+def test_either_targets_or_a_model_is_written(tmp_path: Path) -> None:
+    for both in ({}, {"targets": tmp_path / "a", "model": tmp_path / "b"}):
+        with pytest.raises(ConfigError) as refused:
+            gpt4image.export_labels(data="folder:photos", format="csv", out=tmp_path / "c", **both)  # pyright: ignore
+        assert refused.value.field == "targets"

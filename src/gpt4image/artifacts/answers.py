@@ -263,6 +263,15 @@ def overlap(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> NDArr
     return common / np.maximum(area_a[:, None] + area_b[None] - common, 1e-12)
 
 
+def apart(boxes: NDArray[np.floating[Any]], most: float) -> list[int]:
+    """Return the positions of boxes (N, 4), the best first, that overlap no better one by an IoU of more than most."""
+    shared, kept = overlap(boxes, boxes), list[int]()
+    for row in range(len(boxes)):
+        if not kept or shared[row, kept].max() <= most:
+            kept.append(row)
+    return kept
+
+
 def box_counts(answers: Iterable[Answer], classes: Iterable[str] = ()) -> dict[str, int]:
     """Return how many boxes answers have, outside the list of ``classes`` too, and with which fault; {} without any."""
     known, counts = frozenset(classes), dict.fromkeys(("boxes", "boxes_outside_list"), 0)

@@ -181,13 +181,15 @@ class SearchConfig(StageConfig):
 
 
 class ExportLabelsConfig(DataOptions):
-    """Write targets as labels that other programs read.
+    """Write targets, or the predictions of a model, as labels that other programs read.
 
     Example: gpt4image export-labels --data folder:photos --targets targets.parquet --format csv --out labels.csv
     """
 
-    targets: APath
+    targets: MaybePath = None
     """File of targets or of boxes, by label."""
+    model: MaybePath = None
+    """Run, exported folder or .onnx file whose predictions are written in the place of targets."""
     format: Literal["csv", "folder", "coco", "yolo", "voc", "hf", "label-studio"]
     """csv: for --data manifest:FILE; folder: class folders; coco, yolo, voc: boxes; hf: for the library datasets;
     label-studio: tasks."""
@@ -195,3 +197,9 @@ class ExportLabelsConfig(DataOptions):
     """New file for csv and label-studio, else a new folder, which holds the images too."""
     least_confidence: float = Field(default=0.0, ge=0.0, le=1.0)
     """Least probability of a target's class, or weight of its box; what is less sure is left out."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.targets is None) == (self.model is None):
+            raise ConfigError("or --model is needed, one of them: what is to be written.", field="targets")
+        return self

@@ -1,4 +1,4 @@
-"""The stage export-labels: targets as labels that other programs read."""
+"""The stage export-labels: targets, or predictions of a model, as labels that other programs read."""
 
 import contextlib
 import io
@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gpt4image.artifacts.targets import BoxLabels, Targets, load_targets
-from gpt4image.base.errors import ConfigError, DataError, first_line
+from gpt4image.artifacts.answers import apart
+from gpt4image.artifacts.targets import BoxLabels, Facts, Targets, load_targets
+from gpt4image.base.errors import ConfigError, DataError, DecodeError, first_line
 from gpt4image.base.files import make_folder, staging_folder, write_json, write_text
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
@@ -30,42 +31,50 @@ from gpt4image.data.file_source import FileSource, is_below
 from gpt4image.data.label_studio import LABEL_STUDIO, LOCAL_FILES
 from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.manifest import BOXES
-from gpt4image.data.regions import Boxes
+from gpt4image.data.regions import Boxes, ImageBoxes
+from gpt4image.deploying.preprocessing import as_images
 from gpt4image.reviewing.labels_file import boxes_value
 
 FOLDERS = ("coco", "folder", "hf", "voc", "yolo")
 """Formats that are a folder."""
 PRESENT = 0.5  # probability from which on one of several classes is written
 LONGEST = 200  # characters of a file name
+BATCH = 16  # images that a model predicts at a time
+LEAST_SCORE, MOST_OVERLAP = 0.3, 0.6  # of predicted boxes, as in `predict`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
     """N images with what is said of each: ``named`` classes, best first, with their probabilities; or boxes.
 
-    ``human`` (N,) says of which this is the label that people gave.
+    ``human`` (N,) says of which this is the label that people gave, ``told`` (N,) of which anything is said.
     """
 
     images: Dataset
     classes: tuple[str, ...]
     human: NDArray[np.bool_]
+    told: NDArray[np.bool_]
     kind: str = "boxes"
     named: Sequence[Sequence[tuple[int, float]]] = ()
     boxes: Boxes = field(default_factory=lambda: Boxes.of_images([]))
 
 
 def export_labels(config: ExportLabelsConfig) -> ExportLabelsResult:
-    """Write the targets of a dataset's images as labels in a format of other programs.
+    """Write the targets of a dataset's images, or what a model predicts, as labels in a format of other programs.
 
     Images of val and test have the labels that people gave, and so have others without a target. An image without both
-    is left out, and a target or box less sure than ``least_confidence``. Raises ConfigError: the format cannot hold
-    these targets, or ``out`` is there already; DataError, TableError: what is to be read cannot be, or nothing is left.
+    is left out (of Label Studio's tasks: has no prediction), and a target or box less sure than ``least_confidence``.
+    Raises ConfigError: the format cannot hold these targets, or ``out`` is there already; DataError, TableError,
+    ModelError: what is to be read cannot be, or nothing is left.
     """
     made = [config.out, *([config.out.with_suffix(".xml")] if config.format == LABEL_STUDIO else [])]
     if there := next((out for out in made if out.exists() and (not out.is_dir() or any(out.iterdir()))), None):
         raise ConfigError(f"--out {there} exists already; give a new name.")
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
-    file = load_targets(config.targets)
+    if config.model is not None:
+        file, unread = _predictions(config.model, images, config.least_confidence)
+    else:
+        file, unread = load_targets(cast(Path, config.targets)), []
     found = _boxes(config, images, file) if isinstance(file, BoxLabels) else _classes(config, images, file)
     write, kinds = _WRITERS[config.format]
     if found.kind not in kinds:
@@ -85,20 +94,68 @@ def export_labels(config: ExportLabelsConfig) -> ExportLabelsResult:
         human_labels=int(found.human.sum()),
         left_out=len(images) - len(found.images),
         boxes=len(found.boxes.labels) if found.kind == "boxes" else None,
-        skipped=(*images.skipped, *skipped),
+        skipped=(*images.skipped, *unread, *skipped),
     )
 
 
+def _predictions(path: Path, images: Dataset, least: float) -> tuple[Targets | BoxLabels, list[Skipped]]:
+    """Return what a model predicts in the form of targets, and the images that cannot be decoded.
+
+    An image that is none of the classes has no target. Of boxes that overlap the best is kept, as ``predict`` does.
+    """
+    from gpt4image.deploying.loading import load_classifier
+
+    model, skipped = load_classifier(path), list[Skipped]()
+    facts = Facts(task=model.task.name, classes=model.classes)
+    if model.task.output == "mask":
+        raise ConfigError(f"= {path}: masks cannot be written; `predict --draw DIR` writes them.", field="model")
+    is_boxes, reject = model.task.output == "boxes", model.task.decision.reject
+    found: list[Any] = [None] * len(images)
+    with progress_bar() as progress:
+        for start in progress.track(range(0, len(images), BATCH), description="predicting"):
+            rows, pixels = list[int](), list[NDArray[np.uint8]]()
+            for row in range(start, min(start + BATCH, len(images))):
+                try:
+                    pixels.append(model.preprocessing.pixels(images.read(row)))
+                    rows.append(row)
+                except (DecodeError, OSError) as error:
+                    skipped.append(Skipped(name=images.keys[row], reason=first_line(error)))
+            if not rows:
+                continue
+            outputs, *known = model.read(as_images(np.stack(pixels)))
+            strange = known[0] < reject.share if known and reject else np.zeros(len(rows), np.bool_)
+            for row, output, is_none in zip(rows, outputs, strange.tolist(), strict=True):
+                found[row] = None if is_none else _best(output, least or LEAST_SCORE) if is_boxes else output
+    same: dict[str, Any] = {"keys": images.keys, "digests": images.digests, "facts": facts}
+    if is_boxes:
+        return BoxLabels(**same, boxes=Boxes.of_images(found), human=np.zeros(len(images), np.bool_)), skipped
+    nothing = np.full(len(facts.classes), np.nan, np.float32)
+    shares = np.stack([nothing if one is None else one for one in found])
+    labels = images.with_classes(facts.classes, f"--model {path}").labels
+    nobody = np.zeros(len(images), np.bool_)
+    return Targets(**same, splits=images.splits, labels=labels, probabilities=shares, out_of_fold=nobody), skipped
+
+
+def _best(rows: NDArray[np.float32], least: float) -> ImageBoxes:
+    """Return the boxes (n, 6) of an image that are sure enough, without those that overlap a better one."""
+    rows = rows[rows[:, 4] >= least]
+    kept = apart(rows[:, :4], MOST_OVERLAP)
+    return rows[kept, :4], rows[kept, 5].astype(np.int64), rows[kept, 4]
+
+
 def _among(config: ExportLabelsConfig, images: Dataset, classes: tuple[str, ...], sure: NDArray[np.bool_]) -> Labelled:
-    """Return the images with a target that is ``sure`` (N,) enough, or a label of people: in train, where none is."""
-    own = images.with_classes(classes, f"--targets {config.targets}")
+    """Return the images with a target that is ``sure`` (N,) enough, or a label of people: in train, where none is.
+    Of Label Studio's tasks all images, since people label the others there."""
+    source = f"--targets {config.targets}" if config.model is None else f"--model {config.model}"
+    own = images.with_classes(classes, source)
     known = annotation.known(own.labels if own.regions is None else own.regions)
     human = known & ((own.splits != "train") | ~sure)
-    rows = np.flatnonzero(human | sure)
-    if not len(rows):
+    told = human | sure
+    if not told.any():
         least = f"{config.least_confidence:g}"
-        raise DataError(f"{config.targets}: no image of {config.data} has a target of {least} or more.")
-    return Labelled(images=own.select(rows), classes=classes, human=human[rows])
+        raise DataError(f"{source}: no image of {config.data} has a target of {least} or more.")
+    rows = np.arange(len(own)) if config.format == LABEL_STUDIO else np.flatnonzero(told)
+    return Labelled(images=own.select(rows), classes=classes, human=human[rows], told=told[rows])
 
 
 def _classes(config: ExportLabelsConfig, images: Dataset, targets: Targets) -> Labelled:
@@ -297,7 +354,8 @@ def _write_tasks(out: Path, found: Labelled) -> list[Skipped]:
         data = {"image": f"{LOCAL_FILES}{quote(paths[row])}", "key": found.images.keys[row], "kind": found.kind}
         data |= {"split": str(found.images.splits[row]), "digest": found.images.digests[row]}
         said |= {} if found.human[row] else {"score": score, "model_version": "gpt4image"}
-        tasks.append({"data": data, "annotations" if found.human[row] else "predictions": [said]})
+        about = "annotations" if found.human[row] else "predictions"
+        tasks.append({"data": data, about: [said] if found.told[row] else []})
     tag, one, more = {
         "boxes": ("RectangleLabels", "Label", ""),
         "multilabel": ("Choices", "Choice", ' choice="multiple"'),

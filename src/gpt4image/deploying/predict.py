@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from gpt4image.artifacts.answers import NONE_OF_THESE, overlap
+from gpt4image.artifacts.answers import NONE_OF_THESE, apart
 from gpt4image.base.errors import ConfigError, DataError, DecodeError
 from gpt4image.base.files import atomic_path
 from gpt4image.base.outcome import Row, Skipped
@@ -459,10 +459,7 @@ class Prediction(NamedTuple):
             return self
         good = [row for row, score in enumerate(self.probabilities) if score >= config.least_box]
         sides = np.array(self.boxes, np.float64).reshape(-1, 4)
-        shared, kept = overlap(sides, sides), list[int]()
-        for row in good:
-            if not kept or shared[row, kept].max() <= config.overlap:
-                kept.append(row)
+        kept = [good[place] for place in apart(sides[good], config.overlap)]
         return self._replace(
             classes=[self.classes[row] for row in kept],
             probabilities=[self.probabilities[row] for row in kept],
