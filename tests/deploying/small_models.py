@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 SIDE = 32
-BOXES = [[0.1, 0.1, 0.5, 0.5, 0.9, 0], [0.12, 0.1, 0.5, 0.5, 0.8, 1], [0.6, 0.6, 0.9, 0.9, 0.7, 2], [0] * 6]
+BOXES = [[0.1, 0.1, 0.5, 0.5, 0.9, 0], [0.12, 0.1, 0.5, 0.5, 0.8, 1], [0.6, 0.6, 0.9, 0.9, 0.7, 2], *[[0] * 6] * 97]
 HOW = {"size": SIDE, "resize": 36, "fit": "crop", "interpolation": "bicubic", "mean": [0.0] * 3, "std": [1.0] * 3}
 
 
@@ -30,7 +30,7 @@ def small_model(folder: Path, task: str, *, share: float | None = None) -> Path:
         case "multilabel":
             nodes.append(make.make_node("Identity", ["means"], [output]))
         case "detection":
-            weights.append(make.make_tensor("one", kind.FLOAT, [1, 4, 6], [side for box in BOXES for side in box]))
+            weights.append(make.make_tensor("one", kind.FLOAT, [1, 100, 6], [side for box in BOXES for side in box]))
             weights.append(make.make_tensor("rest", kind.INT64, [2], [1, 1]))
             nodes.append(make.make_node("Shape", ["images"], ["count"], start=0, end=1))
             nodes.append(make.make_node("Concat", ["count", "rest"], ["shape"], axis=0))
@@ -42,7 +42,7 @@ def small_model(folder: Path, task: str, *, share: float | None = None) -> Path:
         nodes.append(make.make_node("ReduceMax", ["means", "last"], ["known"], keepdims=0))
         weights.append(make.make_tensor("last", kind.INT64, [1], [1]))
         outputs.append("known")
-    shapes = {"boxes": ["n", 4, 6], "mask": ["n", SIDE, SIDE], "probabilities": ["n", 3], "known": ["n"]}
+    shapes = {"boxes": ["n", 100, 6], "mask": ["n", SIDE, SIDE], "probabilities": ["n", 3], "known": ["n"]}
     types = {"mask": kind.UINT8}
     graph = make.make_graph(
         nodes,
@@ -55,10 +55,13 @@ def small_model(folder: Path, task: str, *, share: float | None = None) -> Path:
     if task == "multilabel":
         decision["thresholds"] = [0.5, 0.2, 0.9]
     if share is not None:
-        decision["reject"] = {"share": share}
+        decision["reject"] = {"share": share, "neighbours": 1, "kept": 1, "width": 1}
     facts = {"classes": ["red", "green", "blue"], "preprocessing": HOW, "task": task, "decision": decision}
     folder.mkdir(parents=True, exist_ok=True)
     opset = [make.make_opsetid("", 18)]
-    onnx.save(make.make_model(graph, opset_imports=opset, ir_version=9), folder / "model.onnx")
-    (folder / "model.json").write_text(json.dumps({"format": 1, **facts, "source": {}}), encoding="utf-8")
+    about = json.dumps({"format": 1, **facts, "source": {}})
+    model = make.make_model(graph, opset_imports=opset, ir_version=9)
+    make.set_model_props(model, {"gpt4image": about})
+    onnx.save(model, folder / "model.onnx")
+    (folder / "model.json").write_text(about, encoding="utf-8")
     return folder

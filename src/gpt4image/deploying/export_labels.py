@@ -94,7 +94,7 @@ def export_labels(config: ExportLabelsConfig) -> ExportLabelsResult:
         human_labels=int(found.human.sum()),
         left_out=len(images) - len(found.images),
         boxes=len(found.boxes.labels) if found.kind == "boxes" else None,
-        skipped=(*images.skipped, *unread, *skipped),
+        skipped=(*images.skipped, *{item.name: item for item in (*unread, *skipped)}.values()),
     )
 
 
