@@ -30,6 +30,7 @@ from gpt4image.labelling.noise import suspected
 from gpt4image.labelling.pictures import Pictures
 from gpt4image.labelling.sources import Predictions, predict_labels
 from gpt4image.labelling.texts import Texts
+from gpt4image.tasks.calibration import calibration_error
 from gpt4image.tasks.classification import Classification
 from gpt4image.training.targets import class_targets, explained
 from pretrained_weights import features
@@ -205,12 +206,10 @@ def targets_by(predictions: Predictions, given: Ints) -> NDArray[np.float32]:
 
 
 def scores(probabilities: NDArray[np.float32], labels: Ints) -> tuple[float, float, float]:
-    """Return accuracy, log loss and expected calibration error in 15 bins."""
+    """Return accuracy, log loss and expected calibration error."""
     right, sure = probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)
     loss = -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-7)).mean()
-    bins = np.minimum((sure * 15).astype(int), 14)
-    gaps = [abs(right[bins == b].mean() - sure[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
-    return float(right.mean()), float(loss), float(sum(gaps))
+    return float(right.mean()), float(loss), calibration_error(sure, right)
 
 
 def show(title: str, settings: Iterable[Setting], part: list[int]) -> None:
