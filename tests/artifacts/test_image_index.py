@@ -104,7 +104,7 @@ def test_broken_images_are_left_out_and_tried_again_without_writing(tmp_path: Pa
     assert sorted(reader.read) == [1, 4] and not (tmp_path / "i" / ".lock").exists()
     mended, reader = indexed(tmp_path / "i", digests, broken=(4,))
     assert holds(mended, digests[[0, 1, 2, 3, 5]])
-    with pytest.raises(DataError, match="none of its images can be decoded"):
+    with pytest.raises(DataError, match="None of the 6 images can be decoded"):
         indexed(tmp_path / "j", digests, broken=(0, 1, 2, 3, 4, 5))
 
 

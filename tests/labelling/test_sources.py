@@ -373,6 +373,10 @@ def test_only_new_pictures_are_read_and_a_broken_one_is_named(
     again, _ = read_pictures(load_dataset(spec), wanted, MODEL, folder)
     assert again is not None and sum(read) == 0, "features belong to bytes, not to names"
     assert np.array_equal(again.seen, wanted)
+    rows = [f"{path.relative_to(colour_folder)},{path.parent.name}" for path in sorted(colour_folder.glob("*/*.png"))]
+    (listed := colour_folder / "images.csv").write_text("\n".join(["path,label", *rows]))
+    again, _ = read_pictures(load_dataset(f"manifest:{listed}"), np.ones(48, bool), MODEL, folder)
+    assert again is not None and again.seen.all() and sum(read) == 8, "nor to the name of the data"
 
 
 def test_features_must_not_have_learned_the_labels(small_run: Path, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def _written(
     old = row_of * 0 - 1 if earlier is None else find_digests(earlier.digests, digests)
     known = np.flatnonzero((row_of >= 0) | (old >= 0))
     if not len(known):
-        raise DataError(f"{identity['data']}: none of its images can be decoded.")
+        raise DataError(f"None of the {len(digests)} images can be decoded.")
     if earlier is None:
         write_json(folder / INDEX, {"format": FORMAT, "identity": dict(identity)})
     record = _record(vectors.shape[1])

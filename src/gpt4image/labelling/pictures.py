@@ -57,7 +57,8 @@ def read_pictures(
 ) -> tuple[Pictures | None, tuple[Skipped, ...]]:
     """Return features of N pictures, kept in ``folder`` so that only new ones are read; and those without any.
 
-    ``wanted`` are (N,) pictures that are looked at.
+    ``wanted`` are (N,) pictures that are looked at. Other features have a folder of their own in ``folder``; how the
+    data is named does not matter.
 
     None for ``none``, and for ``auto`` where no weights lie here or the images are clips.
     """
@@ -73,7 +74,8 @@ def read_pictures(
     images = images.select(some)
     every = digests_to_bytes(images.digests)
     distinct, first = np.unique(every.view("S32").reshape(-1), return_index=True)
-    identity = {"features": name, "image_size": model.config.image_size, "data": images.spec}
+    identity = {"features": name, "image_size": model.config.image_size}
+    folder /= f"{name}-{model.config.image_size}"
     pixels, earlier = model.pixels(images), open_index(folder, identity)
     with progress_bar() as bar:
         task = bar.add_task("features of pictures", total=len(first), note="")
@@ -112,7 +114,7 @@ def _model(images: Dataset, features: str) -> tuple[str, RunModel] | None:
                 f"--features {features}: this run has learned the labels of these images, so its features would repeat "
                 f"them. Give a run of --task {PRETRAIN}, one of other images, or a model with pretrained weights."
             )
-        name = f"run {file_digest(Path(features) / runs.MODEL)[:16]}"
+        name = f"run-{file_digest(Path(features) / runs.MODEL)[:16]}"
         return name, load_run_model(Path(features), None, record["run"]["classes"])
     name = features
     if features == "auto":
